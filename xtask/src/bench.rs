@@ -1,0 +1,25 @@
+//! `cargo xtask bench`: builds with optimisation and hands over to `warren-bench` in the tests crate.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::process::{cargo, is_root, run, target_dir};
+use crate::setup::{self, Need};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Passed on to the bench (see `cargo xtask bench -- --help`)
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub(crate) fn run_bench(options: &Options) -> Result<()> {
+    if !is_root() {
+        bail!("the bench makes network namespaces and loads kernel programs: please run it as root");
+    }
+    setup::ensure(&[Need::Build, Need::Lab, Need::Bench])?;
+    run(cargo().args(["build", "--release", "-p", "warren", "-p", "warren-tests"]))?;
+    run(Command::new(target_dir().join("release/warren-bench")).args(&options.arguments))
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask test`: runs the suites that this machine can run and says which ones it can't, and why.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::process::{cargo, is_root, run, target_dir};
+use crate::setup::{self, Need};
+
+mod summary;
+
+use summary::{Summary, run_counted};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// One suite (default: all that this machine can run)
+    #[arg(value_enum)]
+    suite: Option<Suite>,
+    /// Only tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Library tests of every host crate; no privileges
+    Unit,
+    /// The agent's kernel programs on this kernel; needs root
+    Kernel,
+    /// The mesh end to end, in network namespaces; needs root
+    Lab,
+}
+
+const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab];
+
+pub(crate) fn run_test(options: &Options) -> Result<()> {
+    let suites = options.suite.as_ref().map_or(ALL, std::slice::from_ref);
+    let mut total = Summary::default();
+    for &suite in suites {
+        if let Some(reason) = suite.impossible() {
+            println!("\n== {suite:?}: SKIPPED: {reason}");
+            total.skipped_suites += 1;
+            continue;
+        }
+        println!("\n== {suite:?}");
+        setup::ensure(suite.needs())?;
+        for mut command in suite.commands(options.filter.as_deref())? {
+            total += run_counted(&mut command)?;
+        }
+    }
+    println!("\n{total}");
+    if !total.is_success() {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+impl Suite {
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Unit | Self::Kernel => &[Need::Build],
+            Self::Lab => &[Need::Build, Need::Lab],
+        }
+    }
+
+    /// Why this machine can't run the suite.
+    fn impossible(self) -> Option<String> {
+        match self {
+            Self::Unit => None,
+            Self::Kernel | Self::Lab if !is_root() => {
+                Some("needs root (network namespaces, kernel programs)".to_owned())
+            }
+            Self::Kernel if !kernel_suite().exists() => Some("agent/tests/kernel does not exist".to_owned()),
+            Self::Kernel | Self::Lab if !has_cgroup2() => Some("no cgroup2 hierarchy is mounted".to_owned()),
+            Self::Kernel | Self::Lab => None,
+        }
+    }
+
+    fn commands(self, filter: Option<&str>) -> Result<Vec<Command>> {
+        let mut commands = Vec::new();
+        match self {
+            Self::Unit => {
+                // No `-p`: the default members, so that the kernel programs and the lab stay out.
+                let mut command = cargo();
+                command.args(["test", "--lib", "--bins", "--no-fail-fast"]);
+                commands.push(command);
+                let mut own = cargo();
+                own.args(["test", "-p", "xtask", "--no-fail-fast"]);
+                commands.push(own);
+            }
+            Self::Kernel => {
+                let mut command = cargo();
+                command.args(["test", "-p", "warren-agent", "--test", "kernel", "--no-fail-fast"]);
+                commands.push(command);
+            }
+            Self::Lab => {
+                run(cargo().args(["build", "-p", "warren"]))?;
+                let mut command = cargo();
+                command.args(["test", "-p", "warren-tests", "--no-fail-fast"]);
+                command.env("WARREN_BIN", target_dir().join("debug/warren"));
+                commands.push(command);
+            }
+        }
+        for command in &mut commands {
+            command.args(filter);
+        }
+        Ok(commands)
+    }
+}
+
+fn kernel_suite() -> std::path::PathBuf {
+    let file = crate::process::root().join("agent/tests/kernel.rs");
+    if file.exists() {
+        file
+    } else {
+        file.with_extension("").join("main.rs")
+    }
+}
+
+fn has_cgroup2() -> bool {
+    std::fs::read_to_string("/proc/mounts").is_ok_and(|mounts| {
+        mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some("cgroup2"))
+    })
+}
