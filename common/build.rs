@@ -1,0 +1,12 @@
+//! Compiles the wire messages with a protobuf compiler written in Rust, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let protos = ["proto/discovery.proto", "proto/workload.proto", "proto/ca.proto", "proto/warren.proto"];
+    println!("cargo:rerun-if-changed=proto");
+    if std::env::var_os("CARGO_FEATURE_PROTO").is_none() {
+        return Ok(());
+    }
+    let descriptors = protox::compile(protos, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

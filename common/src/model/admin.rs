@@ -1,0 +1,281 @@
+//! What the agent's admin socket answers and `warren status|flows|...` prints: the JSON contract.
+//!
+//! Times are RFC 3339 in UTC, durations milliseconds, sizes bytes. Fields are only ever added.
+
+use super::{Identity, Service, Workload};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Which side of a connection a record was made at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Leaving a pod of this node.
+    Outbound,
+    /// Entering a pod of this node.
+    Inbound,
+}
+
+/// How the bytes of a connection travel between the two pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// HTTP CONNECT over mutual TLS.
+    Hbone,
+    /// Both pods are on this node: authenticated by the kernel, never on a wire.
+    SameNode,
+    /// To or from what is not in the mesh, as it is.
+    Plaintext,
+    /// Not decided, because the connection failed before.
+    None,
+}
+
+/// What was decided about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Permitted.
+    Allowed,
+    /// Refused by a rule.
+    Denied,
+    /// Failed before a rule was asked.
+    None,
+}
+
+/// Whether a connection still runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowState {
+    /// It runs.
+    Open,
+    /// It has ended, well or badly.
+    Closed,
+}
+
+/// One end of a flow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPeer {
+    /// Address and port: the client's own, or the one it asked for (the service's, where it called one).
+    pub address: Option<SocketAddr>,
+    /// Name of the workload's owner (Deployment ...).
+    pub workload: Option<Arc<str>>,
+    /// Pod name.
+    pub pod: Option<Arc<str>>,
+    /// Namespace.
+    pub namespace: Option<Arc<str>>,
+    /// Identity: proven by certificate or by the kernel (same node), absent for plaintext.
+    pub identity: Option<Identity>,
+    /// Hostname of the service that was called (destination only).
+    pub service: Option<Arc<str>>,
+    /// Address of the endpoint that was picked (destination only).
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// One connection as one agent saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Unique on this agent while it runs.
+    pub id: u64,
+    /// The agent's node.
+    pub node: Arc<str>,
+    /// Which side.
+    pub direction: Direction,
+    /// Whether it still runs.
+    pub state: FlowState,
+    /// When the agent accepted it, RFC 3339.
+    pub start: String,
+    /// From accept to end, or to now if it is open.
+    pub duration_ms: f64,
+    /// The client.
+    pub source: FlowPeer,
+    /// The server.
+    pub destination: FlowPeer,
+    /// How it travels.
+    pub transport: Transport,
+    /// Whether it was permitted.
+    pub verdict: Verdict,
+    /// The rule that decided.
+    pub policy: Option<Arc<str>>,
+    /// Bytes from client to server.
+    pub bytes_sent: u64,
+    /// Bytes from server to client.
+    pub bytes_received: u64,
+    /// `-`, or ztunnel's flags: DENY, CONNECT, TLS_FAILURE, H2_HANDSHAKE_FAILURE, IDENTITY_ERROR ...
+    pub flags: String,
+    /// Why it failed, in words.
+    pub error: Option<String>,
+}
+
+/// `GET /v1/flows`: the newest closed flows and all open ones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Flows {
+    /// Oldest first.
+    pub flows: Vec<Flow>,
+    /// Closed flows that fell out of the ring since the agent started.
+    pub evicted: u64,
+}
+
+/// A line of `GET /v1/flows?follow=true` (newline-delimited JSON).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum FlowEvent {
+    /// A flow ended (or, with `open=true`, began).
+    Flow(Box<Flow>),
+    /// The reader was too slow; so many flows were not sent.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// A pod of this node as the agent holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodStatus {
+    /// Pod name.
+    pub name: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// `metadata.uid`.
+    pub pod_uid: Arc<str>,
+    /// `enrolled`, `pending` (with the reason), or `released`.
+    pub state: PodState,
+    /// Why it is pending.
+    pub reason: Option<String>,
+    /// Cookie of its network namespace, once known.
+    pub netns_cookie: Option<u64>,
+}
+
+/// Where a pod stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodState {
+    /// Its traffic is captured.
+    Enrolled,
+    /// It should be captured and is not yet.
+    Pending,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The agent's node.
+    pub node: Arc<str>,
+    /// warren's version.
+    pub version: String,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Ready to carry traffic.
+    pub ready: bool,
+    /// What readiness still waits for.
+    pub waiting_for: Vec<String>,
+    /// The controller's session.
+    pub controller: ControllerStatus,
+    /// Pods of this node.
+    pub pods: Vec<PodStatus>,
+    /// Known workloads in the mesh.
+    pub workloads: usize,
+    /// Known services in the mesh.
+    pub services: usize,
+    /// Open connections.
+    pub open_flows: u64,
+    /// What the kernel programs counted, by name.
+    pub kernel: std::collections::BTreeMap<String, u64>,
+    /// Open tunnels to other nodes.
+    pub tunnels: u64,
+}
+
+/// The agent's session with its controller.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// Where it is.
+    pub url: String,
+    /// A session stands.
+    pub connected: bool,
+    /// The configuration in use came from disk; the controller has not answered since the start.
+    pub from_disk: bool,
+    /// Why there is no session.
+    pub last_error: Option<String>,
+    /// Resources refused since the start.
+    pub rejected: u64,
+}
+
+/// A certificate of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whose it is.
+    pub identity: Identity,
+    /// `ready`, or why it is not.
+    pub state: String,
+    /// Hexadecimal serial number.
+    pub serial: Option<String>,
+    /// RFC 3339.
+    pub not_before: Option<String>,
+    /// RFC 3339.
+    pub not_after: Option<String>,
+    /// When it will be renewed, RFC 3339.
+    pub renew_at: Option<String>,
+}
+
+/// `GET /v1/certs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Certificates {
+    /// One per identity with a pod on this node.
+    pub certificates: Vec<Certificate>,
+    /// Subjects and ends of the roots that peers are verified against.
+    pub roots: Vec<RootCertificate>,
+}
+
+/// A trusted root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootCertificate {
+    /// Subject.
+    pub subject: String,
+    /// Hexadecimal serial number.
+    pub serial: String,
+    /// RFC 3339.
+    pub not_after: String,
+}
+
+/// `GET /v1/workloads`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Workloads {
+    /// Ordered by namespace and name.
+    pub workloads: Vec<Arc<Workload>>,
+}
+
+/// `GET /v1/services`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Services {
+    /// Ordered by namespace and name.
+    pub services: Vec<ServiceView>,
+}
+
+/// A service and who stands behind it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// A workload behind a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointView {
+    /// Pod name.
+    pub workload: Arc<str>,
+    /// Node.
+    pub node: Arc<str>,
+    /// Addresses.
+    pub addresses: Vec<std::net::IpAddr>,
+    /// Gets traffic.
+    pub health: super::Health,
+}
+
+/// Any error the admin socket answers with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdminError {
+    /// What happened and what to do next.
+    pub error: String,
+}

@@ -1,0 +1,13 @@
+//! Pure domain types: what warren talks about, free of wire formats, sockets and clocks.
+
+mod identity;
+mod service;
+mod workload;
+
+pub mod admin;
+
+pub use identity::{Identity, IdentityError};
+pub use service::{AppProtocol, Service, ServiceName, ServicePort};
+pub use workload::{
+    Enrolment, Health, HealthyTarget, PortMapping, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+};

@@ -1,0 +1,1 @@
+//! warren's controller.
