@@ -1,0 +1,106 @@
+//! Listeners inside a pod's network namespace.
+
+use super::netns::{Netns, NetnsThread};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+
+/// Connections that wait to be accepted, per listener.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting pauses when the process has no file descriptors left.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket that is not yet bound to a runtime.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+}
+
+/// A connection as it was accepted, before any runtime knows it.
+#[derive(Debug)]
+pub struct Accepted {
+    fd: OwnedFd,
+    /// The remote address as the network shows it.
+    pub peer: SocketAddr,
+}
+
+impl Listener {
+    /// Opens a listener inside `netns`.
+    ///
+    /// # Errors
+    /// When the address is taken (an application uses one of warren's ports) or not to be had.
+    pub async fn open(thread: &NetnsThread, netns: &Arc<Netns>, address: SocketAddr) -> io::Result<Self> {
+        thread.run(netns, move || listen(address)).await
+    }
+
+    /// Accepts until `on_accept` says that it is enough (`false`) or the future is dropped.
+    ///
+    /// # Errors
+    /// When the socket fails for good; a lack of file descriptors is waited out.
+    pub async fn accept_loop(self, mut on_accept: impl FnMut(Accepted) -> bool) -> io::Result<()> {
+        // SAFETY: the AsyncFd owns the descriptor, which an OwnedFd keeps open and the same until it is dropped.
+        #[allow(unsafe_code, reason = "tokio asks for the promise that the descriptor stays the same")]
+        let listener = unsafe { AsyncFd::register(self.fd)? };
+        loop {
+            let mut ready = listener.readable().await?;
+            let accepted = ready.try_io(|fd| Ok(acceptfrom_with(fd.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?));
+            match accepted {
+                Ok(Ok((fd, Some(peer)))) => {
+                    let Ok(peer) = SocketAddr::try_from(peer) else { continue };
+                    if !on_accept(Accepted { fd, peer }) {
+                        return Ok(());
+                    }
+                }
+                Ok(Ok((_, None))) | Err(_) => {}
+                Ok(Err(error)) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        tracing::error!(%error, "cannot accept a connection; raise the limit of open files");
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                    // The connection went away before it was accepted (accept(2), "Error handling").
+                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPERM | libc::EPROTO) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Accepted {
+    /// Hands the connection to the current runtime.
+    ///
+    /// # Errors
+    /// When the runtime's selector refuses it.
+    pub fn into_stream(self) -> io::Result<TcpStream> {
+        let stream = TcpStream::from_std(std::net::TcpStream::from(self.fd))?;
+        // Small writes must not wait for an acknowledgement: the applications decide about batching.
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<Listener> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    // A restarted agent must get its ports back while old connections are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(Listener { fd: socket.into() })
+}

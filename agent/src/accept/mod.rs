@@ -1,0 +1,14 @@
+//! Sockets in pods' network namespaces: listeners, accepted connections and upstream sockets.
+//!
+//! Invariant: no other room opens a socket. Namespaces are entered on one dedicated thread only, so a worker
+//! can never be left in a pod's namespace.
+
+mod connection;
+mod listener;
+mod netns;
+mod upstream;
+
+pub use connection::reset;
+pub use listener::{Accepted, Listener};
+pub use netns::{Netns, NetnsThread};
+pub use upstream::{Family, PodSockets, connect};

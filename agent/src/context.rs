@@ -1,0 +1,36 @@
+//! What every story needs: the node's shared parts, and what belongs to one worker.
+
+use crate::identity::Identities;
+use crate::kernel::Kernel;
+use crate::observe::Observer;
+use crate::pods::PodRegistry;
+use crate::store::Store;
+use crate::tunnel::Pool;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Shared by all workers of the agent.
+pub struct Node {
+    /// The node's name.
+    pub name: Arc<str>,
+    /// Peers of other trust domains are refused.
+    pub trust_domain: Arc<str>,
+    /// The mesh.
+    pub store: Arc<Store>,
+    /// Capture.
+    pub kernel: Arc<dyn Kernel>,
+    /// Certificates.
+    pub identities: Identities,
+    /// Records.
+    pub observer: Observer,
+    /// Enrolled pods of this node.
+    pub pods: Arc<PodRegistry>,
+}
+
+/// One worker's view: connections, tunnels and pools never leave it.
+pub struct Context {
+    /// The shared parts.
+    pub node: Arc<Node>,
+    /// This worker's tunnels.
+    pub tunnels: Rc<Pool>,
+}

@@ -1,0 +1,78 @@
+//! From a pod's listeners to its stories: accepts on the pod's worker and hands each connection to the least
+//! busy one.
+
+use crate::accept::{Accepted, Listener};
+use crate::context::Context;
+use crate::pods::{Pod, PodDoor, PodListeners};
+use crate::workers::Workers;
+use crate::{inbound, outbound};
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The doors of all pods of this node.
+#[derive(Clone)]
+pub struct Doors {
+    workers: Workers<Context>,
+}
+
+/// A pod's listener tells which story a connection is.
+#[derive(Clone, Copy, Debug)]
+enum Door {
+    Outbound,
+    Plaintext,
+    Hbone,
+}
+
+impl Doors {
+    /// Doors that lead to `workers`.
+    pub fn new(workers: Workers<Context>) -> Self {
+        Self { workers }
+    }
+
+    fn open(&self, door: Door, pod: &Arc<Pod>, listener: Listener, open: &watch::Receiver<()>) {
+        let (doors, pod, open) = (self.clone(), Arc::clone(pod), open.clone());
+        self.workers.run_keyed(pod.cookie, move |_| {
+            tokio::task::spawn_local(async move {
+                let mut closed = open.clone();
+                let accepting = listener.accept_loop(|accepted| {
+                    doors.enter(door, &pod, accepted, &open);
+                    true
+                });
+                tokio::select! {
+                    ended = accepting => if let Err(error) = ended {
+                        tracing::error!(pod = %pod.workload.name, ?door, %error, "a listener of the pod failed; its connections fail closed");
+                    },
+                    // The sender is never used, only dropped.
+                    _ = closed.changed() => {}
+                }
+            });
+        });
+    }
+
+    fn enter(&self, door: Door, pod: &Arc<Pod>, accepted: Accepted, open: &watch::Receiver<()>) {
+        let (pod, open) = (Arc::clone(pod), open.clone());
+        self.workers.run_connection(move |context: Rc<Context>, seat| {
+            tokio::task::spawn_local(async move {
+                match door {
+                    Door::Outbound => outbound::serve(context, pod, accepted).await,
+                    Door::Plaintext => inbound::serve_plaintext(context, pod, accepted).await,
+                    Door::Hbone => inbound::serve_hbone(context, pod, accepted, open).await,
+                }
+                drop(seat);
+            });
+        });
+    }
+}
+
+impl PodDoor for Doors {
+    fn serve(&self, pod: &Arc<Pod>, listeners: PodListeners, open: watch::Receiver<()>) {
+        let PodListeners { outbound, plaintext, hbone } = listeners;
+        let doors = [(Door::Outbound, outbound), (Door::Plaintext, plaintext), (Door::Hbone, hbone)];
+        for (door, listeners) in doors {
+            for listener in listeners {
+                self.open(door, pod, listener, &open);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The stages of a connection. Each holds what the one before found out, so that a step cannot be left out:
+//! there is no way to a [`Permit`](crate::policy::Permit) but through the policy, and none to the application
+//! without one.
+//!
+//! ```text
+//!  outbound:  accepted -> Dialled -> Target -> Upstream -> copied
+//!  inbound:   accepted -> Arrival -> Permit -> TcpStream -> copied
+//! ```
+
+use crate::pods::Pod;
+use crate::tunnel::TunnelStream;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use warren_common::model::Identity;
+
+/// A captured connection of a pod whose original destination is known.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The pod that dialled.
+    pub pod: Arc<Pod>,
+    /// The application's own address as its peers should see it.
+    pub client: SocketAddr,
+    /// What it asked for.
+    pub destination: SocketAddr,
+}
+
+/// A connection that has come as far as the pod's door.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The pod it wants to enter.
+    pub pod: Arc<Pod>,
+    /// Who comes; None for plaintext.
+    pub source: Option<Identity>,
+    /// The client's address, for the application and the records.
+    pub client: SocketAddr,
+    /// The pod's address and port.
+    pub destination: SocketAddr,
+}
+
+/// The far side of a connection, open and ready for bytes.
+#[derive(Debug)]
+pub enum Upstream {
+    /// A socket: a pod of this node, or what is not in the mesh.
+    Socket(TcpStream),
+    /// A stream of a tunnel.
+    Tunnel(TunnelStream),
+}

@@ -1,0 +1,284 @@
+//! The story of a connection entering a pod. There are three doors:
+//!
+//! * **HBONE** on 15008: TLS 1.3, both sides proven; each stream of the tunnel is a connection
+//! * **plaintext** on 15006: steered here by the kernel; nobody is proven
+//! * **the same node**: another pod's outbound story, in this process
+//!
+//! Behind each door it is the same: [`Arrival`] -> [`Permit`] -> the application's socket -> copy. The
+//! application's socket can only be opened with a permit.
+
+use crate::accept::{Accepted, connect, reset};
+use crate::context::Context;
+use crate::flow::Arrival;
+use crate::identity::{CredentialError, PeerError, peer_identity};
+use crate::observe::{FlowFlag, FlowHandle};
+use crate::pods::Pod;
+use crate::policy::{self, Connection, Denial, Permit};
+use crate::tunnel::{self, CopyError, Incoming, Meter, copy_sockets, copy_tunnel};
+use http::StatusCode;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use warren_common::model::admin::{Direction, Transport, Verdict};
+use warren_common::model::{Identity, Workload};
+
+/// How long a peer may take for the TLS handshake.
+const TLS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a handshake waits for the pod's first certificate.
+const CREDENTIAL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the application may take to accept: it is in the same namespace.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a connection may not enter, or could not.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A rule says no.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// The application does not answer.
+    #[error("the application at {address} cannot be reached: {source}")]
+    Application {
+        /// The pod's address and port.
+        address: SocketAddr,
+        /// What connect(2) said.
+        source: io::Error,
+    },
+    /// The pod is known to be of this node, and is not enrolled (yet, or any more).
+    #[error("the pod {0} of this node is not enrolled yet; see `warren status`")]
+    NotEnrolled(Arc<str>),
+    /// The stream asks for what is not this pod's.
+    #[error("{0}")]
+    NotForUs(String),
+}
+
+/// Why a tunnel was not let in.
+#[derive(Debug, thiserror::Error)]
+enum TunnelError {
+    #[error("the pod's certificate is not to be had: {0}")]
+    Credential(#[from] CredentialError),
+    #[error("TLS with {0} failed: {1}")]
+    Tls(SocketAddr, #[source] io::Error),
+    #[error("{0} is no peer: {1}")]
+    Peer(SocketAddr, #[source] PeerError),
+}
+
+/// Another pod of this node at the door.
+#[derive(Debug)]
+pub struct LocalArrival {
+    /// The pod that connects.
+    pub source: Arc<Workload>,
+    /// Its application's address.
+    pub client: SocketAddr,
+    /// The pod's address and port.
+    pub destination: SocketAddr,
+    /// The pod to enter.
+    pub workload: Arc<Workload>,
+}
+
+/// The HBONE door: one tunnel with all its streams.
+pub async fn serve_hbone(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted, mut open: watch::Receiver<()>) {
+    let remote = accepted.peer;
+    let (stream, peer) = match authenticate(&context, &pod, accepted).await {
+        Ok(authenticated) => authenticated,
+        Err(error) => {
+            let flow = context.node.observer.begin(Direction::Inbound, Some(remote), None);
+            flow.destination_workload(&pod.workload);
+            flow.transport(Transport::Hbone);
+            return flow.fail(error.flag(), error);
+        }
+    };
+    // The pod's release drops the sender: open streams may finish, new ones go elsewhere.
+    let released = async move { while open.changed().await.is_ok() {} };
+    let peer = Rc::new(peer);
+    let streams = |incoming: Incoming| {
+        let (context, pod, peer) = (Rc::clone(&context), Arc::clone(&pod), Rc::clone(&peer));
+        tokio::task::spawn_local(serve_stream(context, pod, peer, remote.ip().to_canonical(), incoming));
+    };
+    if let Err(error) = tunnel::serve(stream, released, streams).await {
+        tracing::debug!(%remote, %peer, %error, "tunnel ended");
+    }
+}
+
+async fn authenticate(
+    context: &Context,
+    pod: &Pod,
+    accepted: Accepted,
+) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Identity), TunnelError> {
+    let remote = accepted.peer;
+    let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
+    let handshake = async {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&credential.server));
+        acceptor.accept(accepted.into_stream()?).await
+    };
+    let stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| TunnelError::Tls(remote, error))?;
+    let peer = peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
+        .map_err(|error| TunnelError::Peer(remote, error))?;
+    Ok((stream, peer))
+}
+
+/// One stream of a tunnel.
+async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, peer: Rc<Identity>, remote: IpAddr, incoming: Incoming) {
+    let client = believed_client(&context, &peer, remote, incoming.forwarded());
+    let destination = incoming.destination();
+    let flow = context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
+    flow.transport(Transport::Hbone);
+    flow.source_identity(&peer);
+    let destination = match destination {
+        Ok(destination) if pod.owns(destination.ip()) => destination,
+        Ok(other) => {
+            let why = Refusal::NotForUs(format!("{other} is not an address of pod {}", pod.workload.name));
+            return refuse(&flow, incoming, why);
+        }
+        Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
+    };
+    let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), client, destination };
+    let application = match enter(&context, &arrival, &flow).await {
+        Ok(application) => application,
+        Err(refusal) => return refuse(&flow, incoming, refusal),
+    };
+    let result = match incoming.accept() {
+        Ok(stream) => copy_tunnel(&application, stream, false, &Meter::new([Arc::clone(flow.bytes())])).await,
+        Err(error) => Err(CopyError::Tunnel(error)),
+    };
+    if let Err(error) = result {
+        flow.fail(FlowFlag::Connect, error);
+        reset(application);
+    }
+}
+
+/// The plaintext door: whoever is not in the mesh.
+pub async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
+    let client = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
+    let flow = context.node.observer.begin(Direction::Inbound, Some(client), None);
+    flow.transport(Transport::Plaintext);
+    let socket = match accepted.into_stream() {
+        Ok(socket) => socket,
+        Err(error) => return flow.fail(FlowFlag::Connect, error),
+    };
+    if let Err((flag, error)) = carry_plaintext(&context, pod, client, &socket, &flow).await {
+        flow.fail(flag, error);
+        reset(socket);
+    }
+}
+
+async fn carry_plaintext(
+    context: &Context,
+    pod: Arc<Pod>,
+    client: SocketAddr,
+    socket: &TcpStream,
+    flow: &FlowHandle,
+) -> Result<(), (FlowFlag, String)> {
+    // The kernel steered the connection here without touching it: its local address is what was dialled.
+    let dialled = socket.local_addr().map_err(|error| (FlowFlag::Connect, error.to_string()))?;
+    let destination = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
+    flow.destination_address(destination);
+    if !pod.owns(destination.ip()) {
+        return Err((FlowFlag::Deny, "somebody in the pod dialled the agent's own port".to_owned()));
+    }
+    let arrival = Arrival { pod, source: None, client, destination };
+    let application = enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
+    let copied = copy_sockets(socket, &application, &Meter::new([Arc::clone(flow.bytes())])).await;
+    copied.map_err(|error| {
+        reset(application);
+        (FlowFlag::Connect, error.to_string())
+    })
+}
+
+/// The door between two pods of this node: authorised with both identities, as any other.
+///
+/// # Errors
+/// [`Refusal`]; the inbound flow is recorded with it.
+pub async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<(TcpStream, FlowHandle), Refusal> {
+    let LocalArrival { source, client, destination, workload } = arrival;
+    let pod = context.node.pods.get(&workload.uid).ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
+    let flow = context.node.observer.begin(Direction::Inbound, Some(client), Some(destination));
+    flow.transport(Transport::SameNode);
+    flow.source_workload(&source);
+    flow.source_identity(&source.identity);
+    let arrival = Arrival { pod, source: Some(source.identity.clone()), client, destination };
+    match enter(context, &arrival, &flow).await {
+        Ok(application) => Ok((application, flow)),
+        Err(refusal) => {
+            flow.fail(refusal.flag(), &refusal);
+            Err(refusal)
+        }
+    }
+}
+
+/// Judges the arrival and opens the application's socket.
+async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Result<TcpStream, Refusal> {
+    {
+        let mesh = context.node.store.guard();
+        if let Some(source) = mesh.workload_by_ip(arrival.client.ip()) {
+            flow.source_workload(source);
+        }
+        flow.destination_workload(mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload));
+    }
+    let connection = Connection { source: arrival.source.as_ref(), port: arrival.destination.port() };
+    let permit = policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?;
+    flow.verdict(Verdict::Allowed, permit.rule());
+    if arrival.source.is_some() {
+        flow.destination_identity(&arrival.pod.workload.identity);
+    }
+    let application = open_application(context, arrival, &permit).await?;
+    flow.established();
+    Ok(application)
+}
+
+/// Connects to the application from inside its own namespace, showing it the client's true address.
+async fn open_application(context: &Context, arrival: &Arrival, _permit: &Permit) -> Result<TcpStream, Refusal> {
+    let address = arrival.destination;
+    let failed = |source| Refusal::Application { address, source };
+    let socket = arrival.pod.sockets.tcp(address.ip().into()).await.map_err(failed)?;
+    context
+        .node
+        .kernel
+        .present_client(socket.as_fd(), arrival.client)
+        .map_err(|error| failed(io::Error::other(error)))?;
+    connect(socket, address, CONNECT_DEADLINE).await.map_err(failed)
+}
+
+/// The client's address: the peer's own on the wire, with the port it names. Another IP than its own (a
+/// translated address) is believed only if that IP belongs to a workload with the peer's proven identity.
+fn believed_client(context: &Context, peer: &Identity, remote: IpAddr, named: Option<(IpAddr, Option<u16>)>) -> SocketAddr {
+    let Some((ip, port)) = named else { return SocketAddr::new(remote, 0) };
+    let believed = ip == remote
+        || context.node.store.guard().workload_by_ip(ip).is_some_and(|workload| workload.identity == *peer);
+    SocketAddr::new(if believed { ip } else { remote }, port.unwrap_or(0))
+}
+
+fn refuse(flow: &FlowHandle, incoming: Incoming, refusal: Refusal) {
+    let status = match &refusal {
+        Refusal::Denied(_) => StatusCode::UNAUTHORIZED,
+        Refusal::Application { .. } | Refusal::NotEnrolled(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::NotForUs(_) => StatusCode::BAD_REQUEST,
+    };
+    incoming.refuse(status, &refusal.to_string());
+    flow.fail(refusal.flag(), refusal);
+}
+
+impl Refusal {
+    fn flag(&self) -> FlowFlag {
+        match self {
+            Self::Denied(_) | Self::NotForUs(_) => FlowFlag::Deny,
+            Self::Application { .. } | Self::NotEnrolled(_) => FlowFlag::Connect,
+        }
+    }
+}
+
+impl TunnelError {
+    fn flag(&self) -> FlowFlag {
+        match self {
+            Self::Credential(_) | Self::Peer(..) => FlowFlag::IdentityError,
+            Self::Tls(..) => FlowFlag::TlsFailure,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The story of a connection leaving a pod.
+//!
+//! The kernel has redirected the application's connect to port 15001 of its own namespace. From there:
+//!
+//! 1. **accept**: where did it want to go ([`Dialled`])
+//! 2. **route**: who is that, and how are they reached ([`Target`])
+//! 3. **connect**: a pod of this node, a stream of a tunnel, or a plain socket ([`Upstream`])
+//! 4. **copy** until both directions have ended
+//!
+//! Everything that can fail happens before the first byte is copied. Whatever fails resets the application's
+//! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
+//! plaintext.
+
+use crate::accept::{Accepted, connect, reset};
+use crate::context::Context;
+use crate::flow::{Dialled, Upstream};
+use crate::identity::{CredentialError, PeerError};
+use crate::inbound::{self, LocalArrival, Refusal};
+use crate::observe::{FlowFlag, FlowHandle};
+use crate::pods::Pod;
+use crate::route::{Choice, Hop, RouteError, Target, resolve};
+use crate::tunnel::{CopyError, Meter, PoolError, TunnelKey, connect_request, copy_sockets, copy_tunnel};
+use http::StatusCode;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use warren_common::model::admin::{Direction, Transport, Verdict};
+use warren_common::model::{Identity, Workload};
+
+/// How long one attempt to reach a socket may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the TLS handshake with another agent may take.
+const TLS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection waits for its pod's first certificate.
+const CREDENTIAL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a target that should be in the mesh may be missing: labels travel to two nodes at different times.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(4);
+/// Pauses between attempts while it settles.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Endpoints of one service that are tried.
+const MAX_ENDPOINTS: usize = 3;
+
+/// Why a connection did not leave, or ended badly.
+#[derive(Debug, thiserror::Error)]
+enum OutboundError {
+    #[error("the kernel cannot say where the connection wanted to go: {0}")]
+    Kernel(#[from] crate::kernel::KernelError),
+    #[error("nobody dialled through here: the connection was made to the agent's own port")]
+    NotCaptured,
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error("cannot connect to {to}: {source}{}", hint(*to, source))]
+    Connect { to: SocketAddr, source: io::Error },
+    #[error("the pod's certificate is not to be had: {0}")]
+    Credential(#[from] CredentialError),
+    #[error("TLS with {gateway} failed: {source}")]
+    Tls { gateway: SocketAddr, source: io::Error },
+    #[error("{gateway} is not who it should be: {source}")]
+    Peer { gateway: SocketAddr, source: PeerError },
+    #[error("{gateway} proved to be {found}, expected {expected}")]
+    WrongPeer { gateway: SocketAddr, found: Identity, expected: Identity },
+    #[error("the tunnel to {gateway} failed: {reason}")]
+    Tunnel { gateway: SocketAddr, status: Option<StatusCode>, reason: String },
+    #[error(transparent)]
+    Local(#[from] Refusal),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+}
+
+/// Carries one captured connection from accept to end.
+pub async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
+    let client = pod.client_address(accepted.peer);
+    let flow = context.node.observer.begin(Direction::Outbound, Some(client), None);
+    flow.source_workload(&current(&context, &pod));
+    let socket = match accepted.into_stream() {
+        Ok(socket) => socket,
+        Err(source) => return flow.fail(FlowFlag::Connect, OutboundError::Connect { to: client, source }),
+    };
+    if let Err(error) = carry(&context, &pod, client, &socket, &flow).await {
+        flow.fail(error.flag(), error);
+        reset(socket);
+    }
+}
+
+async fn carry(
+    context: &Rc<Context>,
+    pod: &Arc<Pod>,
+    client: SocketAddr,
+    socket: &TcpStream,
+    flow: &FlowHandle,
+) -> Result<(), OutboundError> {
+    use std::os::fd::AsFd;
+    let destination = context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
+    flow.destination_address(destination);
+    let dialled = Dialled { pod: Arc::clone(pod), client, destination };
+    let (upstream, local) = reach(context, &dialled, flow).await?;
+    flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
+    flow.established();
+    let mut records = vec![Arc::clone(flow.bytes())];
+    records.extend(local.as_ref().map(|local| Arc::clone(local.bytes())));
+    let meter = Meter::new(records);
+    let copied = match upstream {
+        Upstream::Socket(server) => {
+            let copied = copy_sockets(socket, &server, &meter).await;
+            if copied.is_err() {
+                reset(server);
+            }
+            copied
+        }
+        Upstream::Tunnel(stream) => copy_tunnel(socket, stream, true, &meter).await,
+    };
+    if let (Err(error), Some(local)) = (&copied, &local) {
+        local.fail(FlowFlag::Connect, error);
+    }
+    Ok(copied?)
+}
+
+/// Routes and connects, again where that is safe: not a byte of the application has been read yet.
+async fn reach(
+    context: &Rc<Context>,
+    dialled: &Dialled,
+    flow: &FlowHandle,
+) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+    let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut failed: Vec<SocketAddr> = Vec::new();
+    let mut last = None;
+    loop {
+        let choice = Choice { entropy: rand::random(), avoid: &failed };
+        let target = match resolve(&context.node.store.guard(), &context.node.name, dialled.destination, &choice) {
+            Ok(target) => target,
+            // Every other endpoint has failed: the last failure says more than "no endpoint".
+            Err(error) => return Err(last.unwrap_or_else(|| error.into())),
+        };
+        describe(flow, &target);
+        let error = match open(context, dialled, &target, flow).await {
+            Ok(reached) => return Ok(reached),
+            Err(error) => error,
+        };
+        if error.may_settle() && started.elapsed() < SETTLE_DEADLINE {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            continue;
+        }
+        if target.service.is_none() || failed.len() + 1 >= MAX_ENDPOINTS || !error.is_unprocessed() {
+            return Err(error);
+        }
+        failed.push(target.address);
+        last = Some(error);
+    }
+}
+
+async fn open(
+    context: &Rc<Context>,
+    dialled: &Dialled,
+    target: &Target,
+    flow: &FlowHandle,
+) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+    match (&target.hop, &target.workload) {
+        (Hop::SameNode, Some(workload)) => open_local(context, dialled, target.address, workload, flow).await,
+        (Hop::Hbone { gateway, identity }, Some(workload)) => {
+            flow.transport(Transport::Hbone);
+            let upstream = open_tunnel(context, dialled, target.address, workload, *gateway, identity).await?;
+            flow.source_identity(&dialled.pod.workload.identity);
+            flow.destination_identity(identity);
+            Ok((upstream, None))
+        }
+        (_, _) => {
+            flow.transport(Transport::Plaintext);
+            Ok((Upstream::Socket(plain_socket(&dialled.pod, target.address).await?), None))
+        }
+    }
+}
+
+/// Both pods are this agent's: the kernel proves both identities, and the bytes never touch a wire.
+async fn open_local(
+    context: &Rc<Context>,
+    dialled: &Dialled,
+    address: SocketAddr,
+    workload: &Arc<Workload>,
+    flow: &FlowHandle,
+) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+    flow.transport(Transport::SameNode);
+    let arrival = LocalArrival {
+        source: current(context, &dialled.pod),
+        client: dialled.client,
+        destination: address,
+        workload: Arc::clone(workload),
+    };
+    let (socket, inbound_flow) = inbound::deliver_local(context, arrival).await?;
+    flow.source_identity(&dialled.pod.workload.identity);
+    flow.destination_identity(&workload.identity);
+    Ok((Upstream::Socket(socket), Some(inbound_flow)))
+}
+
+async fn open_tunnel(
+    context: &Rc<Context>,
+    dialled: &Dialled,
+    address: SocketAddr,
+    workload: &Workload,
+    gateway: SocketAddr,
+    expected: &Identity,
+) -> Result<Upstream, OutboundError> {
+    let pod = &dialled.pod;
+    let source = &pod.workload;
+    let credential = context.node.identities.credential(&source.identity, CREDENTIAL_DEADLINE).await?;
+    let key = TunnelKey {
+        source: source.uid.clone(),
+        destination: workload.uid.clone(),
+        destination_pod_uid: Arc::clone(&workload.enrolment.pod_uid),
+        identity: expected.clone(),
+        gateway,
+        generation: credential.generation,
+    };
+    let connect = async || {
+        let socket = plain_socket(pod, gateway).await?;
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&credential.client));
+        let handshake = tls.connect(gateway.ip().into(), socket);
+        let stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map_err(|source| OutboundError::Tls { gateway, source })?;
+        let found = crate::identity::peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
+            .map_err(|source| OutboundError::Peer { gateway, source })?;
+        if found != *expected {
+            return Err(OutboundError::WrongPeer { gateway, found, expected: expected.clone() });
+        }
+        Ok(stream)
+    };
+    let request = connect_request(address, dialled.client, source);
+    context.tunnels.open_stream(&key, request, connect).await.map(Upstream::Tunnel).map_err(|error| match error {
+        PoolError::Open(error) => error,
+        PoolError::Refused { status, .. } => {
+            OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
+        }
+        error => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
+    })
+}
+
+/// A socket of the pod to an address outside the agent.
+async fn plain_socket(pod: &Pod, to: SocketAddr) -> Result<TcpStream, OutboundError> {
+    let failed = |source| OutboundError::Connect { to, source };
+    let socket = pod.sockets.tcp(to.ip().into()).await.map_err(failed)?;
+    connect(socket, to, CONNECT_DEADLINE).await.map_err(failed)
+}
+
+/// The pod's workload as the mesh knows it now: labels may have changed since it was enrolled.
+fn current(context: &Context, pod: &Pod) -> Arc<Workload> {
+    let mesh = context.node.store.guard();
+    mesh.workload(&pod.workload.uid).map_or_else(|| Arc::clone(&pod.workload), Arc::clone)
+}
+
+fn describe(flow: &FlowHandle, target: &Target) {
+    if let Some(service) = &target.service {
+        flow.service(service);
+    }
+    if let Some(workload) = &target.workload {
+        flow.destination_workload(workload);
+    }
+    flow.endpoint(target.address);
+}
+
+fn hint(to: SocketAddr, error: &io::Error) -> &'static str {
+    let tunnel = to.port() == warren_common::ports::HBONE;
+    match error.kind() {
+        io::ErrorKind::TimedOut if tunnel => " (does a NetworkPolicy or a firewall block port 15008?)",
+        io::ErrorKind::ConnectionRefused if tunnel => " (is the warren agent of that node running?)",
+        _ => "",
+    }
+}
+
+impl OutboundError {
+    fn flag(&self) -> FlowFlag {
+        match self {
+            Self::Tls { .. } => FlowFlag::TlsFailure,
+            Self::Peer { .. } | Self::WrongPeer { .. } | Self::Credential(_) => FlowFlag::IdentityError,
+            Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
+            Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
+            Self::Tunnel { status: None, .. } => FlowFlag::H2HandshakeFailure,
+            _ => FlowFlag::Connect,
+        }
+    }
+
+    /// The target should be in the mesh and is not there: its node, or ours, may not know yet.
+    fn may_settle(&self) -> bool {
+        match self {
+            Self::Connect { to, source } => {
+                to.port() == warren_common::ports::HBONE && source.kind() == io::ErrorKind::ConnectionRefused
+            }
+            // The listener was closed or its certificate is not there yet, mid-handshake.
+            Self::Tls { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+            }
+            Self::Tunnel { status, .. } => status.is_none_or(|status| status == StatusCode::BAD_REQUEST),
+            Self::Local(refusal) => matches!(refusal, Refusal::NotEnrolled(_)),
+            _ => false,
+        }
+    }
+
+    /// Another endpoint may be tried: the application has seen nothing of this connection.
+    fn is_unprocessed(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Tls { .. } => true,
+            Self::Tunnel { status, .. } => *status != Some(StatusCode::UNAUTHORIZED),
+            Self::Local(refusal) => matches!(refusal, Refusal::Application { .. } | Refusal::NotEnrolled(_)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Makes the set of captured pods equal to the set that should be: enrols, releases, retries, and says why.
+//!
+//! ```text
+//!   wanted (store) --discover, verify, listen, capture--> enrolled --label gone, pod gone--> released
+//!        \---- not yet possible: pending with the reason, tried again every 100 ms ----/
+//! ```
+
+use super::discover::Discovery;
+use super::registry::{Pod, PodRegistry};
+use crate::accept::{Listener, Netns, NetnsThread, PodSockets};
+use crate::kernel::{Kernel, PodCapture};
+use crate::store::Store;
+use rustix::fd::AsFd;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use warren_common::model::Workload;
+use warren_common::model::admin::{PodState, PodStatus};
+use warren_common::ports;
+use warren_common::runtime::DrainWatch;
+
+/// How often a pod that could not be enrolled is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How often enrolled pods are checked against their cgroups.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Serves an enrolled pod's listeners; the manager's way to the data plane.
+pub trait PodDoor: Send + Sync + 'static {
+    /// Starts serving. Dropping `open` (its sender) closes the doors.
+    fn serve(&self, pod: &Arc<Pod>, listeners: PodListeners, open: watch::Receiver<()>);
+}
+
+/// The listeners of one pod.
+#[derive(Debug)]
+pub struct PodListeners {
+    /// 15001 on loopback, one per family.
+    pub outbound: Vec<Listener>,
+    /// 15006 on loopback, one per family; sk_lookup steers connections here.
+    pub plaintext: Vec<Listener>,
+    /// 15008 on all addresses, one per family.
+    pub hbone: Vec<Listener>,
+}
+
+/// What the manager must know.
+#[derive(Clone, Debug)]
+pub struct PodManagerConfig {
+    /// The node whose pods it manages.
+    pub node: Arc<str>,
+}
+
+/// Enrols and releases the pods of this node.
+pub struct PodManager {
+    config: PodManagerConfig,
+    store: Arc<Store>,
+    registry: Arc<PodRegistry>,
+    kernel: Arc<dyn Kernel>,
+    discovery: Arc<dyn Discovery>,
+    door: Arc<dyn PodDoor>,
+    thread: NetnsThread,
+    enrolled: HashMap<Arc<str>, EnrolledPod>,
+    status: watch::Sender<Vec<PodStatus>>,
+}
+
+#[derive(Debug)]
+struct EnrolledPod {
+    pod: Arc<Pod>,
+    /// Closes the pod's doors when dropped.
+    _open: watch::Sender<()>,
+}
+
+/// Why a pod is pending.
+#[derive(Debug, thiserror::Error)]
+enum EnrolError {
+    #[error(transparent)]
+    Discover(#[from] super::discover::DiscoverError),
+    #[error("the pod's address {addresses:?} is not in the network namespace of its processes: {source}")]
+    Addresses { addresses: Vec<IpAddr>, source: io::Error },
+    #[error("its network namespace already belongs to pod {0}")]
+    TakenBy(Arc<str>),
+    #[error("cannot listen on {address} inside the pod: {source}; does the application use this port?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::KernelError),
+}
+
+impl PodManager {
+    /// A manager that has enrolled nothing yet, and the state of the pods as it will change.
+    #[allow(clippy::too_many_arguments)] // Wiring: each is a part of its own.
+    pub fn new(
+        config: PodManagerConfig,
+        store: Arc<Store>,
+        registry: Arc<PodRegistry>,
+        kernel: Arc<dyn Kernel>,
+        discovery: Arc<dyn Discovery>,
+        door: Arc<dyn PodDoor>,
+        thread: NetnsThread,
+    ) -> (Self, watch::Receiver<Vec<PodStatus>>) {
+        let (status, pods) = watch::channel(Vec::new());
+        let enrolled = HashMap::new();
+        (Self { config, store, registry, kernel, discovery, door, thread, enrolled, status }, pods)
+    }
+
+    /// Runs until the drain begins; then the doors close and the kernel keeps capturing, so that nothing of a
+    /// pod leaves in plaintext while the agent is away. `first_round` is called once everything that could be
+    /// enrolled at the start is.
+    pub async fn run(mut self, mut drain: DrainWatch, first_round: impl FnOnce()) {
+        let mut changed = self.store.changed();
+        let mut first_round = Some(first_round);
+        loop {
+            changed.borrow_and_update();
+            let pending = self.reconcile().await;
+            if let Some(first_round) = first_round.take() {
+                first_round();
+            }
+            let pause = if pending { RETRY } else { SWEEP };
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = drain.started() => return,
+            }
+        }
+    }
+
+    /// One round. Returns whether a pod is pending.
+    async fn reconcile(&mut self) -> bool {
+        let mesh = self.store.load();
+        let mut wanted: BTreeMap<Arc<str>, Arc<Workload>> = BTreeMap::new();
+        for workload in mesh.pods_of_node(&self.config.node) {
+            let enrolment = &workload.enrolment;
+            if enrolment.enrolled && !workload.host_network && !enrolment.pod_uid.is_empty() {
+                wanted.insert(Arc::clone(&enrolment.pod_uid), Arc::clone(workload));
+            }
+        }
+        self.release_unwanted(&wanted);
+        let mut states = Vec::with_capacity(wanted.len());
+        for (uid, workload) in &wanted {
+            let outcome = match self.enrolled.get(uid) {
+                Some(enrolled) => Ok(enrolled.pod.cookie),
+                None => self.enrol(uid, workload).await,
+            };
+            states.push(pod_status(workload, &outcome));
+        }
+        self.forget_strangers(&states);
+        let pending = states.iter().any(|pod| pod.state == PodState::Pending);
+        self.report(states);
+        pending
+    }
+
+    fn release_unwanted(&mut self, wanted: &BTreeMap<Arc<str>, Arc<Workload>>) {
+        let unwanted: Vec<Arc<str>> = self
+            .enrolled
+            .iter()
+            .filter(|(uid, enrolled)| {
+                let still = wanted.get(*uid).is_some_and(|now| same_capture(now, &enrolled.pod.workload));
+                !still || !self.discovery.exists(uid)
+            })
+            .map(|(uid, _)| Arc::clone(uid))
+            .collect();
+        for uid in unwanted {
+            if let Some(gone) = self.enrolled.remove(&uid) {
+                self.registry.remove(&gone.pod.workload.uid);
+                match self.kernel.release(gone.pod.cookie) {
+                    Ok(()) => tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released"),
+                    Err(error) => tracing::warn!(pod = %gone.pod.workload.name, %error, "cannot release the pod's capture; it fails closed"),
+                }
+            }
+        }
+    }
+
+    async fn enrol(&mut self, uid: &Arc<str>, workload: &Arc<Workload>) -> Result<u64, EnrolError> {
+        let (netns, cookie) = self.find_namespace(uid, workload).await?;
+        let listeners = self.listen(&netns, workload).await?;
+        let sockets = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
+        let pod = Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets });
+        self.capture(&pod, &netns, &listeners)?;
+        self.registry.insert(&pod);
+        let (open, closed) = watch::channel(());
+        self.door.serve(&pod, listeners, closed);
+        tracing::info!(pod = %workload.name, namespace = %workload.namespace, cookie, "pod enrolled");
+        self.enrolled.insert(Arc::clone(uid), EnrolledPod { pod, _open: open });
+        Ok(cookie)
+    }
+
+    /// The one namespace of the pod's processes that holds all of its addresses and is nobody else's.
+    async fn find_namespace(&self, uid: &Arc<str>, workload: &Workload) -> Result<(Arc<Netns>, u64), EnrolError> {
+        let mut problem = None;
+        for netns in self.discovery.namespaces(uid)? {
+            let probe = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
+            match probe.verify_addresses(workload.addresses.clone()).await {
+                Ok(cookie) => {
+                    let owner = self.enrolled.iter().find(|(_, other)| other.pod.cookie == cookie);
+                    return match owner {
+                        Some((other, _)) => Err(EnrolError::TakenBy(Arc::clone(other))),
+                        None => Ok((netns, cookie)),
+                    };
+                }
+                Err(source) => {
+                    problem = Some(EnrolError::Addresses { addresses: workload.addresses.clone(), source });
+                }
+            }
+        }
+        Err(problem.unwrap_or_else(|| super::discover::DiscoverError::HostNetwork.into()))
+    }
+
+    async fn listen(&self, netns: &Arc<Netns>, workload: &Workload) -> Result<PodListeners, EnrolError> {
+        let open = async |ip: IpAddr, port: u16| {
+            let address = SocketAddr::new(ip, port);
+            let opened = Listener::open(&self.thread, netns, address).await;
+            opened.map_err(|source| EnrolError::Listen { address, source })
+        };
+        let mut listeners = PodListeners { outbound: vec![], plaintext: vec![], hbone: vec![] };
+        // The application may use either family for its sockets whatever addresses the pod has; a namespace
+        // without IPv6 has no ::1.
+        for (loopback, any) in [
+            (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv4Addr::UNSPECIFIED)),
+            (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into()),
+        ] {
+            let has_address = workload.addresses.iter().any(|ip| ip.is_ipv4() == loopback.is_ipv4());
+            match open(loopback, ports::OUTBOUND).await {
+                Ok(listener) => listeners.outbound.push(listener),
+                Err(EnrolError::Listen { ref source, .. }) if !has_address && unsupported(source) => continue,
+                Err(error) => return Err(error),
+            }
+            if has_address {
+                listeners.plaintext.push(open(loopback, ports::INBOUND_PLAINTEXT).await?);
+                listeners.hbone.push(open(any, ports::HBONE).await?);
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn capture(&self, pod: &Pod, netns: &Netns, listeners: &PodListeners) -> Result<(), EnrolError> {
+        let workload = &pod.workload;
+        // `listen` opened them in the order of families, and only for families that the pod has.
+        let mut plaintext = listeners.plaintext.iter();
+        let has = |v4: bool| workload.addresses.iter().any(|ip| ip.is_ipv4() == v4);
+        let inbound_v4 = has(true).then(|| plaintext.next()).flatten();
+        let inbound_v6 = has(false).then(|| plaintext.next()).flatten();
+        self.kernel.enrol(&PodCapture {
+            cookie: pod.cookie,
+            netns: netns.as_fd(),
+            addresses: &workload.addresses,
+            inbound_v4: inbound_v4.map(AsFd::as_fd),
+            inbound_v6: inbound_v6.map(AsFd::as_fd),
+            exclude_outbound_ports: &workload.enrolment.exclude_outbound_ports,
+            exclude_inbound_ports: &workload.enrolment.exclude_inbound_ports,
+            exclude_outbound_cidrs: &workload.enrolment.exclude_outbound_cidrs,
+        })?;
+        Ok(())
+    }
+
+    /// Releases what an earlier agent enrolled and nobody wants any more. While a pod is pending, a capture
+    /// that is not ours may be that pod's, so nothing is released.
+    fn forget_strangers(&self, states: &[PodStatus]) {
+        if states.iter().any(|pod| pod.state == PodState::Pending) {
+            return;
+        }
+        let ours = |cookie: &u64| self.enrolled.values().any(|enrolled| enrolled.pod.cookie == *cookie);
+        match self.kernel.enrolled() {
+            Ok(cookies) => {
+                for cookie in cookies.iter().filter(|cookie| !ours(cookie)) {
+                    match self.kernel.release(*cookie) {
+                        Ok(()) => tracing::info!(cookie, "released a capture that an earlier agent left"),
+                        Err(error) => tracing::warn!(cookie, %error, "cannot release a capture that an earlier agent left"),
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot list the captured pods"),
+        }
+    }
+
+    fn report(&self, states: Vec<PodStatus>) {
+        self.status.send_if_modified(|current| {
+            if *current == states {
+                return false;
+            }
+            let known = |pod: &&PodStatus| current.contains(*pod);
+            for pod in states.iter().filter(|pod| pod.state == PodState::Pending && !known(pod)) {
+                let reason = pod.reason.as_deref().unwrap_or_default();
+                tracing::warn!(pod = %pod.name, namespace = %pod.namespace, reason, "pod cannot be enrolled yet");
+            }
+            *current = states;
+            true
+        });
+    }
+}
+
+fn pod_status(workload: &Workload, outcome: &Result<u64, EnrolError>) -> PodStatus {
+    PodStatus {
+        name: Arc::clone(&workload.name),
+        namespace: Arc::clone(&workload.namespace),
+        pod_uid: Arc::clone(&workload.enrolment.pod_uid),
+        state: if outcome.is_ok() { PodState::Enrolled } else { PodState::Pending },
+        reason: outcome.as_ref().err().map(ToString::to_string),
+        netns_cookie: outcome.as_ref().ok().copied(),
+    }
+}
+
+/// Whether nothing changed that the capture depends on.
+fn same_capture(a: &Workload, b: &Workload) -> bool {
+    a.uid == b.uid && a.addresses == b.addresses && a.identity == b.identity && a.enrolment == b.enrolment
+}
+
+fn unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}

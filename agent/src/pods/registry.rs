@@ -1,0 +1,68 @@
+//! The enrolled pods of this node.
+
+use crate::accept::PodSockets;
+use arc_swap::ArcSwap;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use warren_common::model::{Workload, WorkloadUid};
+
+/// An enrolled pod.
+#[derive(Debug)]
+pub struct Pod {
+    /// The workload as it was when the pod was enrolled. Identity and addresses of a pod never change; labels
+    /// and health do, so ask the store for those.
+    pub workload: Arc<Workload>,
+    /// Cookie of its network namespace.
+    pub cookie: u64,
+    /// Opens sockets in its network namespace.
+    pub sockets: PodSockets,
+}
+
+impl Pod {
+    /// The pod's own address of the same family.
+    pub fn address_like(&self, ip: IpAddr) -> Option<IpAddr> {
+        self.workload.addresses.iter().find(|own| own.is_ipv4() == ip.is_ipv4()).copied()
+    }
+
+    /// Whether the address is this pod's.
+    pub fn owns(&self, ip: IpAddr) -> bool {
+        self.workload.addresses.contains(&ip)
+    }
+
+    /// The application's address as peers should see it: captured sockets have a loopback source.
+    pub fn client_address(&self, accepted_from: SocketAddr) -> SocketAddr {
+        let ip = accepted_from.ip().to_canonical();
+        let shown = if ip.is_loopback() { self.address_like(ip).unwrap_or(ip) } else { ip };
+        SocketAddr::new(shown, accepted_from.port())
+    }
+}
+
+/// Enrolled pods by workload, read without a lock.
+#[derive(Debug, Default)]
+pub struct PodRegistry {
+    pods: ArcSwap<HashMap<WorkloadUid, Arc<Pod>>>,
+}
+
+impl PodRegistry {
+    /// The enrolled pod of a workload, if it is one of this node.
+    pub fn get(&self, uid: &WorkloadUid) -> Option<Arc<Pod>> {
+        self.pods.load().get(uid).cloned()
+    }
+
+    pub(super) fn insert(&self, pod: &Arc<Pod>) {
+        self.pods.rcu(|pods| {
+            let mut pods = HashMap::clone(pods);
+            pods.insert(pod.workload.uid.clone(), Arc::clone(pod));
+            pods
+        });
+    }
+
+    pub(super) fn remove(&self, uid: &WorkloadUid) {
+        self.pods.rcu(|pods| {
+            let mut pods = HashMap::clone(pods);
+            pods.remove(uid);
+            pods
+        });
+    }
+}
