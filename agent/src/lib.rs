@@ -13,3 +13,4 @@ pub mod route;
 pub mod store;
 pub mod tunnel;
 pub mod workers;
+pub mod xds;

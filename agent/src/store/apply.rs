@@ -1,0 +1,136 @@
+//! Changes to the mesh. Pure: a snapshot and changes in, the next snapshot out.
+
+use super::mesh::Mesh;
+use imbl::{HashMap, Vector};
+use std::hash::Hash;
+use std::sync::Arc;
+use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+
+/// One change to the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MeshChange {
+    /// A workload is new or changed.
+    Workload(Arc<Workload>),
+    /// A service is new or changed.
+    Service(Arc<Service>),
+    /// The resource of this name is gone: a workload's uid, or a service's `namespace/hostname`.
+    Remove(String),
+}
+
+impl Mesh {
+    /// Applies `changes` in their order and tells whether any of them changed anything.
+    ///
+    /// Resources share one space of names, as on the wire: a service replaces a workload of the same name.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = MeshChange>) -> bool {
+        let mut changed = false;
+        for change in changes {
+            changed |= match change {
+                MeshChange::Workload(workload) => {
+                    let replaced =
+                        service_name(&workload.uid.0).is_some_and(|name| self.remove_service(&name));
+                    self.put_workload(workload) || replaced
+                }
+                MeshChange::Service(service) => {
+                    let replaced = self.remove_workload(&WorkloadUid(service.key.to_string().into()));
+                    self.put_service(service) || replaced
+                }
+                MeshChange::Remove(name) => {
+                    self.remove_workload(&WorkloadUid(name.as_str().into()))
+                        || service_name(&name).is_some_and(|name| self.remove_service(&name))
+                }
+            };
+        }
+        changed
+    }
+
+    fn put_workload(&mut self, workload: Arc<Workload>) -> bool {
+        let old = self.workloads.get(&workload.uid).cloned();
+        if old.as_ref() == Some(&workload) {
+            return false;
+        }
+        self.workloads_by_ip.replace(old.as_ref(), Some(&workload));
+        if let Some(old) = &old {
+            for name in old
+                .services
+                .keys()
+                .filter(|name| !workload.services.contains_key(*name))
+            {
+                leave(&mut self.endpoints, name, &old.uid);
+            }
+            if old.node != workload.node {
+                leave(&mut self.by_node, &old.node, &old.uid);
+            }
+        }
+        for name in workload.services.keys() {
+            join(&mut self.endpoints, name, &workload);
+        }
+        if !workload.node.is_empty() {
+            join(&mut self.by_node, &workload.node, &workload);
+        }
+        self.workloads.insert(workload.uid.clone(), workload);
+        true
+    }
+
+    fn remove_workload(&mut self, uid: &WorkloadUid) -> bool {
+        let Some(old) = self.workloads.remove(uid) else {
+            return false;
+        };
+        self.workloads_by_ip.replace(Some(&old), None);
+        for name in old.services.keys() {
+            leave(&mut self.endpoints, name, uid);
+        }
+        leave(&mut self.by_node, &old.node, uid);
+        true
+    }
+
+    fn put_service(&mut self, service: Arc<Service>) -> bool {
+        let old = self.services.get(&service.key).cloned();
+        if old.as_ref() == Some(&service) {
+            return false;
+        }
+        self.services_by_ip.replace(old.as_ref(), Some(&service));
+        self.services.insert(service.key.clone(), service);
+        true
+    }
+
+    fn remove_service(&mut self, name: &ServiceName) -> bool {
+        let Some(old) = self.services.remove(name) else {
+            return false;
+        };
+        self.services_by_ip.replace(Some(&old), None);
+        true
+    }
+}
+
+/// The service that a resource's name means, if it can mean one.
+fn service_name(name: &str) -> Option<ServiceName> {
+    let (namespace, hostname) = name.split_once('/')?;
+    Some(ServiceName {
+        namespace: namespace.into(),
+        hostname: hostname.into(),
+    })
+}
+
+type Lists<K> = HashMap<K, Vector<Arc<Workload>>>;
+
+/// Puts `workload` into the list of `key`, in place of its older version if that is there.
+fn join<K: Clone + Eq + Hash>(lists: &mut Lists<K>, key: &K, workload: &Arc<Workload>) {
+    let list = lists.entry(key.clone()).or_default();
+    match list.binary_search_by(|member| member.uid.cmp(&workload.uid)) {
+        Ok(place) => {
+            list.set(place, workload.clone());
+        }
+        Err(place) => list.insert(place, workload.clone()),
+    }
+}
+
+/// Takes a workload out of the list of `key`; an empty list goes.
+fn leave<K: Clone + Eq + Hash>(lists: &mut Lists<K>, key: &K, uid: &WorkloadUid) {
+    let Some(list) = lists.get_mut(key) else { return };
+    if let Ok(place) = list.binary_search_by(|member| member.uid.cmp(uid)) {
+        list.remove(place);
+    }
+    if list.is_empty() {
+        lists.remove(key);
+    }
+}

@@ -1,0 +1,102 @@
+//! One snapshot of the mesh, and its indexes.
+
+use super::claims::ByAddress;
+use imbl::{HashMap, OrdMap, Vector};
+use std::net::IpAddr;
+use std::sync::Arc;
+use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+
+/// Workloads and services at one point in time.
+///
+/// Cloning costs a few reference counts; a change copies only the paths to what changed, so old snapshots stay
+/// as they are while they are read.
+#[derive(Clone, Debug, Default)]
+pub struct Mesh {
+    pub(super) workloads: OrdMap<WorkloadUid, Arc<Workload>>,
+    pub(super) services: OrdMap<ServiceName, Arc<Service>>,
+    pub(super) workloads_by_ip: ByAddress<Workload>,
+    pub(super) services_by_ip: ByAddress<Service>,
+    // Both ordered by uid and never empty. A service's workloads may be known before the service is.
+    pub(super) endpoints: HashMap<ServiceName, Vector<Arc<Workload>>>,
+    pub(super) by_node: HashMap<Arc<str>, Vector<Arc<Workload>>>,
+}
+
+impl Mesh {
+    /// The workload of that name.
+    pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The workload that has `ip`. A pod with an address of its own comes before those that share their node's;
+    /// among several of either kind see [`claims`](super).
+    pub fn workload_by_ip(&self, ip: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads_by_ip.get(ip)
+    }
+
+    /// The service that has the virtual address `ip`.
+    pub fn service_by_ip(&self, ip: IpAddr) -> Option<&Arc<Service>> {
+        self.services_by_ip.get(ip)
+    }
+
+    /// The service of that name.
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// Every workload that stands behind a service, healthy or not, ordered by uid. The length is known.
+    pub fn endpoints(&self, name: &ServiceName) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        match self.endpoints.get(name) {
+            Some(list) => Members::Some(list.iter()),
+            None => Members::None,
+        }
+    }
+
+    /// The endpoint at place `index` of [`Self::endpoints`], in O(log n).
+    pub fn endpoint_at(&self, name: &ServiceName, index: usize) -> Option<&Arc<Workload>> {
+        self.endpoints.get(name)?.get(index)
+    }
+
+    /// Every workload, ordered by uid.
+    pub fn workloads(&self) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// Every service, ordered by namespace and hostname.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// Every workload that runs on `node`, enrolled or not, host network included, ordered by uid.
+    pub fn pods_of_node(&self, node: &str) -> impl ExactSizeIterator<Item = &Arc<Workload>> {
+        match self.by_node.get(node) {
+            Some(list) => Members::Some(list.iter()),
+            None => Members::None,
+        }
+    }
+}
+
+/// The members of a list that may not exist.
+enum Members<I> {
+    Some(I),
+    None,
+}
+
+impl<I: ExactSizeIterator> Iterator for Members<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        match self {
+            Self::Some(list) => list.next(),
+            Self::None => None,
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Some(list) => list.size_hint(),
+            Self::None => (0, Some(0)),
+        }
+    }
+}
+
+impl<I: ExactSizeIterator> ExactSizeIterator for Members<I> {}

@@ -1,0 +1,305 @@
+//! The mesh against tables, and against a model that scans.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use warren_common::model::{
+    Enrolment, Health, Identity, Service, ServiceName, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+};
+
+fn ip(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn name(service: u8) -> ServiceName {
+    ServiceName {
+        namespace: "shop".into(),
+        hostname: format!("s{service}.shop.svc").into(),
+    }
+}
+
+fn uid(workload: u8) -> WorkloadUid {
+    WorkloadUid(format!("c//Pod/shop/w{workload}").into())
+}
+
+fn workload(id: u8, ips: &[u8], node: u8, host_network: bool, services: &[u8]) -> Arc<Workload> {
+    Arc::new(Workload {
+        uid: uid(id),
+        name: format!("w{id}").into(),
+        namespace: "shop".into(),
+        addresses: ips.iter().map(|last| ip(*last)).collect(),
+        identity: Identity::new("cluster.local", "shop", "web").unwrap(),
+        node: format!("n{node}").into(),
+        host_network,
+        tunnel: TunnelProtocol::Hbone,
+        health: Health::Healthy,
+        owner: "web".into(),
+        kind: WorkloadKind::Deployment,
+        canonical_name: "web".into(),
+        canonical_revision: "v1".into(),
+        cluster: "c".into(),
+        services: services.iter().map(|service| (name(*service), vec![])).collect(),
+        labels: BTreeMap::new(),
+        enrolment: Enrolment::default(),
+    })
+}
+
+fn service(id: u8, ips: &[u8]) -> Arc<Service> {
+    Arc::new(Service {
+        name: format!("s{id}").into(),
+        key: name(id),
+        addresses: ips.iter().map(|last| ip(*last)).collect(),
+        ports: vec![],
+        publish_not_ready: false,
+    })
+}
+
+fn pod(id: u8, ips: &[u8]) -> MeshChange {
+    MeshChange::Workload(workload(id, ips, 1, false, &[]))
+}
+
+fn host(id: u8, ips: &[u8]) -> MeshChange {
+    MeshChange::Workload(workload(id, ips, 1, true, &[]))
+}
+
+fn gone(id: u8) -> MeshChange {
+    MeshChange::Remove(uid(id).to_string())
+}
+
+#[test]
+fn an_address_belongs_to_the_right_workload() {
+    // (what it shows, changes, who has 10.0.0.1 after each)
+    let table: &[(&str, &[(MeshChange, Option<u8>)])] = &[
+        (
+            "re-created, removal first",
+            &[(pod(1, &[1]), Some(1)), (gone(1), None), (pod(2, &[1]), Some(2))],
+        ),
+        (
+            "re-created, arrival first",
+            &[
+                (pod(1, &[1]), Some(1)),
+                (pod(2, &[1]), Some(2)),
+                (gone(1), Some(2)),
+            ],
+        ),
+        (
+            "an update of the dying pod takes nothing back",
+            &[
+                (pod(1, &[1]), Some(1)),
+                (pod(2, &[1]), Some(2)),
+                (pod(1, &[1, 2]), Some(2)),
+                (gone(2), Some(1)),
+            ],
+        ),
+        (
+            "address given up",
+            &[(pod(1, &[1]), Some(1)), (pod(1, &[2]), None)],
+        ),
+        (
+            "given up and taken again",
+            &[
+                (pod(1, &[1]), Some(1)),
+                (pod(2, &[1]), Some(2)),
+                (pod(1, &[]), Some(2)),
+                (pod(1, &[1]), Some(1)),
+            ],
+        ),
+        (
+            "host network never shadows a pod",
+            &[
+                (pod(1, &[1]), Some(1)),
+                (host(2, &[1]), Some(1)),
+                (gone(1), Some(2)),
+            ],
+        ),
+        (
+            "a pod shadows host network",
+            &[
+                (host(2, &[1]), Some(2)),
+                (pod(1, &[1]), Some(1)),
+                (gone(1), Some(2)),
+            ],
+        ),
+        (
+            "the oldest host network pod stays",
+            &[
+                (host(1, &[1]), Some(1)),
+                (host(2, &[1]), Some(1)),
+                (gone(1), Some(2)),
+                (gone(2), None),
+            ],
+        ),
+        (
+            "a pod turns to host network",
+            &[
+                (pod(1, &[1]), Some(1)),
+                (pod(2, &[1]), Some(2)),
+                (host(2, &[1]), Some(1)),
+            ],
+        ),
+        (
+            "an address twice in one pod",
+            &[(pod(1, &[1, 1]), Some(1)), (gone(1), None)],
+        ),
+        ("removal of the unknown", &[(gone(9), None)]),
+    ];
+    for (shows, steps) in table {
+        let mut mesh = Mesh::default();
+        for (step, (change, holder)) in steps.iter().enumerate() {
+            mesh.apply([change.clone()]);
+            assert_eq!(
+                mesh.workload_by_ip(ip(1)).map(|w| w.uid.clone()),
+                holder.map(uid),
+                "{shows}, step {step}"
+            );
+        }
+    }
+}
+
+#[test]
+fn virtual_addresses_move_between_services() {
+    let mut mesh = Mesh::default();
+    mesh.apply([
+        MeshChange::Service(service(1, &[9])),
+        MeshChange::Service(service(2, &[9])),
+    ]);
+    assert_eq!(mesh.service_by_ip(ip(9)).unwrap().key, name(2));
+    mesh.apply([MeshChange::Service(service(2, &[8]))]);
+    assert_eq!(mesh.service_by_ip(ip(9)).unwrap().key, name(1));
+    assert_eq!(mesh.service_by_ip(ip(8)).unwrap().key, name(2));
+    mesh.apply([MeshChange::Remove(name(1).to_string())]);
+    assert!(mesh.service_by_ip(ip(9)).is_none() && mesh.service(&name(1)).is_none());
+}
+
+#[test]
+fn v4_mapped_addresses_are_their_v4_selves() {
+    let mut mesh = Mesh::default();
+    mesh.apply([pod(1, &[1])]);
+    assert!(mesh.workload_by_ip("::ffff:10.0.0.1".parse().unwrap()).is_some());
+}
+
+#[test]
+fn endpoints_follow_workloads() {
+    let mut mesh = Mesh::default();
+    let put = |id, services: &[u8]| MeshChange::Workload(workload(id, &[id], 1, false, services));
+    mesh.apply([put(2, &[1]), put(1, &[1, 2]), put(3, &[2])]);
+    let of = |mesh: &Mesh, service| {
+        mesh.endpoints(&name(service))
+            .map(|w| w.uid.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&mesh, 1), [uid(1), uid(2)]);
+    assert_eq!(mesh.endpoints(&name(1)).len(), 2);
+    assert_eq!(mesh.endpoint_at(&name(1), 1).unwrap().uid, uid(2));
+    assert!(mesh.endpoint_at(&name(1), 2).is_none());
+    mesh.apply([put(1, &[2]), gone(2)]);
+    assert_eq!(of(&mesh, 1), []);
+    assert_eq!(of(&mesh, 2), [uid(1), uid(3)]);
+}
+
+#[test]
+fn a_store_swaps_once_and_wakes_only_for_changes() {
+    let store = Store::new();
+    let mut changed = store.changed();
+    let before = store.load();
+    store.apply(vec![pod(1, &[1]), pod(2, &[2])]);
+    assert_eq!(*changed.borrow_and_update(), 1);
+    assert_eq!((before.workloads().len(), store.load().workloads().len()), (0, 2));
+    store.apply(vec![pod(1, &[1]), gone(9)]);
+    assert!(!changed.has_changed().unwrap());
+    assert!(store.guard().workload(&uid(1)).is_some());
+}
+
+/// Keeps only what was said, with the order in which addresses were claimed, and scans.
+#[derive(Default)]
+struct Model {
+    workloads: BTreeMap<WorkloadUid, Arc<Workload>>,
+    services: BTreeMap<ServiceName, Arc<Service>>,
+    claims: BTreeMap<(IpAddr, String), (u64, bool)>,
+    clock: u64,
+}
+
+impl Model {
+    fn claim(&mut self, who: &str, addresses: &[IpAddr], shares: bool) {
+        self.claims
+            .retain(|(ip, name), (_, shared)| name != who || (addresses.contains(ip) && *shared == shares));
+        for ip in addresses {
+            self.clock += 1;
+            self.claims
+                .entry((*ip, who.to_owned()))
+                .or_insert((self.clock, shares));
+        }
+    }
+
+    fn apply(&mut self, change: MeshChange) {
+        match change {
+            MeshChange::Workload(w) => {
+                self.claim(&w.uid.0, &w.addresses, w.host_network);
+                self.workloads.insert(w.uid.clone(), w);
+            }
+            MeshChange::Service(s) => {
+                self.claim(&s.key.to_string(), &s.addresses, false);
+                self.services.insert(s.key.clone(), s);
+            }
+            MeshChange::Remove(gone) => {
+                self.claim(&gone, &[], false);
+                self.workloads.retain(|uid, _| *uid.0 != *gone);
+                self.services.retain(|key, _| key.to_string() != gone);
+            }
+        }
+    }
+
+    fn holder(&self, ip: IpAddr, is_service: bool) -> Option<String> {
+        let is_right = |name: &str| name.starts_with("c//") != is_service;
+        let claims = || {
+            self.claims
+                .iter()
+                .filter(|((at, name), _)| *at == ip && is_right(name))
+        };
+        let own = claims()
+            .filter(|(_, (_, shares))| !shares)
+            .max_by_key(|(_, (when, _))| *when);
+        own.or_else(|| claims().min_by_key(|(_, (when, _))| *when))
+            .map(|((_, name), _)| name.clone())
+    }
+}
+
+fn change() -> impl Strategy<Value = MeshChange> {
+    let few = |below| proptest::collection::vec(0..below, 0..3);
+    prop_oneof![
+        4 => (0..8u8, few(6u8), 0..3u8, any::<bool>(), few(4u8))
+            .prop_map(|(id, ips, node, host, services)| MeshChange::Workload(workload(id, &ips, node, host, &services))),
+        2 => (0..4u8, few(6u8)).prop_map(|(id, ips)| MeshChange::Service(service(id, &ips))),
+        2 => (0..8u8).prop_map(gone),
+        1 => (0..4u8).prop_map(|id| MeshChange::Remove(name(id).to_string())),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_a_naive_model(changes in proptest::collection::vec(change(), 0..60)) {
+        let (mut mesh, mut model) = (Mesh::default(), Model::default());
+        for change in changes {
+            mesh.apply([change.clone()]);
+            model.apply(change);
+            prop_assert!(mesh.workloads().eq(model.workloads.values()));
+            prop_assert!(mesh.services().eq(model.services.values()));
+            for last in 0..6 {
+                prop_assert_eq!(mesh.workload_by_ip(ip(last)).map(|w| w.uid.to_string()), model.holder(ip(last), false));
+                prop_assert_eq!(mesh.service_by_ip(ip(last)).map(|s| s.key.to_string()), model.holder(ip(last), true));
+                if let Some(held) = mesh.workload_by_ip(ip(last)) {
+                    prop_assert_eq!(Some(held), model.workloads.get(&held.uid), "a stale version");
+                }
+            }
+            for service in 0..4 {
+                let expected = model.workloads.values().filter(|w| w.services.contains_key(&name(service)));
+                prop_assert!(mesh.endpoints(&name(service)).eq(expected));
+                prop_assert_eq!(mesh.endpoint_at(&name(service), 0), mesh.endpoints(&name(service)).next());
+            }
+            for node in ["n0", "n1", "n2"] {
+                prop_assert!(mesh.pods_of_node(node).eq(model.workloads.values().filter(|w| *w.node == *node)));
+            }
+        }
+    }
+}

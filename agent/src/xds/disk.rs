@@ -1,0 +1,184 @@
+//! The last good configuration on disk, so that an agent starts while the controller is away.
+//!
+//! `mesh.pb` is a 16-byte magic, the SHA-256 of the rest, and the rest: one `DeltaDiscoveryResponse` that holds
+//! every resource with its version. A damaged file is reported and ignored: the controller sends all again.
+
+use super::session::{Session, Versions};
+use crate::control::write_atomically;
+use crate::store::{Mesh, Store};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
+use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address};
+
+const MAGIC: &[u8; 16] = b"warren mesh v1\r\n";
+const HASH_LEN: usize = 32;
+/// Changes come in bursts: one write takes them all.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// A write that took long is not repeated before this many times as long.
+const REST: u32 = 10;
+/// Resources know fields that another version of the agent does not, so their versions hold for this one alone.
+const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why the file is not used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DiskError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its bytes are not those that were written.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: &'static str,
+    },
+}
+
+/// Puts what the file at `path` holds into an empty session and the store. Tells whether there was a file.
+pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Result<bool, DiskError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => {
+            return Err(DiskError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let saved = decode(&bytes).map_err(|reason| DiskError::Damaged {
+        path: path.to_owned(),
+        reason,
+    })?;
+    let same_agent = saved.system_version_info == AGENT_VERSION;
+    let outcome = session.on_response(saved);
+    if !same_agent {
+        session.outdate_versions();
+    }
+    for rejection in &outcome.rejected {
+        tracing::warn!(
+            resource = rejection.resource,
+            reason = rejection.reason,
+            "saved resource ignored"
+        );
+    }
+    store.apply(outcome.changes);
+    Ok(true)
+}
+
+fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
+    let rest = bytes
+        .strip_prefix(MAGIC)
+        .ok_or("it does not begin as such a file does")?;
+    let (hash, body) = rest.split_at_checked(HASH_LEN).ok_or("it is cut short")?;
+    if Sha256::digest(body).as_slice() != hash {
+        return Err("its checksum does not match");
+    }
+    DeltaDiscoveryResponse::decode(body).map_err(|_| "its content is malformed")
+}
+
+fn save(path: &Path, mesh: &Mesh, versions: &Versions) -> io::Result<()> {
+    let mut body = DeltaDiscoveryResponse {
+        system_version_info: AGENT_VERSION.to_owned(),
+        type_url: ADDRESS_TYPE_URL.to_owned(),
+        ..Default::default()
+    }
+    .encode_to_vec();
+    let workloads = mesh
+        .workloads()
+        .map(|workload| MeshResource::Workload(Box::new(workload.as_ref().clone())));
+    let services = mesh
+        .services()
+        .map(|service| MeshResource::Service(Box::new(service.as_ref().clone())));
+    for resource in workloads.chain(services) {
+        let name = resource.name();
+        // Without a version the controller sends it again; see `Writer`.
+        let version = versions
+            .get(name.as_str())
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let content = prost_types::Any {
+            type_url: ADDRESS_TYPE_URL.to_owned(),
+            value: encode_address(&resource),
+        };
+        let resource = Resource {
+            name,
+            version,
+            resource: Some(content),
+            aliases: Vec::new(),
+        };
+        // Encodings of one message, put together, are the encoding of their union.
+        body.extend(
+            DeltaDiscoveryResponse {
+                resources: vec![resource],
+                ..Default::default()
+            }
+            .encode_to_vec(),
+        );
+    }
+    write_atomically(path, &[MAGIC, Sha256::digest(&body).as_slice(), &body])
+}
+
+/// Writes the configuration some time after it changed, and once more at the end.
+///
+/// It is told versions after the store has what they name, and takes the store's snapshot after reading them: what
+/// it writes is as new as the versions beside it or newer, never older.
+#[derive(Debug)]
+pub(super) struct Writer {
+    versions: watch::Sender<Versions>,
+    task: JoinHandle<()>,
+}
+
+impl Writer {
+    pub(super) fn spawn(path: PathBuf, store: Arc<Store>) -> Self {
+        let (versions, watch) = watch::channel(Versions::new());
+        Self {
+            versions,
+            task: tokio::spawn(write_changes(path, store, watch)),
+        }
+    }
+
+    /// The store has just got what `versions` name.
+    pub(super) fn changed(&self, versions: &Versions) {
+        self.versions.send_replace(versions.clone());
+    }
+
+    /// Writes what is not written yet.
+    pub(super) async fn finish(self) {
+        drop(self.versions);
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the configuration on disk may not be the newest");
+        }
+    }
+}
+
+async fn write_changes(path: PathBuf, store: Arc<Store>, mut watch: watch::Receiver<Versions>) {
+    let mut pause = DEBOUNCE;
+    while watch.changed().await.is_ok() {
+        // Ends early when nothing more can come.
+        let _ = timeout(pause, async { while watch.changed().await.is_ok() {} }).await;
+        let began = Instant::now();
+        let versions = watch.borrow_and_update().clone();
+        let (target, mesh) = (path.clone(), store.load());
+        let written = tokio::task::spawn_blocking(move || save(&target, &mesh, &versions)).await;
+        match written.map_err(io::Error::other).flatten() {
+            Ok(()) => tracing::debug!(path = %path.display(), "configuration saved"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot save the configuration"),
+        }
+        pause = DEBOUNCE.max(began.elapsed() * REST);
+    }
+}

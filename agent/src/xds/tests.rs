@@ -1,0 +1,61 @@
+//! The session against tables; the client and the disk against a controller on loopback.
+
+mod client;
+mod session;
+
+use std::sync::Arc;
+use warren_common::model::{Service, ServiceName};
+use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
+use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address};
+
+fn key(name: &str) -> ServiceName {
+    ServiceName {
+        namespace: "shop".into(),
+        hostname: name.into(),
+    }
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        name: name.into(),
+        key: key(name),
+        addresses: vec![],
+        ports: vec![],
+        publish_not_ready: false,
+    }
+}
+
+/// A good resource: the service `shop/<name>`.
+fn good(name: &str, version: &str) -> Resource {
+    let value = encode_address(&MeshResource::Service(Box::new(service(name))));
+    Resource {
+        name: format!("shop/{name}"),
+        version: version.to_owned(),
+        resource: Some(prost_types::Any {
+            type_url: ADDRESS_TYPE_URL.to_owned(),
+            value,
+        }),
+        aliases: vec![],
+    }
+}
+
+/// The same, spoiled.
+fn bad(name: &str, spoil: impl FnOnce(&mut Resource)) -> Resource {
+    let mut resource = good(name, "bad");
+    spoil(&mut resource);
+    resource
+}
+
+fn response(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: ADDRESS_TYPE_URL.to_owned(),
+        nonce: nonce.to_owned(),
+        resources,
+        removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn arc(name: &str) -> Arc<Service> {
+    Arc::new(service(name))
+}

@@ -1,0 +1,143 @@
+use super::*;
+use crate::store::MeshChange;
+use crate::xds::Session;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn held(session: &Session) -> BTreeMap<String, String> {
+    session
+        .on_connect()
+        .remove(0)
+        .initial_resource_versions
+        .into_iter()
+        .collect()
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect()
+}
+
+#[test]
+fn the_first_request_wants_everything_and_tells_versions() {
+    let mut session = Session::new();
+    let first = session.on_connect();
+    assert_eq!(first.len(), 1);
+    assert_eq!(first[0].type_url, ADDRESS_TYPE_URL);
+    assert!(first[0].resource_names_subscribe.is_empty() && first[0].initial_resource_versions.is_empty());
+    session.on_response(response("1", vec![good("a", "1"), good("b", "1")], &[]));
+    session.on_response(response("2", vec![good("a", "2")], &["shop/b"]));
+    assert_eq!(held(&session), pairs(&[("shop/a", "2")]));
+    session.outdate_versions();
+    assert_eq!(held(&session), pairs(&[("shop/a", "")]));
+}
+
+#[test]
+fn good_resources_are_acknowledged() {
+    let mut session = Session::new();
+    let outcome = session.on_response(response("n1", vec![good("a", "1")], &["shop/b"]));
+    assert_eq!(
+        outcome.changes,
+        [
+            MeshChange::Service(arc("a")),
+            MeshChange::Remove("shop/b".to_owned())
+        ]
+    );
+    assert_eq!(outcome.request.response_nonce, "n1");
+    assert_eq!(outcome.request.type_url, ADDRESS_TYPE_URL);
+    assert!(outcome.request.error_detail.is_none() && outcome.request.initial_resource_versions.is_empty());
+}
+
+#[test]
+fn a_bad_resource_is_named_and_the_good_ones_apply() {
+    let spoiled: Vec<(Resource, &str)> = vec![
+        (bad("x", |r| r.resource = None), "no content"),
+        (
+            bad("x", |r| r.resource.as_mut().unwrap().value = vec![0xff]),
+            "malformed",
+        ),
+        (
+            bad("x", |r| r.resource.as_mut().unwrap().value.clear()),
+            "missing",
+        ),
+        (
+            bad("x", |r| {
+                r.resource.as_mut().unwrap().type_url = "other".to_owned()
+            }),
+            "other",
+        ),
+        (bad("y", |r| r.name = "shop/x".to_owned()), "shop/y"),
+    ];
+    for (resource, reason) in spoiled {
+        let mut session = Session::new();
+        session.on_response(response("1", vec![good("x", "old")], &[]));
+        let outcome = session.on_response(response("2", vec![resource, good("a", "1")], &[]));
+        assert_eq!(outcome.changes, [MeshChange::Service(arc("a"))], "{reason}");
+        let error = outcome.request.error_detail.unwrap();
+        assert_eq!(error.code, 3);
+        assert!(
+            error.message.starts_with("shop/x: ") && error.message.contains(reason),
+            "{}",
+            error.message
+        );
+        assert_eq!((session.rejected(), session.rejections().len()), (1, 1));
+        // The last good version is still what we hold.
+        assert_eq!(held(&session), pairs(&[("shop/a", "1"), ("shop/x", "old")]));
+        session.on_response(response("3", vec![good("x", "new")], &[]));
+        assert_eq!((session.rejected(), session.rejections().len()), (1, 0));
+    }
+}
+
+#[test]
+fn what_was_not_subscribed_to_is_refused() {
+    let mut session = Session::new();
+    let other = DeltaDiscoveryResponse {
+        type_url: "other".to_owned(),
+        ..response("1", vec![good("a", "1")], &["shop/b"])
+    };
+    let outcome = session.on_response(other);
+    assert!(outcome.changes.is_empty());
+    assert!(
+        outcome
+            .request
+            .error_detail
+            .unwrap()
+            .message
+            .contains("not subscribed")
+    );
+    assert!(held(&session).is_empty());
+}
+
+#[test]
+fn a_nack_stays_short() {
+    let spoil = |i: usize| bad(&format!("{}{i}", "x".repeat(5000)), |r| r.resource = None);
+    let outcome = Session::new().on_response(response("1", (0..500).map(spoil).collect(), &[]));
+    assert_eq!(outcome.rejected.len(), 500);
+    let message = outcome.request.error_detail.unwrap().message;
+    assert!(
+        message.len() < 16_000 && message.ends_with("and 480 more"),
+        "{} bytes",
+        message.len()
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_response_is_answered_without_panic(
+        names in proptest::collection::vec(("[a-z/]{0,8}", proptest::collection::vec(any::<u8>(), 0..64)), 0..8),
+        removed in proptest::collection::vec("[a-z/]{0,8}", 0..4),
+    ) {
+        let resources = names.into_iter().map(|(name, value)| Resource {
+            name,
+            resource: Some(prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value }),
+            ..Default::default()
+        });
+        let removed: Vec<_> = removed.iter().map(String::as_str).collect();
+        let mut session = Session::new();
+        let outcome = session.on_response(response("n", resources.collect(), &removed));
+        prop_assert_eq!(outcome.request.error_detail.is_some(), !outcome.rejected.is_empty());
+        prop_assert_eq!(outcome.request.response_nonce, "n");
+    }
+}
