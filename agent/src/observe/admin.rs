@@ -1,0 +1,174 @@
+//! The admin socket: HTTP/1.1 with JSON on a unix socket that only root can open.
+
+use super::flows::Observer;
+use super::http::{Answer, Limits, answer, error, json, serve};
+use super::stream::FlowFilter;
+use http::{Method, Request, Response, StatusCode};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use warren_common::model::admin::{Certificates, Services, Status, Workloads};
+use warren_common::runtime::DrainWatch;
+
+const LIMITS: Limits = Limits {
+    connections: 64,
+    header_timeout: Duration::from_secs(10),
+    header_bytes: 16 * 1024,
+    lifetime: None,
+};
+
+/// What the admin socket shows, beside the flows that the observer knows.
+pub trait AdminView: Send + Sync + 'static {
+    /// How the agent is.
+    fn status(&self) -> Status;
+    /// Known workloads, ordered by namespace and name.
+    fn workloads(&self) -> Workloads;
+    /// Known services, ordered by namespace and name.
+    fn services(&self) -> Services;
+    /// Certificates of this node.
+    fn certificates(&self) -> Certificates;
+}
+
+/// Serves the admin API on `path` until the drain begins, then removes the socket.
+///
+/// A socket that an earlier agent left (or that an agent about to end still serves) is replaced in one step;
+/// missing directories are made, for the owner only.
+///
+/// # Errors
+/// When the socket can't be made.
+pub async fn serve_admin(
+    path: PathBuf,
+    observer: Observer,
+    view: Arc<dyn AdminView>,
+    mut drain: DrainWatch,
+) -> io::Result<()> {
+    let (listener, _guard) = bind(&path)?;
+    tokio::select! {
+        never = serve(listener, LIMITS, move |request| route(&request, &observer, &*view)) => match never {},
+        () = drain.started() => Ok(()),
+    }
+}
+
+/// Removes the socket, unless a successor has put its own in its place.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            // Nothing is lost if it stays: the next agent replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Binds beside `path`, restricts, then renames: nobody ever meets an open door or no socket at all.
+fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&beside)?;
+    fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
+    let inode = fs::symlink_metadata(&beside)?.ino();
+    fs::rename(&beside, path)?;
+    Ok((
+        listener,
+        SocketFile {
+            path: path.to_owned(),
+            inode,
+        },
+    ))
+}
+
+const PATHS: &str = "/v1/status, /v1/flows, /v1/workloads, /v1/services, /v1/certs";
+
+fn route<B>(request: &Request<B>, observer: &Observer, view: &dyn AdminView) -> Response<Answer> {
+    if request.method() != Method::GET {
+        let said = format!("{} is not supported here; use GET", request.method());
+        return error(StatusCode::METHOD_NOT_ALLOWED, said);
+    }
+    let ok = StatusCode::OK;
+    match request.uri().path() {
+        "/v1/status" => json(ok, &view.status()),
+        "/v1/workloads" => json(ok, &view.workloads()),
+        "/v1/services" => json(ok, &view.services()),
+        "/v1/certs" => json(ok, &view.certificates()),
+        "/v1/flows" => match FlowQuery::parse(request.uri().query().unwrap_or_default()) {
+            Ok(FlowQuery {
+                follow: false,
+                filter,
+            }) => json(ok, &observer.flows(&filter)),
+            Ok(FlowQuery { follow: true, filter }) => {
+                let events = Answer::Events(Box::new(observer.subscribe(filter)));
+                answer(ok, "application/x-ndjson", events)
+            }
+            Err(said) => error(StatusCode::BAD_REQUEST, said),
+        },
+        path => error(
+            StatusCode::NOT_FOUND,
+            format!("there is no {path:?} here; there is {PATHS}"),
+        ),
+    }
+}
+
+/// The parameters of `/v1/flows`.
+#[derive(Debug, Default)]
+struct FlowQuery {
+    follow: bool,
+    filter: FlowFilter,
+}
+
+impl FlowQuery {
+    /// Names and numbers only, so nothing needs percent-decoding.
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            let flag = || {
+                value
+                    .parse()
+                    .map_err(|_| format!("{name}={value:?} must be true or false"))
+            };
+            match name {
+                "follow" => parsed.follow = flag()?,
+                "open" => parsed.filter.open = flag()?,
+                "failed" => parsed.filter.failed = flag()?,
+                "namespace" => parsed.filter.namespace = Some(value.to_owned()),
+                "pod" => parsed.filter.pod = Some(value.to_owned()),
+                "last" => {
+                    let last = value
+                        .parse()
+                        .map_err(|_| format!("last={value:?} must be a number"))?;
+                    parsed.filter.last = Some(last);
+                }
+                _ => {
+                    let known = "follow, open, failed, namespace, pod, last";
+                    return Err(format!(
+                        "{name:?} is not a parameter of /v1/flows; it takes {known}"
+                    ));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+#[path = "admin_tests.rs"]
+mod tests;

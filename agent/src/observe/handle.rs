@@ -1,0 +1,139 @@
+//! What a connection's task holds: it says what it learns, and dropping it says that the connection is over.
+
+use super::access_log;
+use super::flows::Observer;
+use super::record::{ByteCounters, FlowFlag, Record};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use warren_common::model::admin::{FlowState, Transport, Verdict};
+use warren_common::model::{Identity, Service, Workload};
+
+/// One observed connection; owned by its task. Dropping it closes the flow, however the task ends.
+///
+/// Everything said before [`established`](Self::established) goes into the connection's metric labels, what
+/// is said later only into its record.
+#[derive(Debug)]
+#[must_use = "dropping the handle ends the flow"]
+pub struct FlowHandle {
+    observer: Observer,
+    record: Arc<Record>,
+}
+
+impl FlowHandle {
+    pub(super) fn new(observer: Observer, record: Arc<Record>) -> Self {
+        Self { observer, record }
+    }
+
+    /// The flow's number, unique on this agent.
+    pub fn id(&self) -> u64 {
+        self.record.id
+    }
+
+    /// The client's workload.
+    pub fn source_workload(&self, workload: &Arc<Workload>) {
+        self.record.details.lock().source.workload = Some(workload.clone());
+    }
+
+    /// The client's identity, proven by certificate or (same node) by the kernel.
+    pub fn source_identity(&self, identity: &Identity) {
+        self.record.details.lock().source.identity = Some(identity.clone());
+    }
+
+    /// The client's own address.
+    pub fn source_address(&self, address: SocketAddr) {
+        self.record.details.lock().source.address = Some(address);
+    }
+
+    /// The address the client asked for.
+    pub fn destination_address(&self, address: SocketAddr) {
+        self.record.details.lock().destination.address = Some(address);
+    }
+
+    /// The server's workload.
+    pub fn destination_workload(&self, workload: &Arc<Workload>) {
+        self.record.details.lock().destination.workload = Some(workload.clone());
+    }
+
+    /// The server's identity, proven by certificate or (same node) by the kernel.
+    pub fn destination_identity(&self, identity: &Identity) {
+        self.record.details.lock().destination.identity = Some(identity.clone());
+    }
+
+    /// The service that was called.
+    pub fn service(&self, service: &Service) {
+        self.record.details.lock().service = Some(service.into());
+    }
+
+    /// The endpoint that was picked.
+    pub fn endpoint(&self, endpoint: SocketAddr) {
+        self.record.details.lock().endpoint = Some(endpoint);
+    }
+
+    /// How it travels.
+    pub fn transport(&self, transport: Transport) {
+        self.record.details.lock().transport = transport;
+    }
+
+    /// What was decided, and the rule that decided (empty when no rule applied).
+    pub fn verdict(&self, verdict: Verdict, policy: &Arc<str>) {
+        let mut details = self.record.details.lock();
+        details.verdict = verdict;
+        details.policy = Some(policy.clone()).filter(|policy| !policy.is_empty());
+    }
+
+    /// The connection stands, end to end. Its labels are final from here; a second call does nothing.
+    pub fn established(&self) {
+        let Self { observer, record } = self;
+        if record.series.get().is_some() {
+            return;
+        }
+        let series = {
+            let details = record.details.lock();
+            observer.metrics().series(record.direction, &details, None)
+        };
+        series.opened.fetch_add(1, Relaxed);
+        // Only this handle sets it, and it is not shared between threads at the same time.
+        let _ = record.series.set(series);
+        if observer.access_log() {
+            access_log::opened(record);
+        }
+        observer.publish(record, FlowState::Open);
+    }
+
+    /// The counters that the copy loop adds to.
+    pub fn bytes(&self) -> &Arc<ByteCounters> {
+        &self.record.bytes
+    }
+
+    /// Why it failed. The first cause stays: what follows are its consequences.
+    pub fn fail(&self, flag: FlowFlag, error: impl Display) {
+        let mut details = self.record.details.lock();
+        if details.failure.is_none() {
+            details.failure = Some((flag, error.to_string().into()));
+        }
+    }
+}
+
+impl Drop for FlowHandle {
+    fn drop(&mut self) {
+        let Self { observer, record } = self;
+        record.count_bytes();
+        if let Some(series) = record.series.get() {
+            series.closed.fetch_add(1, Relaxed);
+        }
+        {
+            let mut details = record.details.lock();
+            details.duration = Some(record.started.elapsed());
+            if let Some(flag) = details.flag() {
+                let series = observer.metrics().series(record.direction, &details, Some(flag));
+                series.failed.fetch_add(1, Relaxed);
+            }
+            if observer.access_log() {
+                access_log::closed(record, &details);
+            }
+        }
+        observer.close(record);
+    }
+}

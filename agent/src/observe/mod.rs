@@ -1,0 +1,33 @@
+//! What people see: flow records, metrics, the access log, the admin socket and readiness.
+//!
+//! Every stage of a connection reports here through its [`FlowHandle`]; nothing here knows any stage (layer O).
+//!
+//! ```text
+//!  begin() -> FlowHandle --(who, whom, how, verdict)--> established() --bytes--> drop
+//!                |                                            |                   |
+//!             open flows                              metrics: opened    closed, bytes, failed; access log;
+//!                                                                        ring of closed flows; followers
+//! ```
+//!
+//! The hot path formats nothing: a record turns into words when somebody reads it.
+
+mod access_log;
+mod admin;
+mod endpoints;
+mod flows;
+mod handle;
+mod http;
+mod labels;
+mod metrics;
+mod record;
+mod stream;
+
+pub use admin::{AdminView, serve_admin};
+pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
+pub use flows::{ObserveConfig, Observer, report_bytes};
+pub use handle::FlowHandle;
+pub use record::{ByteCounters, FlowFlag};
+pub use stream::{FlowFilter, FlowStream};
+
+#[cfg(test)]
+mod testing;

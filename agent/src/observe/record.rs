@@ -1,0 +1,235 @@
+//! One connection while it is observed: cheap to write, turned into words only when it is read.
+
+use super::labels::ServiceLabels;
+use super::metrics::Series;
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use warren_common::model::admin::{Direction, Flow, FlowPeer, FlowState, Transport, Verdict};
+use warren_common::model::{Identity, Workload};
+
+/// Why a connection failed, in the short form of metrics and flow records (ztunnel's `response_flags`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowFlag {
+    /// A policy refused it.
+    Deny,
+    /// The destination could not be reached.
+    Connect,
+    /// The TLS handshake with the peer failed.
+    TlsFailure,
+    /// TLS stood, the HTTP/2 handshake of the tunnel failed.
+    H2HandshakeFailure,
+    /// It timed out the way it does when a NetworkPolicy drops the tunnel's port.
+    NetworkPolicy,
+    /// There is no usable certificate, or the peer's identity is not the expected one.
+    IdentityError,
+    /// The service has no healthy endpoint.
+    NoHealthyUpstream,
+    /// Refused early because a limit was reached.
+    Overload,
+    /// Anything else: a reset in the middle, an I/O error.
+    Other,
+}
+
+impl FlowFlag {
+    /// What metrics and records print. What ztunnel has no flag for uses Envoy's.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "DENY",
+            Self::Connect => "CONNECT",
+            Self::TlsFailure => "TLS_FAILURE",
+            Self::H2HandshakeFailure => "H2_HANDSHAKE_FAILURE",
+            Self::NetworkPolicy => "NETWORK_POLICY",
+            Self::IdentityError => "IDENTITY_ERROR",
+            Self::NoHealthyUpstream => "UH",
+            Self::Overload => "UO",
+            Self::Other => "-",
+        }
+    }
+}
+
+/// Bytes of one connection so far. The copy loop adds, everybody else reads.
+#[derive(Debug, Default)]
+pub struct ByteCounters {
+    /// From client to server.
+    pub sent: AtomicU64,
+    /// From server to client.
+    pub received: AtomicU64,
+}
+
+impl ByteCounters {
+    /// Bytes (sent, received) so far.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.sent.load(Relaxed), self.received.load(Relaxed))
+    }
+}
+
+/// One end, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) address: Option<SocketAddr>,
+    pub(super) workload: Option<Arc<Workload>>,
+    pub(super) identity: Option<Identity>,
+}
+
+/// What the stages have said so far.
+#[derive(Clone, Debug)]
+pub(super) struct Details {
+    pub(super) source: Peer,
+    pub(super) destination: Peer,
+    pub(super) service: Option<ServiceLabels>,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) transport: Transport,
+    pub(super) verdict: Verdict,
+    pub(super) policy: Option<Arc<str>>,
+    pub(super) failure: Option<(FlowFlag, Box<str>)>,
+    /// Set once, at the end.
+    pub(super) duration: Option<Duration>,
+}
+
+impl Details {
+    /// The flag, also of a connection that was denied without a word about it.
+    pub(super) fn flag(&self) -> Option<FlowFlag> {
+        match &self.failure {
+            Some((flag, _)) => Some(*flag),
+            None if self.verdict == Verdict::Denied => Some(FlowFlag::Deny),
+            None => None,
+        }
+    }
+}
+
+/// A connection that is observed. Shared by its handle, the table of open flows, the ring and followers.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) id: u64,
+    pub(super) direction: Direction,
+    pub(super) start: SystemTime,
+    pub(super) started: Instant,
+    pub(super) bytes: Arc<ByteCounters>,
+    /// What of `bytes` the metrics already have.
+    counted: ByteCounters,
+    /// Set when the connection is established.
+    pub(super) series: OnceLock<Arc<Series>>,
+    /// Written by the connection's task, read by people: practically never contended.
+    pub(super) details: Mutex<Details>,
+}
+
+impl Record {
+    pub(super) fn new(
+        id: u64,
+        direction: Direction,
+        source: Option<SocketAddr>,
+        destination: Option<SocketAddr>,
+    ) -> Self {
+        Self {
+            id,
+            direction,
+            start: SystemTime::now(),
+            started: Instant::now(),
+            bytes: Arc::default(),
+            counted: ByteCounters::default(),
+            series: OnceLock::new(),
+            details: Mutex::new(Details {
+                source: Peer {
+                    address: source,
+                    ..Peer::default()
+                },
+                destination: Peer {
+                    address: destination,
+                    ..Peer::default()
+                },
+                service: None,
+                endpoint: None,
+                transport: Transport::None,
+                verdict: Verdict::None,
+                policy: None,
+                failure: None,
+                duration: None,
+            }),
+        }
+    }
+
+    /// Gives the metrics the bytes they have not seen yet. Reporter and close may run it at once:
+    /// `fetch_max` hands every byte to exactly one of them.
+    pub(super) fn count_bytes(&self) {
+        let Some(series) = self.series.get() else { return };
+        let (sent, received) = self.bytes.totals();
+        let sent = sent.saturating_sub(self.counted.sent.fetch_max(sent, Relaxed));
+        let received = received.saturating_sub(self.counted.received.fetch_max(received, Relaxed));
+        series.add_bytes(sent, received);
+    }
+
+    /// The record in words, as it stands. `state` is the reader's: an event "opened" stays one, also when it
+    /// is read after the end.
+    pub(super) fn to_flow(&self, node: &Arc<str>, state: FlowState) -> Flow {
+        let details = self.details.lock().clone();
+        let (bytes_sent, bytes_received) = self.bytes.totals();
+        let duration = details.duration.unwrap_or_else(|| self.started.elapsed());
+        let failed = state == FlowState::Closed;
+        let flag = details.flag().filter(|_| failed);
+        Flow {
+            id: self.id,
+            node: node.clone(),
+            direction: self.direction,
+            state,
+            start: rfc3339(self.start),
+            duration_ms: duration.as_micros() as f64 / 1000.0,
+            source: peer(&details.source),
+            destination: FlowPeer {
+                service: details.service.as_ref().map(|service| service.hostname.clone()),
+                endpoint: details.endpoint,
+                ..peer(&details.destination)
+            },
+            transport: details.transport,
+            verdict: details.verdict,
+            policy: details.policy,
+            bytes_sent,
+            bytes_received,
+            flags: flag.map_or("-", FlowFlag::as_str).to_owned(),
+            error: details.failure.filter(|_| failed).map(|(_, error)| error.into()),
+        }
+    }
+}
+
+fn peer(peer: &Peer) -> FlowPeer {
+    let workload = peer.workload.as_ref();
+    let proven = || peer.identity.as_ref().map(|identity| identity.namespace().into());
+    FlowPeer {
+        address: peer.address,
+        workload: workload.map(|w| w.owner.clone()),
+        pod: workload.map(|w| w.name.clone()),
+        namespace: workload.map(|w| w.namespace.clone()).or_else(proven),
+        identity: peer.identity.clone(),
+        service: None,
+        endpoint: None,
+    }
+}
+
+/// RFC 3339, UTC, microseconds.
+fn rfc3339(at: SystemTime) -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    OffsetDateTime::from(at).format(format).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_reads_as_rfc_3339() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042);
+        assert_eq!(rfc3339(at), "2023-11-14T22:13:20.000042Z");
+    }
+
+    #[test]
+    fn a_denial_needs_no_second_word() {
+        let record = Record::new(1, Direction::Inbound, None, None);
+        record.details.lock().verdict = Verdict::Denied;
+        assert_eq!(record.to_flow(&"n".into(), FlowState::Closed).flags, "DENY");
+        assert_eq!(record.to_flow(&"n".into(), FlowState::Open).flags, "-");
+    }
+}
