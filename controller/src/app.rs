@@ -1,0 +1,214 @@
+//! Wiring only: which part gets what.
+
+use crate::ca::authorise::Rules;
+use crate::ca::service::CertificateService;
+use crate::ca::serving::{ServingConfig, ServingError, server_config};
+use crate::ca::{self, Authenticator, Authority, RootsError, TokenConfig, load_or_create};
+use crate::index::Index;
+use crate::listen;
+use crate::objects::Name;
+use crate::observe::{Http, Metrics};
+pub use crate::pipeline::PipelineConfig;
+use crate::pipeline::Pipeline;
+use crate::push::publish::Published;
+use crate::push::server::DiscoveryService;
+pub use crate::resolve::ResolveConfig;
+pub use crate::source::manifests::ManifestsConfig;
+use crate::source::manifests::{self, ManifestsError, ManifestsHandle};
+use crate::source::{Change, SourceProblems};
+use parking_lot::RwLock;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use warren_common::proto::auth::IstioCertificateServiceServer;
+use warren_common::proto::discovery::AggregatedDiscoveryServiceServer;
+use warren_common::runtime::{DrainWatch, Readiness, ReadinessGuard};
+
+/// Batches between source and pipeline; the source waits when they are full.
+const BATCHES: usize = 16;
+/// An agent with 50,000 pods resumes with about 5 MB of names and versions.
+const MAX_REQUEST: usize = 32 << 20;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The configuration of every part.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of manifests.
+    pub manifests: ManifestsConfig,
+    /// Cluster, cluster domain and trust domain.
+    pub resolve: ResolveConfig,
+    /// How changes are gathered.
+    pub pipeline: PipelineConfig,
+    /// The certificate authority.
+    pub ca: CaConfig,
+    /// Which bearer tokens are good.
+    pub tokens: TokenConfig,
+    /// The gRPC server's certificate.
+    pub serving: ServingConfig,
+    /// gRPC: discovery and certificates, over TLS. `[::]` serves IPv4 too.
+    pub listen: SocketAddr,
+    /// Metrics, problems and readiness, over HTTP.
+    pub metrics_listen: SocketAddr,
+}
+
+/// The certificate authority.
+#[derive(Clone, Debug)]
+pub struct CaConfig {
+    /// `root-cert.pem`, `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem`; made when there is none of them.
+    pub directory: PathBuf,
+    /// Longest lifetime of a workload's certificate.
+    pub lifetime: Duration,
+    /// Service accounts that agents run as; no other account may ask for the identities of its node.
+    pub agent_accounts: Vec<Name>,
+}
+
+/// Why the controller does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The manifests.
+    #[error(transparent)]
+    Manifests(#[from] ManifestsError),
+    /// The CA.
+    #[error("certificate authority: {0}")]
+    Roots(#[from] RootsError),
+    /// The server's certificate.
+    #[error(transparent)]
+    Serving(#[from] ServingError),
+    /// A listener.
+    #[error("can't listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The gRPC server.
+    #[error("the gRPC server ended: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// No source feeds the controller any more.
+    #[error("the thread that reads manifests ended")]
+    SourceEnded,
+}
+
+/// Runs the controller until the drain.
+///
+/// # Errors
+/// When it can't start, or a part of it ends early.
+pub async fn run(config: Config, drain: DrainWatch, readiness: Readiness) -> Result<(), AppError> {
+    Controller::bind(config, readiness)?.serve(drain).await
+}
+
+/// A controller that listens but does not serve yet.
+pub struct Controller {
+    config: Config,
+    readiness: Readiness,
+    first_batch: ReadinessGuard,
+    authority: Arc<Authority>,
+    problems: SourceProblems,
+    batches: mpsc::Receiver<Vec<Change>>,
+    source: ManifestsHandle,
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+impl Controller {
+    /// Does everything that can fail: CA, manifests, listeners. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn bind(config: Config, readiness: Readiness) -> Result<Self, AppError> {
+        let authority = load_or_create(&config.ca.directory, &config.resolve.trust_domain, ca::now())?;
+        let problems = SourceProblems::default();
+        let first_batch = readiness.wait_for("the first reading of the manifests");
+        let (to_pipeline, batches) = mpsc::channel(BATCHES);
+        let source = manifests::watch(config.manifests.clone(), problems.clone(), to_pipeline)?;
+        let listen = |address| listen::bind(address).map_err(|error| AppError::Listen { address, error });
+        let (grpc, http) = (listen(config.listen)?, listen(config.metrics_listen)?);
+        let authority = Arc::new(authority);
+        Ok(Self { config, readiness, first_batch, authority, problems, batches, source, grpc, http })
+    }
+
+    /// Where gRPC is served.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn grpc_address(&self) -> std::io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Where metrics are served.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn metrics_address(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// Serves until the drain.
+    ///
+    /// # Errors
+    /// When a part of it ends early.
+    pub async fn serve(self, mut drain: DrainWatch) -> Result<(), AppError> {
+        let Self { config, readiness, first_batch, authority, problems, batches, source, grpc, http } = self;
+        let metrics = Metrics::default();
+        let (root, signing) = authority.expiry();
+        metrics.ca_expiry(root, signing);
+        let index = Arc::new(RwLock::new(Index::default()));
+        let published = Arc::new(Published::default());
+        let authenticator = Arc::new(Authenticator::new(config.tokens));
+        if let Err(error) = authenticator.check().await {
+            tracing::warn!(%error, "agents can't get in until this is repaired");
+        }
+        let tls = server_config(authority.clone(), config.serving)?;
+
+        let answers = Http { metrics: metrics.clone(), problems: problems.clone(), readiness };
+        let answers = tokio::spawn(answers.serve(http, drain.clone()));
+
+        let (read, mut first_batch_read) = mpsc::channel::<()>(1);
+        let pipeline = Pipeline {
+            config: config.pipeline,
+            resolve: config.resolve.clone(),
+            batches,
+            index: index.clone(),
+            published: published.clone(),
+            problems,
+            metrics: metrics.clone(),
+        };
+        let pipeline = tokio::spawn(pipeline.run((first_batch, read), drain.clone()));
+        // Served before, an agent that resumes would be told that everything is gone.
+        let _ = first_batch_read.recv().await;
+
+        let discovery = DiscoveryService::new(published, authenticator.clone(), metrics.clone(), drain.clone());
+        let certificates = CertificateService {
+            authenticator,
+            rules: Rules {
+                trust_domain: config.resolve.trust_domain.to_string(),
+                agent_accounts: config.ca.agent_accounts,
+            },
+            index,
+            authority,
+            lifetime: config.ca.lifetime,
+            metrics,
+        };
+        let incoming = listen::tls_incoming(grpc, Arc::new(tls), drain.clone());
+        let mut ending = drain.clone();
+        let server = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_REQUEST))
+            .add_service(IstioCertificateServiceServer::new(certificates))
+            .serve_with_incoming_shutdown(incoming, async move { ending.started().await });
+        tokio::select! {
+            result = server => result?,
+            _ = pipeline => if !drain.is_draining() { return Err(AppError::SourceEnded) },
+        }
+        drain.started().await;
+        drop(source);
+        let _ = answers.await;
+        Ok(())
+    }
+}

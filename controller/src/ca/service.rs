@@ -1,0 +1,82 @@
+//! `istio.v1.auth.IstioCertificateService` over tonic.
+
+use super::authenticate::Authenticator;
+use super::authorise::{Rules, authorise};
+use super::sign::{Authority, SignError};
+use super::now;
+use crate::index::Index;
+use crate::observe::{CertificateOutcome, Metrics};
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+use warren_common::proto::auth::{IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService};
+use warren_common::proto::impersonated_identity;
+
+/// Issues certificates for the pods of the caller's node.
+#[derive(Debug)]
+pub struct CertificateService {
+    /// Who calls.
+    pub authenticator: Arc<Authenticator>,
+    /// Who may ask for whom.
+    pub rules: Rules,
+    /// Who runs where.
+    pub index: Arc<RwLock<Index>>,
+    /// Signs.
+    pub authority: Arc<Authority>,
+    /// Longest lifetime of a certificate.
+    pub lifetime: Duration,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for CertificateService {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let result = self.create(request).await;
+        let outcome = match &result {
+            Ok(_) => CertificateOutcome::Issued,
+            Err((outcome, status)) => {
+                tracing::warn!(reason = status.message(), "certificate refused");
+                *outcome
+            }
+        };
+        self.metrics.certificate(outcome);
+        result.map(Response::new).map_err(|(_, status)| status)
+    }
+}
+
+impl CertificateService {
+    async fn create(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<IstioCertificateResponse, (CertificateOutcome, Status)> {
+        let caller = self.authenticator.authenticate(request.metadata()).await.map_err(|error| {
+            (CertificateOutcome::Unauthenticated, Status::unauthenticated(error.to_string()))
+        })?;
+        let request = request.into_inner();
+        let identity = impersonated_identity(&request).map_err(|error| {
+            (CertificateOutcome::BadIdentity, Status::invalid_argument(error.to_string()))
+        })?;
+        authorise(&self.index.read(), &self.rules, &caller.service_account, &caller.node, &identity)
+            .map_err(|denied| (CertificateOutcome::Refused, Status::permission_denied(denied.to_string())))?;
+        let lifetime = self.lifetime(request.validity_duration);
+        let cert_chain = self.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {
+            SignError::Request(error) => (CertificateOutcome::BadCsr, Status::invalid_argument(error.to_string())),
+            error => (CertificateOutcome::SignError, Status::internal(error.to_string())),
+        })?;
+        tracing::info!(%identity, node = %caller.node, lifetime_s = lifetime.as_secs(), "certificate issued");
+        Ok(IstioCertificateResponse { cert_chain })
+    }
+
+    /// Seconds asked for, at most ours; nothing asked for is ours.
+    fn lifetime(&self, asked_s: i64) -> Duration {
+        match u64::try_from(asked_s) {
+            Ok(asked) if asked > 0 => Duration::from_secs(asked).min(self.lifetime),
+            _ => self.lifetime,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What is known of the cluster, arranged for the questions that resolving asks. Pure and deterministic.
+
+mod affected;
+mod reverse;
+
+use crate::objects::{EndpointSlice, Kind, Map, Name, Namespace, Object, Pod, Service};
+use crate::source::Change;
+use reverse::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A resource that agents may have to be told about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceKey {
+    /// The workload of a pod.
+    Workload(Name),
+    /// A service.
+    Service(Name),
+}
+
+/// Every object, and who refers to whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
+    pods: BTreeMap<Name, Arc<Pod>>,
+    services: BTreeMap<Name, Arc<Service>>,
+    slices: BTreeMap<Name, Arc<EndpointSlice>>,
+    pods_by_node: Reverse<Arc<str>>,
+    pods_by_ip: Reverse<IpAddr>,
+    slices_by_service: Reverse<Name>,
+    slices_by_pod: Reverse<Name>,
+    slices_by_ip: Reverse<IpAddr>,
+}
+
+impl Index {
+    /// Takes a change in and says which resources may look different now.
+    pub fn apply(&mut self, change: &Change) -> BTreeSet<ResourceKey> {
+        let key = change.key();
+        let mut affected = BTreeSet::new();
+        // What referred to it before, and what refers to it after.
+        self.affected_by(&key, &mut affected);
+        self.remove(key.kind, &key.name);
+        if let Change::Upsert(object) = change {
+            self.insert(object);
+            self.affected_by(&key, &mut affected);
+        }
+        affected
+    }
+
+    /// A pod.
+    pub fn pod(&self, name: &Name) -> Option<&Pod> {
+        self.pods.get(name).map(AsRef::as_ref)
+    }
+
+    /// A service.
+    pub fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(name).map(AsRef::as_ref)
+    }
+
+    /// The labels of a namespace; none when there is no such object.
+    pub fn namespace_labels(&self, name: &str) -> Option<&Map> {
+        self.namespaces.get(name).map(|namespace| &namespace.labels)
+    }
+
+    /// Pods bound to a node, in the order of their names.
+    pub fn pods_on_node(&self, node: &str) -> impl Iterator<Item = &Pod> {
+        self.pods_by_node.get(node).filter_map(|name| self.pod(name))
+    }
+
+    /// Slices that name the pod or one of its addresses, in the order of their names.
+    pub fn slices_of(&self, pod: &Pod) -> Vec<&EndpointSlice> {
+        let by_ip = pod.addresses.iter().flat_map(|ip| self.slices_by_ip.get(ip));
+        let names: BTreeSet<&Name> = self.slices_by_pod.get(&pod.name).chain(by_ip).collect();
+        names.into_iter().filter_map(|name| self.slices.get(name)).map(AsRef::as_ref).collect()
+    }
+
+    /// How many pods and services there are.
+    pub fn len(&self) -> (usize, usize) {
+        (self.pods.len(), self.services.len())
+    }
+
+    fn insert(&mut self, object: &Object) {
+        match object {
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(namespace.name.clone(), Arc::new(namespace.clone()));
+            }
+            Object::Pod(pod) => {
+                self.pods_by_node.insert_all([&pod.node], &pod.name);
+                self.pods_by_ip.insert_all(&pod.addresses, &pod.name);
+                self.pods.insert(pod.name.clone(), Arc::new(pod.clone()));
+            }
+            Object::Service(service) => {
+                self.services.insert(service.name.clone(), Arc::new(service.clone()));
+            }
+            Object::EndpointSlice(slice) => {
+                let endpoints = || slice.endpoints.iter();
+                self.slices_by_service.insert_all(&slice.service, &slice.name);
+                self.slices_by_pod.insert_all(endpoints().filter_map(|e| e.pod.as_ref()), &slice.name);
+                self.slices_by_ip.insert_all(endpoints().flat_map(|e| &e.addresses), &slice.name);
+                self.slices.insert(slice.name.clone(), Arc::new(slice.clone()));
+            }
+            // Nothing is resolved from these yet.
+            Object::Node(_) | Object::ServiceAccount(_) => {}
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, name: &Name) {
+        match kind {
+            Kind::Namespace => drop(self.namespaces.remove(&name.name)),
+            Kind::Service => drop(self.services.remove(name)),
+            Kind::Pod => {
+                if let Some(pod) = self.pods.remove(name) {
+                    self.pods_by_node.remove_all([&pod.node], name);
+                    self.pods_by_ip.remove_all(&pod.addresses, name);
+                }
+            }
+            Kind::EndpointSlice => {
+                if let Some(slice) = self.slices.remove(name) {
+                    let endpoints = || slice.endpoints.iter();
+                    self.slices_by_service.remove_all(&slice.service, name);
+                    self.slices_by_pod.remove_all(endpoints().filter_map(|e| e.pod.as_ref()), name);
+                    self.slices_by_ip.remove_all(endpoints().flat_map(|e| &e.addresses), name);
+                }
+            }
+            Kind::Node | Kind::ServiceAccount => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use super::*;
+use crate::objects::{Endpoint, Key, Phase, SlicePort};
+use crate::resolve::{ResolveConfig, resolve};
+use proptest::prelude::*;
+
+fn name(number: u8) -> Name {
+    Name::new(if number.is_multiple_of(2) { "even" } else { "odd" }, format!("x{number}"))
+}
+
+fn ip(number: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, number])
+}
+
+fn pod(number: u8, address: u8, node: u8, flags: u8) -> Object {
+    Object::Pod(Pod {
+        name: name(number),
+        uid: "".into(),
+        labels: Map::new(),
+        annotations: Map::new(),
+        owner: None,
+        node: format!("n{node}").into(),
+        service_account: "default".into(),
+        host_network: flags & 1 != 0,
+        addresses: vec![ip(address)],
+        phase: if flags & 2 != 0 { Phase::Ended } else { Phase::Live },
+        ready: flags & 4 != 0,
+        deleting: false,
+    })
+}
+
+fn slice(number: u8, service: u8, address: u8, by_reference: bool, ready: bool) -> Object {
+    Object::EndpointSlice(EndpointSlice {
+        name: name(number),
+        service: Some(Name { name: format!("x{service}").into(), ..name(number) }),
+        ports: vec![SlicePort { name: "".into(), port: 8080 }],
+        endpoints: vec![Endpoint {
+            addresses: vec![ip(address)],
+            pod: by_reference.then(|| name(address)),
+            ready,
+            serving: ready,
+            terminating: false,
+        }],
+    })
+}
+
+fn service(number: u8, port: u16) -> Object {
+    let target = crate::objects::TargetPort::Number(8080);
+    Object::Service(Service {
+        name: name(number),
+        external: false,
+        cluster_ips: vec![],
+        ports: vec![crate::objects::ServicePort { name: "".into(), port, target, app_protocol: None }],
+        publish_not_ready: port == 81,
+    })
+}
+
+fn namespace(number: u8, enabled: bool) -> Object {
+    let value = if enabled { "enabled" } else { "disabled" };
+    let labels = [("warren.dev/mesh".into(), value.into())].into();
+    Object::Namespace(Namespace { name: name(number).namespace, labels })
+}
+
+fn objects() -> impl Strategy<Value = Object> {
+    prop_oneof![
+        (0..4_u8, 0..4_u8, 0..2_u8, 0..8_u8).prop_map(|(number, ip, node, flags)| pod(number, ip, node, flags)),
+        (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(n, s, a, r, ok)| slice(n, s, a, r, ok)),
+        (0..4_u8, 80..82_u16).prop_map(|(number, port)| service(number, port)),
+        (0..2_u8, any::<bool>()).prop_map(|(number, enabled)| namespace(number, enabled)),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        3 => objects().prop_map(Change::Upsert),
+        1 => objects().prop_map(|object| Change::Delete(object.key())),
+    ];
+    proptest::collection::vec(change, 0..40)
+}
+
+#[test]
+fn a_change_names_what_it_touches() {
+    let workload = |number| ResourceKey::Workload(name(number));
+    let mut index = Index::default();
+    let mut step = |change: Change| index.apply(&change).into_iter().collect::<Vec<_>>();
+    assert_eq!(step(Change::Upsert(pod(0, 0, 0, 4))), [workload(0)]);
+    assert_eq!(step(Change::Upsert(pod(2, 2, 0, 4))), [workload(2)]);
+    assert_eq!(step(Change::Upsert(slice(0, 0, 2, false, true))), [workload(2)]);
+    assert_eq!(step(Change::Upsert(service(0, 80))), [workload(2), ResourceKey::Service(name(0))]);
+    assert_eq!(step(Change::Upsert(slice(0, 0, 0, true, true))), [workload(0), workload(2)]);
+    assert_eq!(step(Change::Upsert(namespace(0, true))), [workload(0), workload(2)]);
+    assert_eq!(step(Change::Delete(Key { kind: Kind::Service, name: name(0) })), [workload(0), ResourceKey::Service(name(0))]);
+    assert_eq!(step(Change::Delete(Key { kind: Kind::Pod, name: name(0) })), [workload(0)]);
+}
+
+proptest! {
+    #[test]
+    fn incremental_is_the_same_as_from_scratch(changes in changes()) {
+        let config =
+            ResolveConfig { cluster: "c".into(), cluster_domain: "cluster.local".into(), trust_domain: "td".into() };
+        let mut index = Index::default();
+        let mut latest: BTreeMap<Key, Object> = BTreeMap::new();
+        // What agents know: only what was named as affected is resolved again.
+        let mut resolved = BTreeMap::new();
+        for change in &changes {
+            for key in index.apply(change) {
+                let after = resolve(&index, &config, &key);
+                resolved.insert(key, after);
+            }
+            match change {
+                Change::Upsert(object) => drop(latest.insert(object.key(), object.clone())),
+                Change::Delete(key) => drop(latest.remove(key)),
+            }
+        }
+        let mut scratch = Index::default();
+        for object in latest.into_values() {
+            scratch.apply(&Change::Upsert(object));
+        }
+        prop_assert_eq!(&index, &scratch);
+        let names = scratch.pods.keys().cloned().map(ResourceKey::Workload);
+        for key in names.chain(scratch.services.keys().cloned().map(ResourceKey::Service)) {
+            prop_assert_eq!(resolved.get(&key), Some(&resolve(&scratch, &config, &key)));
+        }
+        for (key, resolved) in resolved {
+            prop_assert_eq!(resolved, resolve(&scratch, &config, &key));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the controller keeps of Kubernetes objects: the fields it resolves, and nothing else.
+//!
+//! Sources convert at the edge (`source::convert`), so a cluster of large Pod specs costs little memory, and
+//! no other room of the controller knows how Kubernetes spells things.
+
+mod pod;
+mod service;
+
+pub use pod::{Owner, Phase, Pod};
+pub use service::{Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Labels or annotations.
+pub type Map = BTreeMap<Arc<str>, Arc<str>>;
+
+/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name {
+    /// Namespace, or empty.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// A name from its parts.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The kinds that the controller reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1/Namespace`.
+    Namespace,
+    /// `v1/Node`.
+    Node,
+    /// `v1/ServiceAccount`.
+    ServiceAccount,
+    /// `v1/Pod`.
+    Pod,
+    /// `v1/Service`.
+    Service,
+    /// `discovery.k8s.io/v1/EndpointSlice`.
+    EndpointSlice,
+}
+
+impl Kind {
+    /// The kind as manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+        }
+    }
+}
+
+/// What identifies an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Kind.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: Name,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace {
+    /// Name.
+    pub name: Arc<str>,
+    /// Labels.
+    pub labels: Map,
+}
+
+/// An object of a kind of which only the existence matters so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// Namespace and name.
+    pub name: Name,
+    /// Labels.
+    pub labels: Map,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A namespace.
+    Namespace(Namespace),
+    /// A node.
+    Node(Plain),
+    /// A service account.
+    ServiceAccount(Plain),
+    /// A pod.
+    Pod(Pod),
+    /// A service.
+    Service(Service),
+    /// A part of a service's endpoints.
+    EndpointSlice(EndpointSlice),
+}
+
+impl Object {
+    /// What identifies it.
+    pub fn key(&self) -> Key {
+        let (kind, name) = match self {
+            Self::Namespace(namespace) => (Kind::Namespace, Name::new("", namespace.name.clone())),
+            Self::Node(node) => (Kind::Node, node.name.clone()),
+            Self::ServiceAccount(account) => (Kind::ServiceAccount, account.name.clone()),
+            Self::Pod(pod) => (Kind::Pod, pod.name.clone()),
+            Self::Service(service) => (Kind::Service, service.name.clone()),
+            Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
+        };
+        Key { kind, name }
+    }
+}

@@ -1,0 +1,79 @@
+//! Services and their endpoints. Only TCP ports are kept.
+
+use super::Name;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// `targetPort` of a service's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a port of the pods.
+    Name(Arc<str>),
+}
+
+/// One TCP port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, empty when it has none.
+    pub name: Arc<str>,
+    /// The port clients dial.
+    pub port: u16,
+    /// The port of the pods.
+    pub target: TargetPort,
+    /// `appProtocol`.
+    pub app_protocol: Option<Arc<str>>,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Namespace and name.
+    pub name: Name,
+    /// `spec.type: ExternalName`: an alias of a DNS name, without endpoints.
+    pub external: bool,
+    /// `spec.clusterIPs` without `None`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// `spec.publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+}
+
+/// One TCP port of an endpoint slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name of the service's port it serves, empty when that has none.
+    pub name: Arc<str>,
+    /// The port of the endpoints.
+    pub port: u16,
+}
+
+/// One endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Addresses; interchangeable, as Kubernetes says.
+    pub addresses: Vec<IpAddr>,
+    /// The pod, when `targetRef` names one.
+    pub pod: Option<Name>,
+    /// `conditions.ready`; absent counts as true.
+    pub ready: bool,
+    /// `conditions.serving`; absent counts as `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`; absent counts as false.
+    pub terminating: bool,
+}
+
+/// A part of the endpoints of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Namespace and name.
+    pub name: Name,
+    /// Label `kubernetes.io/service-name`: a service of the same namespace.
+    pub service: Option<Name>,
+    /// TCP ports.
+    pub ports: Vec<SlicePort>,
+    /// Endpoints.
+    pub endpoints: Vec<Endpoint>,
+}

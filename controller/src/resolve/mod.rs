@@ -1,0 +1,65 @@
+//! From the index to what agents are told: workloads and services. Pure.
+
+mod enrolment;
+mod service;
+mod workload;
+
+use crate::index::{Index, ResourceKey};
+use crate::objects::Name;
+use crate::source::Problem;
+use std::sync::Arc;
+use warren_common::model::ServiceName;
+use warren_common::proto::MeshResource;
+
+/// Names that every resource of this cluster carries.
+#[derive(Clone, Debug)]
+pub struct ResolveConfig {
+    /// Cluster id, for example `Kubernetes`.
+    pub cluster: Arc<str>,
+    /// DNS suffix of services, for example `cluster.local`.
+    pub cluster_domain: Arc<str>,
+    /// Trust domain of identities, for example `cluster.local`.
+    pub trust_domain: Arc<str>,
+}
+
+/// What became of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Its name on the wire, also when there is none (any more).
+    pub name: String,
+    /// The resource, unless its objects are gone or do not make one.
+    pub resource: Option<MeshResource>,
+    /// What could not be applied; the rest of the resource does.
+    pub problems: Vec<Problem>,
+}
+
+/// Resolves one resource.
+pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Resolved {
+    let mut problems = Vec::new();
+    let (name, resource) = match key {
+        ResourceKey::Workload(pod) => {
+            let workload = index.pod(pod).and_then(|pod| workload::workload(index, config, pod, &mut problems));
+            (config.workload_uid(pod), workload.map(|workload| MeshResource::Workload(Box::new(workload))))
+        }
+        ResourceKey::Service(name) => {
+            let service = index.service(name).and_then(|service| service::service(config, service));
+            (config.service_name(name).to_string(), service.map(|service| MeshResource::Service(Box::new(service))))
+        }
+    };
+    Resolved { name, resource, problems }
+}
+
+impl ResolveConfig {
+    /// `<cluster>//Pod/<namespace>/<name>`: group and kind of the core API, as ztunnel's control plane names them.
+    fn workload_uid(&self, pod: &Name) -> String {
+        format!("{}//Pod/{}/{}", self.cluster, pod.namespace, pod.name)
+    }
+
+    fn service_name(&self, service: &Name) -> ServiceName {
+        let hostname = format!("{}.{}.svc.{}", service.name, service.namespace, self.cluster_domain);
+        ServiceName { namespace: service.namespace.clone(), hostname: hostname.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

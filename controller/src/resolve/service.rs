@@ -1,0 +1,74 @@
+//! Services and the protocols of their ports.
+
+use super::ResolveConfig;
+use crate::objects::{Service, ServicePort, TargetPort};
+use warren_common::model::{self, AppProtocol};
+
+/// None for an ExternalName: it has no endpoints, and its name is another's.
+pub(super) fn service(config: &ResolveConfig, service: &Service) -> Option<model::Service> {
+    (!service.external).then(|| model::Service {
+        name: service.name.name.clone(),
+        key: config.service_name(&service.name),
+        addresses: service.cluster_ips.clone(),
+        ports: service.ports.iter().map(port).collect(),
+        publish_not_ready: service.publish_not_ready,
+    })
+}
+
+fn port(port: &ServicePort) -> model::ServicePort {
+    let (target_port, target_port_name) = match &port.target {
+        TargetPort::Number(number) => (*number, None),
+        TargetPort::Name(name) => (0, Some(name.clone())),
+    };
+    model::ServicePort {
+        service_port: port.port,
+        target_port,
+        target_port_name,
+        app_protocol: app_protocol(port.app_protocol.as_deref(), &port.name),
+    }
+}
+
+/// `appProtocol` beats the port's name; of either the text before the first `-` counts (Istio's rule).
+/// What the wire can't say (TCP, TLS ...) and what is not declared is `Unknown`.
+fn app_protocol(declared: Option<&str>, name: &str) -> AppProtocol {
+    let text = declared.unwrap_or(name).to_ascii_lowercase();
+    match text.as_str() {
+        "kubernetes.io/h2c" => return AppProtocol::Http2,
+        "kubernetes.io/ws" => return AppProtocol::Http11,
+        // Browsers speak it over HTTP/1.1.
+        text if text == "grpc-web" || text.starts_with("grpc-web-") => return AppProtocol::Http11,
+        _ => {}
+    }
+    match text.split('-').next() {
+        Some("http" | "http_proxy") => AppProtocol::Http11,
+        Some("http2") => AppProtocol::Http2,
+        Some("grpc") => AppProtocol::Grpc,
+        _ => AppProtocol::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_follow_istios_rule() {
+        for (declared, name, expected) in [
+            (None, "http", AppProtocol::Http11),
+            (None, "HTTP-web", AppProtocol::Http11),
+            (None, "http2-x", AppProtocol::Http2),
+            (None, "grpc", AppProtocol::Grpc),
+            (None, "grpc-web", AppProtocol::Http11),
+            (None, "grpc-api", AppProtocol::Grpc),
+            (None, "tcp-db", AppProtocol::Unknown),
+            (None, "httpx", AppProtocol::Unknown),
+            (None, "", AppProtocol::Unknown),
+            (Some("tcp"), "http", AppProtocol::Unknown),
+            (Some("kubernetes.io/h2c"), "tcp", AppProtocol::Http2),
+            (Some("kubernetes.io/ws"), "", AppProtocol::Http11),
+            (Some("kubernetes.io/wss"), "http", AppProtocol::Unknown),
+        ] {
+            assert_eq!(app_protocol(declared, name), expected, "{declared:?} {name:?}");
+        }
+    }
+}

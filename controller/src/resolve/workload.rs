@@ -1,0 +1,130 @@
+//! Pods as workloads.
+
+use super::ResolveConfig;
+use super::enrolment::enrolment;
+use crate::index::Index;
+use crate::objects::{Endpoint, EndpointSlice, Map, Pod, Service};
+use crate::source::Problem;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use warren_common::model::{
+    Health, Identity, PortMapping, ServiceName, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+};
+
+/// None for a pod without an address, one that has ended, and one whose names form no identity.
+pub(super) fn workload(
+    index: &Index,
+    config: &ResolveConfig,
+    pod: &Pod,
+    problems: &mut Vec<Problem>,
+) -> Option<Workload> {
+    if pod.addresses.is_empty() || !pod.is_live() {
+        return None;
+    }
+    let identity = match Identity::new(&config.trust_domain, &pod.name.namespace, &pod.service_account) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let place = format!("Pod {}", pod.name);
+            problems.push(Problem { place, line: None, reason: error.to_string() });
+            return None;
+        }
+    };
+    let enrolment = enrolment(index, pod, problems);
+    let (kind, owner) = owner(pod);
+    Some(Workload {
+        uid: WorkloadUid(config.workload_uid(&pod.name).into()),
+        name: pod.name.name.clone(),
+        namespace: pod.name.namespace.clone(),
+        addresses: pod.addresses.clone(),
+        identity,
+        node: pod.node.clone(),
+        host_network: pod.host_network,
+        tunnel: if enrolment.enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        health: if pod.is_healthy() { Health::Healthy } else { Health::Unhealthy },
+        canonical_name: label(
+            &pod.labels,
+            &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"],
+            &owner,
+        ),
+        canonical_revision: label(
+            &pod.labels,
+            &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
+            &"latest".into(),
+        ),
+        owner,
+        kind,
+        cluster: config.cluster.clone(),
+        services: services(index, config, pod),
+        labels: pod.labels.clone(),
+        enrolment,
+    })
+}
+
+fn label(labels: &Map, keys: &[&str], default: &Arc<str>) -> Arc<str> {
+    keys.iter().find_map(|key| labels.get(*key)).unwrap_or(default).clone()
+}
+
+/// What telemetry calls the workload. Kubernetes names a Deployment's ReplicaSet `<name>-<hash>` and a CronJob's
+/// Job `<name>-<minutes since the epoch>`, so the names tell without looking the owners up.
+fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
+    let Some(owner) = &pod.owner else { return (WorkloadKind::Pod, pod.name.name.clone()) };
+    match &*owner.kind {
+        "ReplicaSet" => {
+            // The hash is also a label; without it, it is what a hash looks like (Kubernetes' safe alphabet).
+            let hash = pod.labels.get("pod-template-hash").map(AsRef::as_ref);
+            let is_hash = |suffix: &str| {
+                hash == Some(suffix) || suffix.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
+            };
+            let name = owner.name.rsplit_once('-').filter(|(name, suffix)| !name.is_empty() && is_hash(suffix));
+            (WorkloadKind::Deployment, name.map_or_else(|| owner.name.clone(), |(name, _)| name.into()))
+        }
+        "Job" => {
+            let is_minute = |suffix: &str| suffix.len() >= 8 && suffix.bytes().all(|b| b.is_ascii_digit());
+            match owner.name.rsplit_once('-').filter(|(name, suffix)| !name.is_empty() && is_minute(suffix)) {
+                Some((name, _)) => (WorkloadKind::CronJob, name.into()),
+                None => (WorkloadKind::Job, owner.name.clone()),
+            }
+        }
+        "CronJob" => (WorkloadKind::CronJob, owner.name.clone()),
+        // StatefulSets, DaemonSets and custom controllers are long-lived like a Deployment; the wire has no more kinds.
+        "Pod" | "Node" => (WorkloadKind::Pod, pod.name.name.clone()),
+        _ => (WorkloadKind::Deployment, owner.name.clone()),
+    }
+}
+
+fn services(index: &Index, config: &ResolveConfig, pod: &Pod) -> BTreeMap<ServiceName, Vec<PortMapping>> {
+    let mut services: BTreeMap<ServiceName, Vec<PortMapping>> = BTreeMap::new();
+    for slice in index.slices_of(pod) {
+        let Some(service) = slice.service.as_ref().and_then(|name| index.service(name)) else { continue };
+        if service.external || !slice.endpoints.iter().any(|endpoint| is_member(pod, service, endpoint)) {
+            continue;
+        }
+        let ports = services.entry(config.service_name(&service.name)).or_default();
+        ports.extend(mappings(service, slice));
+        ports.sort_by_key(|mapping| (mapping.service_port, mapping.target_port));
+        ports.dedup_by_key(|mapping| mapping.service_port);
+    }
+    services
+}
+
+/// A slice's ports carry the numbers that named target ports have in the pods of that slice.
+fn mappings<'a>(service: &'a Service, slice: &'a EndpointSlice) -> impl Iterator<Item = PortMapping> + 'a {
+    service.ports.iter().filter_map(|port| {
+        let served = slice.ports.iter().find(|served| served.name == port.name)?;
+        Some(PortMapping { service_port: port.port, target_port: served.port })
+    })
+}
+
+/// Whether the endpoint is this pod, and the service may send it traffic.
+///
+/// A pod that is unready as a whole stays a member: its health keeps traffic away, and `publish_not_ready` or a
+/// fall-back may still pick it. An endpoint that only this service calls unready is not a member.
+fn is_member(pod: &Pod, service: &Service, endpoint: &Endpoint) -> bool {
+    let is_this_pod = match &endpoint.pod {
+        Some(name) => *name == pod.name,
+        // A node's address is shared by all its host-network pods: only a reference tells them apart.
+        None => !pod.host_network && endpoint.addresses.iter().any(|ip| pod.addresses.contains(ip)),
+    };
+    let usable = endpoint.ready || (endpoint.serving && endpoint.terminating);
+    is_this_pod && (usable || service.publish_not_ready || !pod.is_healthy())
+}

@@ -1,0 +1,214 @@
+//! Kubernetes' types to [`crate::objects`]: everything is checked here, once.
+
+use crate::objects::{
+    Endpoint, EndpointSlice, Map, Name, Namespace, Object, Owner, Phase, Plain, Pod, Service, ServicePort, SlicePort,
+    TargetPort,
+};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Annotations outside of it are not kept.
+const OUR_PREFIX: &str = "warren.dev/";
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Why an object that has the right fields still can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// A field that everything hangs on is missing.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A field holds what it must not hold.
+    #[error("{field}: {value:?} is not {expected}")]
+    Invalid {
+        /// Path of the field.
+        field: &'static str,
+        /// What it holds, shortened.
+        value: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
+}
+
+impl TryFrom<core::Namespace> for Object {
+    type Error = ConvertError;
+
+    fn try_from(namespace: core::Namespace) -> Result<Self, ConvertError> {
+        let name = cluster_scoped(&namespace.metadata)?.name;
+        Ok(Self::Namespace(Namespace { name, labels: shared(namespace.metadata.labels) }))
+    }
+}
+
+impl TryFrom<core::Node> for Object {
+    type Error = ConvertError;
+
+    fn try_from(node: core::Node) -> Result<Self, ConvertError> {
+        Ok(Self::Node(Plain { name: cluster_scoped(&node.metadata)?, labels: shared(node.metadata.labels) }))
+    }
+}
+
+impl TryFrom<core::ServiceAccount> for Object {
+    type Error = ConvertError;
+
+    fn try_from(account: core::ServiceAccount) -> Result<Self, ConvertError> {
+        Ok(Self::ServiceAccount(Plain { name: namespaced(&account.metadata)?, labels: shared(account.metadata.labels) }))
+    }
+}
+
+impl TryFrom<core::Pod> for Object {
+    type Error = ConvertError;
+
+    fn try_from(pod: core::Pod) -> Result<Self, ConvertError> {
+        let name = namespaced(&pod.metadata)?;
+        let (spec, status) = (pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let mut texts: Vec<String> = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
+        // `status.podIP` alone is what people write by hand.
+        texts.extend(status.pod_ip.filter(|ip| !texts.contains(ip)));
+        let mut addresses = addresses(texts.iter().filter(|ip| !ip.is_empty()), "status.podIPs")?;
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        let mut annotations = pod.metadata.annotations.unwrap_or_default();
+        annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
+        let ready = |condition: &core::PodCondition| condition.type_ == "Ready" && condition.status == "True";
+        Ok(Self::Pod(Pod {
+            name,
+            uid: pod.metadata.uid.unwrap_or_default().into(),
+            labels: shared(pod.metadata.labels),
+            annotations: shared(Some(annotations)),
+            owner: owner(pod.metadata.owner_references.unwrap_or_default()),
+            node: spec.node_name.unwrap_or_default().into(),
+            service_account: non_empty(spec.service_account_name).unwrap_or_else(|| "default".into()),
+            host_network: spec.host_network.unwrap_or_default(),
+            addresses,
+            phase: match status.phase.as_deref() {
+                Some("Succeeded" | "Failed") => Phase::Ended,
+                _ => Phase::Live,
+            },
+            ready: status.conditions.unwrap_or_default().iter().any(ready),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+        }))
+    }
+}
+
+impl TryFrom<core::Service> for Object {
+    type Error = ConvertError;
+
+    fn try_from(service: core::Service) -> Result<Self, ConvertError> {
+        let name = namespaced(&service.metadata)?;
+        let spec = service.spec.unwrap_or_default();
+        let mut texts = spec.cluster_ips.unwrap_or_default();
+        texts.extend(spec.cluster_ip.filter(|ip| !texts.contains(ip)));
+        texts.retain(|ip| !ip.is_empty() && ip != "None");
+        let ports = spec.ports.unwrap_or_default().into_iter();
+        Ok(Self::Service(Service {
+            name,
+            external: spec.type_.as_deref() == Some("ExternalName"),
+            cluster_ips: addresses(texts.iter(), "spec.clusterIPs")?,
+            ports: ports.filter(|port| is_tcp(port.protocol.as_deref())).map(service_port).collect::<Result<_, _>>()?,
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+        }))
+    }
+}
+
+impl TryFrom<discovery::EndpointSlice> for Object {
+    type Error = ConvertError;
+
+    fn try_from(slice: discovery::EndpointSlice) -> Result<Self, ConvertError> {
+        let name = namespaced(&slice.metadata)?;
+        let service = slice.metadata.labels.unwrap_or_default().remove(SERVICE_NAME_LABEL);
+        let service = service.map(|service| Name::new(name.namespace.clone(), service));
+        let by_name = slice.address_type == "FQDN";
+        let mut ports = Vec::new();
+        for slice_port in slice.ports.unwrap_or_default() {
+            // A slice port without a number means "all ports" and is not used by Kubernetes itself.
+            if let (true, Some(number)) = (is_tcp(slice_port.protocol.as_deref()), slice_port.port) {
+                let name = slice_port.name.unwrap_or_default().into();
+                ports.push(SlicePort { name, port: port(number, "ports.port")? });
+            }
+        }
+        let endpoints = slice.endpoints.into_iter().filter(|_| !by_name);
+        let endpoints = endpoints.map(|entry| endpoint(entry, &name.namespace)).collect::<Result<_, _>>()?;
+        Ok(Self::EndpointSlice(EndpointSlice { name, service, ports, endpoints }))
+    }
+}
+
+fn endpoint(endpoint: discovery::Endpoint, namespace: &Arc<str>) -> Result<Endpoint, ConvertError> {
+    let conditions = endpoint.conditions.unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    let pod = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod")).and_then(|target| {
+        let namespace = target.namespace.map_or_else(|| namespace.clone(), Into::into);
+        target.name.map(|name| Name::new(namespace, name))
+    });
+    Ok(Endpoint {
+        addresses: addresses(endpoint.addresses.iter(), "endpoints.addresses")?,
+        pod,
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+    })
+}
+
+fn service_port(entry: core::ServicePort) -> Result<ServicePort, ConvertError> {
+    let number = port(entry.port, "spec.ports.port")?;
+    let target = match entry.target_port {
+        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
+        Some(IntOrString::Int(target)) => TargetPort::Number(port(target, "spec.ports.targetPort")?),
+        Some(IntOrString::String(name)) => match name.parse() {
+            Ok(target) => TargetPort::Number(target),
+            Err(_) => TargetPort::Name(name.into()),
+        },
+    };
+    Ok(ServicePort {
+        name: entry.name.unwrap_or_default().into(),
+        port: number,
+        target,
+        app_protocol: non_empty(entry.app_protocol),
+    })
+}
+
+fn owner(references: Vec<OwnerReference>) -> Option<Owner> {
+    let owner = references.into_iter().find(|owner| owner.controller == Some(true))?;
+    Some(Owner { kind: owner.kind.into(), name: owner.name.into() })
+}
+
+fn cluster_scoped(metadata: &ObjectMeta) -> Result<Name, ConvertError> {
+    let name = metadata.name.as_deref().filter(|name| !name.is_empty());
+    Ok(Name::new("", name.ok_or(ConvertError::Missing("metadata.name"))?))
+}
+
+fn namespaced(metadata: &ObjectMeta) -> Result<Name, ConvertError> {
+    let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    Ok(Name { namespace: namespace.unwrap_or(DEFAULT_NAMESPACE).into(), ..cluster_scoped(metadata)? })
+}
+
+fn shared(map: Option<BTreeMap<String, String>>) -> Map {
+    map.unwrap_or_default().into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+fn non_empty(text: Option<String>) -> Option<Arc<str>> {
+    text.filter(|text| !text.is_empty()).map(Into::into)
+}
+
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol == "TCP")
+}
+
+fn addresses<'a>(
+    texts: impl Iterator<Item = &'a String>,
+    field: &'static str,
+) -> Result<Vec<IpAddr>, ConvertError> {
+    texts.map(|text| text.parse().map_err(|_| invalid(field, text, "an IP address"))).collect()
+}
+
+fn port(number: i32, field: &'static str) -> Result<u16, ConvertError> {
+    let port = u16::try_from(number).ok().filter(|port| *port != 0);
+    port.ok_or_else(|| invalid(field, &number.to_string(), "a port number (1 to 65535)"))
+}
+
+fn invalid(field: &'static str, value: &str, expected: &'static str) -> ConvertError {
+    ConvertError::Invalid { field, value: value.chars().take(100).collect(), expected }
+}

@@ -1,0 +1,186 @@
+//! The text of a manifest file to objects. Pure; any text is safe to pass in.
+
+use super::super::ConvertError;
+use crate::objects::Object;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_saphyr::{Options, Spanned};
+use std::collections::BTreeSet;
+
+/// Why a file could not be used, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct ParseError {
+    /// Line of the file, counted from 1.
+    pub line: u64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// What every object begins with.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: Option<String>,
+    #[serde(default)]
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    items: Vec<Spanned<serde_json::Value>>,
+}
+
+/// What a file holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// The objects, in the order of the file.
+    pub objects: Vec<Object>,
+    /// `apiVersion/kind` of objects that the controller does not read.
+    pub ignored: BTreeSet<String>,
+}
+
+/// Reads every object of a file of YAML documents (JSON is YAML). Empty documents are skipped, `kind: List` is
+/// unpacked, kinds that the controller does not read are named and left out.
+///
+/// # Errors
+/// The first thing that is wrong, with its line in `text`. Hostile input (deep nesting, alias bombs) is an error.
+pub fn parse(text: &str) -> Result<Parsed, ParseError> {
+    let mut parsed = Parsed::default();
+    for document in documents(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+        document.read(&mut parsed)?;
+    }
+    Ok(parsed)
+}
+
+/// One YAML document and where it begins.
+struct Document<'a> {
+    text: &'a str,
+    /// Lines of the file before it.
+    lines_before: u64,
+}
+
+/// Splits at lines that begin with `---`. That is exact: YAML ends a document there even inside a block
+/// scalar or a quoted text (YAML 1.2, c-forbidden).
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut first_line, mut at) = (0, 0, 0);
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if marker {
+            documents.push(Document { text: &text[start..at], lines_before: first_line });
+            (start, first_line) = (at, number as u64);
+        }
+        at += line.len();
+    }
+    documents.push(Document { text: &text[start..], lines_before: first_line });
+    documents.retain(|document| !document.is_empty());
+    documents
+}
+
+impl Document<'_> {
+    /// Nothing but markers, comments and directives.
+    fn is_empty(&self) -> bool {
+        self.text.lines().all(|line| {
+            let line = line.trim();
+            line.is_empty() || line == "---" || line == "..." || line.starts_with(['#', '%'])
+        })
+    }
+
+    fn read(&self, parsed: &mut Parsed) -> Result<(), ParseError> {
+        let Some(head) = self.decode::<Option<Head>>()? else { return Ok(()) };
+        let kind = head.kind.ok_or_else(|| self.error(None, "kind is missing"))?;
+        let version = head.api_version.ok_or_else(|| self.error(None, "apiVersion is missing"))?;
+        if (version.as_str(), kind.as_str()) != ("v1", "List") {
+            return typed(&version, &kind, Reader::Document(self), parsed);
+        }
+        for item in self.decode::<List>()?.items {
+            let line = item.referenced.line();
+            let field = |name: &'static str| match item.value.get(name).and_then(|value| value.as_str()) {
+                Some(text) => Ok(text.to_owned()),
+                None => Err(self.error(Some(line), format!("{name} of a list's item is missing"))),
+            };
+            let (version, kind) = (field("apiVersion")?, field("kind")?);
+            typed(&version, &kind, Reader::Item(self, line, item.value), parsed)?;
+        }
+        Ok(())
+    }
+
+    fn decode<T: DeserializeOwned>(&self) -> Result<T, ParseError> {
+        serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| {
+            let line = error.location().map(|location| location.line());
+            self.error(line, error.without_snippet().to_string())
+        })
+    }
+
+    /// `line` counts within the document; without one the document's first line is named.
+    fn error(&self, line: Option<u64>, reason: impl Into<String>) -> ParseError {
+        let line = line.filter(|line| *line > 0).unwrap_or_else(|| self.first_line());
+        ParseError { line: self.lines_before + line, reason: reason.into() }
+    }
+
+    fn first_line(&self) -> u64 {
+        let skipped = self.text.lines().take_while(|line| {
+            let line = line.trim();
+            line.is_empty() || line == "---" || line.starts_with('#')
+        });
+        skipped.count() as u64 + 1
+    }
+}
+
+fn options() -> Options {
+    // The default budget stays on: it bounds depth, nodes, aliases and their expansion.
+    serde_saphyr::options! { with_snippet: false }
+}
+
+/// From where an object is decoded once its kind is known.
+enum Reader<'a> {
+    Document(&'a Document<'a>),
+    Item(&'a Document<'a>, u64, serde_json::Value),
+}
+
+impl Reader<'_> {
+    fn object<T>(self) -> Result<Object, ParseError>
+    where
+        T: DeserializeOwned,
+        Object: TryFrom<T, Error = ConvertError>,
+    {
+        let (document, line, value) = match self {
+            Self::Document(document) => (document, None, document.decode::<T>()?),
+            Self::Item(document, line, value) => {
+                let value = serde_json::from_value(value);
+                (document, Some(line), value.map_err(|error| document.error(Some(line), error.to_string()))?)
+            }
+        };
+        Object::try_from(value).map_err(|error| document.error(line, error.to_string()))
+    }
+
+    /// An object that is not read must still be YAML.
+    fn skip(self) -> Result<(), ParseError> {
+        match self {
+            Self::Document(document) => document.decode::<IgnoredAny>().map(drop),
+            Self::Item(..) => Ok(()),
+        }
+    }
+}
+
+fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> Result<(), ParseError> {
+    let object = match (version, kind) {
+        ("v1", "Namespace") => reader.object::<core::Namespace>(),
+        ("v1", "Node") => reader.object::<core::Node>(),
+        ("v1", "ServiceAccount") => reader.object::<core::ServiceAccount>(),
+        ("v1", "Pod") => reader.object::<core::Pod>(),
+        ("v1", "Service") => reader.object::<core::Service>(),
+        ("discovery.k8s.io/v1", "EndpointSlice") => reader.object::<discovery::EndpointSlice>(),
+        _ => {
+            parsed.ignored.insert(format!("{version}/{kind}").chars().take(200).collect());
+            return reader.skip();
+        }
+    };
+    parsed.objects.push(object?);
+    Ok(())
+}

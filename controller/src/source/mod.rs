@@ -1,0 +1,29 @@
+//! Where objects come from. Every source yields the same [`Change`]s, in batches.
+
+mod convert;
+pub mod manifests;
+mod problems;
+
+pub use convert::ConvertError;
+pub use problems::{Problem, SourceProblems};
+
+use crate::objects::{Key, Object};
+
+/// One step in the life of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It appeared or became something else.
+    Upsert(Object),
+    /// It is gone.
+    Delete(Key),
+}
+
+impl Change {
+    /// The object it is about.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Upsert(object) => object.key(),
+            Self::Delete(key) => key.clone(),
+        }
+    }
+}
