@@ -37,7 +37,29 @@ pub(crate) unsafe fn read<T>(field: *const T) -> T {
 pub(crate) unsafe fn read_ip6(field: *const [u32; 4]) -> Ip {
     let words = field.cast::<u32>();
     // SAFETY: the caller's promise; four words stand there.
-    unsafe { Ip { words: [read(words), read(words.add(1)), read(words.add(2)), read(words.add(3))] } }
+    unsafe {
+        Ip {
+            words: [
+                read(words),
+                read(words.add(1)),
+                read(words.add(2)),
+                read(words.add(3)),
+            ],
+        }
+    }
+}
+
+/// Both of a context's or socket's address fields, read whatever the family is: a branch around the reads would
+/// let LLVM merge their tails into an access at a computed offset, which the verifier refuses.
+///
+/// # Safety
+/// As for [`read`].
+#[inline(always)]
+pub(crate) unsafe fn read_ip(family: u32, ip4: *const u32, ip6: *const [u32; 4]) -> Ip {
+    // SAFETY: the caller's promise.
+    let (v4, v6) = unsafe { (read(ip4), read_ip6(ip6)) };
+    // The v4 field of a pure v6 socket is meaningless, and the v6 field of a v4 socket unspecified.
+    if family == AF_INET6 { v6 } else { Ip::v4(v4) }
 }
 
 /// The context of the cgroup address hooks; `V6` says which of the two families' fields the program may touch.
@@ -90,7 +112,11 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
             };
             // The field is 32 bits wide and holds the 16-bit network order port in its first two bytes.
             let port = u32::from(u16::from_be(read(&raw const (*raw).user_port) as u16));
-            Endpoint { ip, port, family: if V6 { AF_INET6 } else { AF_INET } }
+            Endpoint {
+                ip,
+                port,
+                family: if V6 { AF_INET6 } else { AF_INET },
+            }
         }
     }
 
@@ -116,7 +142,9 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
     #[inline(always)]
     pub(crate) fn set_port(&self, port: u32) {
         // SAFETY: the hook's context.
-        unsafe { core::ptr::write_volatile(&raw mut (*self.raw()).user_port, u32::from((port as u16).to_be())) };
+        unsafe {
+            core::ptr::write_volatile(&raw mut (*self.raw()).user_port, u32::from((port as u16).to_be()))
+        };
     }
 
     /// The socket, never null in these hooks.
@@ -139,15 +167,11 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
         let sk = self.socket();
         // SAFETY: `sk` is the hook's socket; these fields are readable for any protocol.
         unsafe {
-            let (local, remote) = if read(&raw const (*sk).family) == AF_INET6 {
-                (read_ip6(&raw const (*sk).src_ip6), read_ip6(&raw const (*sk).dst_ip6))
-            } else {
-                (Ip::v4(read(&raw const (*sk).src_ip4)), Ip::v4(read(&raw const (*sk).dst_ip4)))
-            };
+            let family = read(&raw const (*sk).family);
             Connection {
                 cookie: self.cookie(),
-                local,
-                remote,
+                local: read_ip(family, &raw const (*sk).src_ip4, &raw const (*sk).src_ip6),
+                remote: read_ip(family, &raw const (*sk).dst_ip4, &raw const (*sk).dst_ip6),
                 local_port: read(&raw const (*sk).src_port),
                 remote_port: u32::from(u16::from_be(read(&raw const (*sk).dst_port))),
             }
@@ -182,7 +206,13 @@ impl<'a> SockOps<'a> {
     #[inline(always)]
     pub(crate) fn new_state(&self) -> u32 {
         // SAFETY: the program's context.
-        unsafe { read((&raw const (*self.raw()).__bindgen_anon_1.args).cast::<u32>().add(1)) }
+        unsafe {
+            read(
+                (&raw const (*self.raw()).__bindgen_anon_1.args)
+                    .cast::<u32>()
+                    .add(1),
+            )
+        }
     }
 
     /// The socket; `None` for a connection that is only a request so far.
@@ -214,16 +244,11 @@ impl<'a> SockOps<'a> {
         let raw = self.raw();
         // SAFETY: the program's context (bpf_get_netns_cookie in sockops since 5.15).
         unsafe {
-            // The v4 fields of a pure v6 socket are meaningless.
-            let (local, remote) = if read(&raw const (*raw).family) == AF_INET6 {
-                (read_ip6(&raw const (*raw).local_ip6), read_ip6(&raw const (*raw).remote_ip6))
-            } else {
-                (Ip::v4(read(&raw const (*raw).local_ip4)), Ip::v4(read(&raw const (*raw).remote_ip4)))
-            };
+            let family = read(&raw const (*raw).family);
             Connection {
                 cookie: bpf_get_netns_cookie(self.context.as_ptr()),
-                local,
-                remote,
+                local: read_ip(family, &raw const (*raw).local_ip4, &raw const (*raw).local_ip6),
+                remote: read_ip(family, &raw const (*raw).remote_ip4, &raw const (*raw).remote_ip6),
                 local_port: self.local_port(),
                 // Network order in a 32-bit field.
                 remote_port: u32::from_be(read(&raw const (*raw).remote_port)),

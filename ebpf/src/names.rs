@@ -42,7 +42,9 @@ fn show_peer<const V6: bool>(sa: &SockAddr<'_, V6>) -> i32 {
     if !sa.is_tcp() {
         return ALLOW;
     }
-    let Some(peer) = storage::get(&PEER, sa.socket()).or_else(|| destination(sa)) else { return ALLOW };
+    let Some(peer) = storage::get(&PEER, sa.socket()).or_else(|| destination(sa)) else {
+        return ALLOW;
+    };
     // A v4 socket can't show a v6 address. None is stored on one; if it were, silence beats nonsense.
     if V6 || peer.ip.is_v4() {
         sa.set_ip(&peer.ip);
@@ -58,8 +60,14 @@ fn show_own<const V6: bool>(sa: &SockAddr<'_, V6>) -> i32 {
         return ALLOW;
     }
     // SAFETY: entries are replaced whole; a torn read could only mix two configurations of the same pod.
-    let Some(pod) = (unsafe { PODS.get(sa.cookie()) }) else { return ALLOW };
-    let own = if sa.endpoint().ip.is_v4() { pod.ipv4 } else { pod.ipv6 };
+    let Some(pod) = (unsafe { PODS.get(sa.cookie()) }) else {
+        return ALLOW;
+    };
+    let own = if sa.endpoint().ip.is_v4() {
+        pod.ipv4
+    } else {
+        pod.ipv6
+    };
     if !own.is_unspecified() {
         sa.set_ip(&own);
     }

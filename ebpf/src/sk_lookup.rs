@@ -2,7 +2,7 @@
 //! Runs when a packet meets no established socket, that is once per connection.
 
 use crate::{
-    ctx::{AF_INET, AF_INET6, TCP, read, read_ip6},
+    ctx::{AF_INET, AF_INET6, TCP, read, read_ip},
     maps::{INBOUND, LISTENERS, PROBES},
     report,
 };
@@ -21,8 +21,12 @@ const LOOPBACK_IFINDEX: u32 = 1;
 pub(crate) fn steer(ctx: SkLookupContext) -> u32 {
     let raw = ctx.lookup;
     // SAFETY: the program's context.
-    let (protocol, ifindex) =
-        unsafe { (read(&raw const (*raw).protocol), read(&raw const (*raw).ingress_ifindex)) };
+    let (protocol, ifindex) = unsafe {
+        (
+            read(&raw const (*raw).protocol),
+            read(&raw const (*raw).ingress_ifindex),
+        )
+    };
     if protocol != TCP || ifindex == LOOPBACK_IFINDEX {
         return sk_action::SK_PASS;
     }
@@ -49,13 +53,19 @@ fn exception(connection: &Connection) -> Option<Counter> {
     if unsafe { PROBES.get(connection) }.is_some() {
         return Some(Counter::ProbePassed);
     }
-    if is_excluded(&connection.local, connection.local_port) { Some(Counter::InboundPassed) } else { None }
+    if is_excluded(&connection.local, connection.local_port) {
+        Some(Counter::InboundPassed)
+    } else {
+        None
+    }
 }
 
 #[inline(always)]
 fn is_excluded(ip: &Ip, port: u32) -> bool {
     // SAFETY: entries are replaced whole; a torn read could only mix two configurations of the same address.
-    let Some(config) = (unsafe { INBOUND.get(ip) }) else { return false };
+    let Some(config) = (unsafe { INBOUND.get(ip) }) else {
+        return false;
+    };
     for index in 0..MAX_EXCLUDED_PORTS {
         if index as u32 >= config.exclude_len {
             return false;
@@ -74,11 +84,27 @@ fn no_agent(ctx: &SkLookupContext, connection: &Connection) -> u32 {
     let (verdict, counter, kind) = if node.fail_open == 1 {
         (sk_action::SK_PASS, Counter::FailedOpen, EventKind::FailedOpen)
     } else {
-        (sk_action::SK_DROP, Counter::InboundRefused, EventKind::InboundRefused)
+        (
+            sk_action::SK_DROP,
+            Counter::InboundRefused,
+            EventKind::InboundRefused,
+        )
     };
-    let family = if connection.local.is_v4() { AF_INET } else { AF_INET6 };
-    let destination = Endpoint { ip: connection.local, port: connection.local_port, family };
-    let source = Endpoint { ip: connection.remote, port: connection.remote_port, family };
+    let family = if connection.local.is_v4() {
+        AF_INET
+    } else {
+        AF_INET6
+    };
+    let destination = Endpoint {
+        ip: connection.local,
+        port: connection.local_port,
+        family,
+    };
+    let source = Endpoint {
+        ip: connection.remote,
+        port: connection.remote_port,
+        family,
+    };
     report::count(counter);
     // No task and no cookie here.
     report::event(kind, 0, 0, &destination, &source);
@@ -92,17 +118,13 @@ fn no_agent(ctx: &SkLookupContext, connection: &Connection) -> u32 {
 #[inline(always)]
 fn connection(ctx: &SkLookupContext) -> Connection {
     let raw = ctx.lookup;
-    // SAFETY: the program's context; the other family's fields are zero.
+    // SAFETY: the program's context.
     unsafe {
-        let (local, remote) = if read(&raw const (*raw).family) == AF_INET6 {
-            (read_ip6(&raw const (*raw).local_ip6), read_ip6(&raw const (*raw).remote_ip6))
-        } else {
-            (Ip::v4(read(&raw const (*raw).local_ip4)), Ip::v4(read(&raw const (*raw).remote_ip4)))
-        };
+        let family = read(&raw const (*raw).family);
         Connection {
             cookie: 0,
-            local,
-            remote,
+            local: read_ip(family, &raw const (*raw).local_ip4, &raw const (*raw).local_ip6),
+            remote: read_ip(family, &raw const (*raw).remote_ip4, &raw const (*raw).remote_ip6),
             local_port: read(&raw const (*raw).local_port),
             remote_port: u32::from(u16::from_be(read(&raw const (*raw).remote_port))),
         }

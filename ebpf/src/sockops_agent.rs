@@ -34,7 +34,9 @@ pub(crate) fn sockops_agent(ctx: SockOpsContext) -> u32 {
 /// socket will look for it. The full connection is the key; a port alone gave stale clients.
 #[inline(always)]
 fn connecting(ops: &SockOps<'_>, sk: *mut bpf_sock) {
-    let Some(client) = storage::get(&AGENT_PEER, sk) else { return };
+    let Some(client) = storage::get(&AGENT_PEER, sk) else {
+        return;
+    };
     let _ = CLIENTS.insert(&ops.connection_of_peer(), &client, 0);
     ops.watch_states(BPF_SOCK_OPS_STATE_CB_FLAG);
 }

@@ -34,7 +34,9 @@ pub(crate) fn sockops_pods(ctx: SockOpsContext) -> u32 {
 /// A captured client sends its SYN: addresses and ports are final now.
 #[inline(always)]
 fn connecting(ops: &SockOps<'_>, sk: *mut bpf_sock) {
-    let Some(destination) = storage::get(&DESTINATION, sk) else { return };
+    let Some(destination) = storage::get(&DESTINATION, sk) else {
+        return;
+    };
     let connection = ops.connection();
     // Should this fail, the agent finds no destination and closes the connection (and counts it).
     let _ = ORIGINS.insert(&connection, &destination, 0);
@@ -49,7 +51,9 @@ fn connecting(ops: &SockOps<'_>, sk: *mut bpf_sock) {
 fn accepted(ops: &SockOps<'_>, sk: *mut bpf_sock) {
     let connection = ops.connection();
     // SAFETY: the entry is written once, before the SYN that led here.
-    let Some(client) = (unsafe { CLIENTS.get(&connection) }).copied() else { return };
+    let Some(client) = (unsafe { CLIENTS.get(&connection) }).copied() else {
+        return;
+    };
     let _ = CLIENTS.remove(&connection);
     if storage::set(&PEER, sk, &client).is_ok() {
         report::count(Counter::ClientShown);
