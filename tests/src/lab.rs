@@ -86,7 +86,7 @@ impl Lab {
         LabBuilder::default()
     }
 
-    fn make(plan: LabBuilder) -> Result<Self> {
+    fn make(plan: &LabBuilder) -> Result<Self> {
         if let Some(reason) = cannot_run() {
             bail!("no lab: {reason}");
         }
@@ -141,7 +141,7 @@ impl Lab {
         let mut nodes = Vec::new();
         for member in &members {
             world.nodes.push(node_record(member)?);
-            nodes.push(Node::new(&dir, &cgroup.join(&member.name), member, &plan)?);
+            nodes.push(Node::new(&dir, &cgroup.join(&member.name), member, plan)?);
         }
         let tokens = Tokens::generate()?;
         fs::write(
@@ -152,7 +152,7 @@ impl Lab {
             let token = tokens.sign(&Tokens::agent_claims(&node.name, &node.uid))?;
             fs::write(dir.join("tokens").join(&node.name), token)?;
         }
-        let controller = controller(&dir, &ctl, &plan);
+        let controller = controller(&dir, &ctl, plan);
         let manifests = Manifests::new(dir.join("manifests"));
         let state = Mutex::new(State {
             world,
@@ -172,12 +172,12 @@ impl Lab {
             state,
             janitor,
         };
-        lab.populate(&plan, &members, pod_spaces)?;
+        lab.populate(plan, &members, &pod_spaces)?;
         Ok(lab)
     }
 
     /// Pods, services, the network, and the manifests that tell of them.
-    fn populate(&self, plan: &LabBuilder, nodes: &[Member], spaces: Vec<NetNs>) -> Result<()> {
+    fn populate(&self, plan: &LabBuilder, nodes: &[Member], spaces: &[NetNs]) -> Result<()> {
         let mut state = self.state();
         for spec in &plan.services {
             change::insert_service(&mut state.world, spec)?;

@@ -7,6 +7,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+#[allow(unreachable_pub, reason = "written to be called from anywhere")]
+mod build_ebpf;
 mod demo;
 mod process;
 mod setup;
@@ -25,6 +27,12 @@ struct Cli {
 enum Task {
     /// Install what this machine lacks (Debian and Ubuntu as root; elsewhere: say what to install)
     Setup(setup::Options),
+    /// Build the kernel object that the agent embeds, from ebpf/
+    BuildEbpf {
+        /// Only see whether the committed object belongs to the sources
+        #[arg(long)]
+        check: bool,
+    },
     /// Show the mesh at work: two nodes, a few pods, step by step
     Demo(demo::Options),
     /// Run the test suites that this machine can run
@@ -49,6 +57,13 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<()> {
     match task {
         Task::Setup(options) => setup::run(&options),
+        Task::BuildEbpf { check } => {
+            // Without apt and root, whatever toolchain is there has to do; the build says what it lacks.
+            if !check && process::is_root() && process::which("apt-get").is_some() {
+                setup::ensure(&[setup::Need::Build, setup::Need::Ebpf])?;
+            }
+            build_ebpf::run(check)
+        }
         Task::Demo(options) => demo::run_demo(&options),
         Task::Test(options) => test::run_test(&options),
         Task::Bench(options) => bench::run_bench(&options),

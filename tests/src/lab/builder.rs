@@ -101,7 +101,7 @@ impl LabBuilder {
 
     /// Makes the lab. No daemon runs yet.
     pub fn up(self) -> Result<Lab> {
-        Lab::make(self)
+        Lab::make(&self)
     }
 
     /// Makes the lab and runs a test in it; an error is a failed test, told with the ends of the daemons' logs.

@@ -111,6 +111,15 @@ impl Janitor {
     }
 }
 
+impl Drop for Janitor {
+    /// A lab that failed halfway up is removed too.
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            eprintln!("lab: {error:#}");
+        }
+    }
+}
+
 /// The janitor process: collects handles until the pipe closes, then removes them. False when something stayed.
 pub(crate) fn work() -> bool {
     sys::ignore_job_signals();

@@ -98,7 +98,7 @@ impl Pod {
 
 impl Lab {
     /// Registers a pod whose namespace exists, makes its cgroup, and starts its pause process.
-    pub(super) fn place_pod(&self, state: &mut State, spec: &PodSpec, netns: NetNs) -> Result<Link> {
+    pub(super) fn place_pod(&self, state: &mut State, spec: &PodSpec, netns: &NetNs) -> Result<Link> {
         if state.pods.contains_key(&spec.name) {
             bail!("two pods are called {}", spec.name);
         }
@@ -127,7 +127,7 @@ impl Lab {
         let group = node.pods_cgroup().join(format!("pod{}", record.uid));
         cgroup::create(&group)?;
         let hosts = services::hosts_path(&self.dir, &spec.namespace);
-        let place = Place::new(&spec.name, &netns, group, Some(hosts), &self.dir.join("logs"));
+        let place = Place::new(&spec.name, netns, group, Some(hosts), &self.dir.join("logs"));
         let pause = place.workload(["pause"]).spawn()?;
         state.world.namespaces.entry(spec.namespace.clone()).or_default();
         state.world.pods.insert(spec.name.clone(), record.clone());
@@ -155,7 +155,7 @@ impl Lab {
         let made = netns::create(&[name], network::SETTINGS)?;
         let netns = made.into_iter().next().context("no namespace was made")?;
         let mut state = self.state();
-        let link = self.place_pod(&mut state, spec, netns)?;
+        let link = self.place_pod(&mut state, spec, &netns)?;
         network::attach(&link)?;
         self.publish(&mut state)?;
         Ok(state.pods[&spec.name].clone())

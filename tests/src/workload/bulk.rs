@@ -91,8 +91,7 @@ fn client(stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
 }
 
 /// The server's side of one connection.
-pub(crate) fn serve(stream: TcpStream) -> io::Result<()> {
-    let stream = &stream;
+pub(crate) fn serve(stream: &TcpStream) -> io::Result<()> {
     let mut reader = stream;
     let mut header = [0; 16];
     reader.read_exact(&mut header)?;

@@ -145,7 +145,7 @@ fn one(stream: TcpStream, accepted: SocketAddr, options: &Options) -> io::Result
         Mode::Http => modes::http(stream, &options.label),
         Mode::Rst => Socket::from(stream).set_linger(Some(std::time::Duration::ZERO)),
         Mode::Close => Ok(()),
-        Mode::Exchange => super::bulk::serve(stream),
+        Mode::Exchange => super::bulk::serve(&stream),
         Mode::Token => modes::token(stream),
     }
 }
