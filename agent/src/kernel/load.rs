@@ -45,7 +45,7 @@ impl BpfKernel {
         let mut loader = EbpfLoader::new();
         loader.override_global("HAS_MPTCP", &has_mptcp, true);
         for name in maps::PINNED {
-            loader.map_pin_path(*name, pins.maps().join(name));
+            loader.map_pin_path(name, pins.maps().join(name));
         }
         let mut object = loader
             .load(OBJECT)

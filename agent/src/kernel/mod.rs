@@ -31,6 +31,7 @@ mod load;
 mod log;
 mod maps;
 mod pins;
+mod plan;
 mod pods;
 mod sys;
 

@@ -1,7 +1,16 @@
 //! Agents come and go; what they leave behind, and what they refuse.
 
-use super::{agent::Exclusions, app::Seen, lab::Lab, sys};
-use std::{net::TcpListener, os::fd::AsFd as _, time::Duration};
+use super::{
+    agent::{Exclusions, PodListeners},
+    app::Seen,
+    lab::Lab,
+    sys,
+};
+use std::{
+    net::TcpListener,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 use warren_agent::kernel::{BpfKernel, Kernel as _, KernelError, PodCapture};
 use warren_common::abi::{Counter, EventKind};
 
@@ -81,6 +90,57 @@ fn end_to_end(lab: &mut Lab) {
         let dialled = lab.dialled.lock().unwrap().pop_back().unwrap();
         assert_eq!(sys::canonical(seen.told("peer")), dialled, "{destination}");
     }
+}
+
+/// An agent whose maps look different can't take the old ones over, but it goes on capturing the pods in them.
+pub fn another_abi_carries_pods_over(lab: &mut Lab) {
+    lab.kill_agent();
+    let dirs = std::fs::read_dir(&lab.config.pin_dir)
+        .unwrap()
+        .map(|it| it.unwrap().path());
+    let maps = dirs.into_iter().find(|it| it.join("PODS").exists()).unwrap();
+    let foreign = lab.config.pin_dir.join("0123456789abcdef");
+    std::fs::rename(&maps, &foreign).unwrap();
+    lab.load();
+    assert!(maps.exists() && !foreign.exists());
+    assert_eq!(lab.kernel().enrolled().unwrap().len(), 2);
+    for destination in ["10.77.0.2:8080", "[fd77::2]:8081"] {
+        for app in [&mut lab.client.app, &mut lab.stranger] {
+            let answer = app.client(&format!("connect {destination}"));
+            assert_eq!(answer.unwrap_err(), "error ConnectionRefused", "{destination}");
+        }
+    }
+    lab.start_agent();
+    end_to_end(lab);
+}
+
+/// The pod's network namespace is gone: the next agent forgets it, with its listeners and networks.
+pub fn dead_pods_are_forgotten(lab: &mut Lab) {
+    let netns = sys::new_netns();
+    sys::within(&netns, || {
+        assert!(
+            std::process::Command::new("ip")
+                .args(["link", "set", "lo", "up"])
+                .status()
+                .unwrap()
+                .success()
+        );
+    });
+    let listeners = PodListeners::open(&netns, &lab.current, &lab.dialled);
+    let addresses = ["10.77.0.3".parse().unwrap()];
+    listeners
+        .enrol(&*lab.kernel(), &netns, &addresses, &Exclusions::default())
+        .unwrap();
+    assert_eq!(lab.kernel().enrolled().unwrap().len(), 3);
+    drop((listeners, netns));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // The kernel takes namespaces down from a work queue.
+    while lab.kernel().enrolled().unwrap().len() == 3 {
+        assert!(Instant::now() < deadline, "the dead pod is still enrolled");
+        lab.load();
+    }
+    lab.start_agent();
+    end_to_end(lab);
 }
 
 /// Plaintext rather than silence, if the node is told so; and captured again when an agent is back.

@@ -67,6 +67,11 @@ const CHECKS: &[(&str, Check)] = &[
         "a_dead_agent_fails_closed_and_a_new_one_takes_over",
         lifecycle::a_dead_agent_fails_closed,
     ),
+    (
+        "another_abi_carries_pods_over",
+        lifecycle::another_abi_carries_pods_over,
+    ),
+    ("dead_pods_are_forgotten", lifecycle::dead_pods_are_forgotten),
     ("fail_open_passes", lifecycle::fail_open_passes),
     (
         "released_pods_are_left_alone",

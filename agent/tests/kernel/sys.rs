@@ -80,11 +80,10 @@ pub fn stop_listening(socket: &impl AsRawFd) {
 
 /// Takes root's privileges off the calling thread only.
 pub fn become_nobody() {
+    let nobody = 65534;
     // SAFETY: no pointers. The raw call, as libc's wrapper would change all threads.
-    assert_eq!(
-        unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) },
-        0
-    );
+    let answer = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
+    assert_eq!(answer, 0);
 }
 
 /// Cookie of a socket's network namespace.
