@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// Shared by all workers of the agent.
-pub struct Node {
+pub(crate) struct Node {
     /// The node's name.
     pub name: Arc<str>,
     /// Peers of other trust domains are refused.
@@ -28,7 +28,7 @@ pub struct Node {
 }
 
 /// One worker's view: connections, tunnels and pools never leave it.
-pub struct Context {
+pub(crate) struct Context {
     /// The shared parts.
     pub node: Arc<Node>,
     /// This worker's tunnels.

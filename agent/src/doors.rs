@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// The doors of all pods of this node.
 #[derive(Clone)]
-pub struct Doors {
+pub(crate) struct Doors {
     workers: Workers<Context>,
 }
 
@@ -26,7 +26,7 @@ enum Door {
 
 impl Doors {
     /// Doors that lead to `workers`.
-    pub fn new(workers: Workers<Context>) -> Self {
+    pub(crate) fn new(workers: Workers<Context>) -> Self {
         Self { workers }
     }
 

@@ -16,7 +16,7 @@ use warren_common::model::Identity;
 
 /// A captured connection of a pod whose original destination is known.
 #[derive(Debug)]
-pub struct Dialled {
+pub(crate) struct Dialled {
     /// The pod that dialled.
     pub pod: Arc<Pod>,
     /// The application's own address as its peers should see it.
@@ -27,7 +27,7 @@ pub struct Dialled {
 
 /// A connection that has come as far as the pod's door.
 #[derive(Debug)]
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// The pod it wants to enter.
     pub pod: Arc<Pod>,
     /// Who comes; None for plaintext.
@@ -40,7 +40,7 @@ pub struct Arrival {
 
 /// The far side of a connection, open and ready for bytes.
 #[derive(Debug)]
-pub enum Upstream {
+pub(crate) enum Upstream {
     /// A socket: a pod of this node, or what is not in the mesh.
     Socket(TcpStream),
     /// A stream of a tunnel.

@@ -36,7 +36,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a connection may not enter, or could not.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// A rule says no.
     #[error(transparent)]
     Denied(#[from] Denial),
@@ -69,7 +69,7 @@ enum TunnelError {
 
 /// Another pod of this node at the door.
 #[derive(Debug)]
-pub struct LocalArrival {
+pub(crate) struct LocalArrival {
     /// The pod that connects.
     pub source: Arc<Workload>,
     /// Its application's address.
@@ -81,7 +81,7 @@ pub struct LocalArrival {
 }
 
 /// The HBONE door: one tunnel with all its streams.
-pub async fn serve_hbone(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted, mut open: watch::Receiver<()>) {
+pub(crate) async fn serve_hbone(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted, mut open: watch::Receiver<()>) {
     let remote = accepted.peer;
     let (stream, peer) = match authenticate(&context, &pod, accepted).await {
         Ok(authenticated) => authenticated,
@@ -155,7 +155,7 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, peer: Rc<Identity>, r
 }
 
 /// The plaintext door: whoever is not in the mesh.
-pub async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
+pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
     let client = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
     let flow = context.node.observer.begin(Direction::Inbound, Some(client), None);
     flow.transport(Transport::Plaintext);
@@ -196,7 +196,7 @@ async fn carry_plaintext(
 ///
 /// # Errors
 /// [`Refusal`]; the inbound flow is recorded with it.
-pub async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<(TcpStream, FlowHandle), Refusal> {
+pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<(TcpStream, FlowHandle), Refusal> {
     let LocalArrival { source, client, destination, workload } = arrival;
     let pod = context.node.pods.get(&workload.uid).ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
     let flow = context.node.observer.begin(Direction::Inbound, Some(client), Some(destination));

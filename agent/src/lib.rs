@@ -3,14 +3,22 @@
 //! Read [`outbound`] and [`inbound`] first: each tells a connection's life from top to bottom.
 
 pub mod accept;
+pub mod app;
+pub mod cgroup;
+mod context;
 pub mod control;
-pub mod flow;
+mod doors;
+mod flow;
+pub mod identity;
+mod inbound;
 pub mod kernel;
 pub mod observe;
+mod outbound;
 pub mod pods;
 pub mod policy;
 pub mod route;
 pub mod store;
 pub mod tunnel;
+mod view;
 pub mod workers;
 pub mod xds;

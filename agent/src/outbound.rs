@@ -73,7 +73,7 @@ enum OutboundError {
 }
 
 /// Carries one captured connection from accept to end.
-pub async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
+pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
     let client = pod.client_address(accepted.peer);
     let flow = context.node.observer.begin(Direction::Outbound, Some(client), None);
     flow.source_workload(&current(&context, &pod));

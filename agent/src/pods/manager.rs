@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use warren_common::model::Workload;
 use warren_common::model::admin::{PodState, PodStatus};
 use warren_common::ports;
@@ -26,6 +27,9 @@ use warren_common::runtime::DrainWatch;
 const RETRY: Duration = Duration::from_millis(100);
 /// How often enrolled pods are checked against their cgroups.
 const SWEEP: Duration = Duration::from_secs(5);
+/// A capture that an earlier agent left and that nobody wants is released so long after the first configuration:
+/// a big one comes in pieces, and a pod must not go uncaptured because its piece is late.
+const STRANGERS_GRACE: Duration = Duration::from_secs(3);
 
 /// Serves an enrolled pod's listeners; the manager's way to the data plane.
 pub trait PodDoor: Send + Sync + 'static {
@@ -62,6 +66,8 @@ pub struct PodManager {
     thread: NetnsThread,
     enrolled: HashMap<Arc<str>, EnrolledPod>,
     status: watch::Sender<Vec<PodStatus>>,
+    known_since: Option<Instant>,
+    strangers_gone: bool,
 }
 
 #[derive(Debug)]
@@ -99,8 +105,20 @@ impl PodManager {
         thread: NetnsThread,
     ) -> (Self, watch::Receiver<Vec<PodStatus>>) {
         let (status, pods) = watch::channel(Vec::new());
-        let enrolled = HashMap::new();
-        (Self { config, store, registry, kernel, discovery, door, thread, enrolled, status }, pods)
+        let manager = Self {
+            config,
+            store,
+            registry,
+            kernel,
+            discovery,
+            door,
+            thread,
+            enrolled: HashMap::new(),
+            status,
+            known_since: None,
+            strangers_gone: false,
+        };
+        (manager, pods)
     }
 
     /// Runs until the drain begins; then the doors close and the kernel keeps capturing, so that nothing of a
@@ -109,9 +127,15 @@ impl PodManager {
     pub async fn run(mut self, mut drain: DrainWatch, first_round: impl FnOnce()) {
         let mut changed = self.store.changed();
         let mut first_round = Some(first_round);
+        // Generation 0: nothing is known yet, so nothing must be released.
+        tokio::select! {
+            _ = changed.wait_for(|generation| *generation > 0) => {}
+            () = drain.started() => return,
+        }
+        self.known_since = Some(Instant::now());
         loop {
             changed.borrow_and_update();
-            let pending = self.reconcile().await;
+            let pending = self.reconcile().await || !self.strangers_gone;
             if let Some(first_round) = first_round.take() {
                 first_round();
             }
@@ -254,10 +278,12 @@ impl PodManager {
 
     /// Releases what an earlier agent enrolled and nobody wants any more. While a pod is pending, a capture
     /// that is not ours may be that pod's, so nothing is released.
-    fn forget_strangers(&self, states: &[PodStatus]) {
-        if states.iter().any(|pod| pod.state == PodState::Pending) {
+    fn forget_strangers(&mut self, states: &[PodStatus]) {
+        let settled = self.known_since.is_some_and(|since| since.elapsed() >= STRANGERS_GRACE);
+        if self.strangers_gone || !settled || states.iter().any(|pod| pod.state == PodState::Pending) {
             return;
         }
+        self.strangers_gone = true;
         let ours = |cookie: &u64| self.enrolled.values().any(|enrolled| enrolled.pod.cookie == *cookie);
         match self.kernel.enrolled() {
             Ok(cookies) => {

@@ -51,11 +51,12 @@ impl Store {
         self.current.load()
     }
 
-    /// Applies `changes` in their order, as one step. What changes nothing wakes nobody.
+    /// Applies `changes` in their order, as one step. What changes nothing wakes nobody, but for the first time:
+    /// from generation 1 on the mesh is known, be it empty.
     pub fn apply(&self, changes: Vec<MeshChange>) {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut mesh = Mesh::clone(&self.current.load());
-        if !mesh.apply(changes) {
+        if !mesh.apply(changes) && *self.generation.borrow() > 0 {
             return;
         }
         self.current.store(Arc::new(mesh));

@@ -37,3 +37,6 @@ pub struct TunnelStream {
     /// Keeps the tunnel's count of streams.
     _slot: Option<pool::StreamSlot>,
 }
+
+#[cfg(test)]
+mod tests;

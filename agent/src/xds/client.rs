@@ -204,7 +204,8 @@ impl Link {
                     "resource rejected"
                 );
             }
-            if !changes.is_empty() {
+            // The first response counts even if it is empty: now the mesh is known to be.
+            if !changes.is_empty() || self.ready.is_some() {
                 self.store.apply(changes);
                 if let (Some(writer), Some(versions)) =
                     (&self.writer, self.session.versions(ADDRESS_TYPE_URL))

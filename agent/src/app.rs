@@ -1,0 +1,331 @@
+//! Wiring: what is made of what, on which thread, and in which order it ends. No decisions are taken here.
+//!
+//! ```text
+//!  control runtime: xDS, certificates, pod manager, admin, metrics, readiness
+//!  workers (one single-threaded runtime each): every connection
+//!  netns thread: sockets in pods' namespaces        events thread: what the kernel programs report
+//! ```
+
+use crate::accept::NetnsThread;
+use crate::cgroup;
+use crate::context::{Context, Node};
+use crate::control::ControlConfig;
+use crate::doors::Doors;
+use crate::identity::{ControllerCa, Identities, IdentityConfig};
+use crate::kernel::{BpfKernel, Kernel, KernelConfig, KernelError};
+use crate::observe::{EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_metrics, serve_readiness};
+use crate::pods::{PodManager, PodManagerConfig, PodRegistry, ProcDiscovery};
+use crate::store::Store;
+use crate::tunnel::Pool;
+use crate::view::AgentView;
+use crate::workers::Workers;
+use crate::xds::{self, SharedControllerStatus, XdsConfig};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use warren_common::abi::Counter;
+use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
+
+/// How often the bytes of open connections are added to the metrics (as Istio's).
+const BYTES_REPORT: Duration = Duration::from_secs(5);
+/// How often the end of open connections is looked for while draining.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// Everything the agent can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name, as in `spec.nodeName` of its pods.
+    pub node: String,
+    /// `https://host:port` of the controller.
+    pub controller_url: String,
+    /// The name in the controller's certificate.
+    pub controller_name: String,
+    /// PEM file with the roots that the controller and all peers are verified against.
+    pub controller_ca: PathBuf,
+    /// File with the agent's service account token.
+    pub token: PathBuf,
+    /// cgroup v2 directory above all pods.
+    pub pods_cgroup: PathBuf,
+    /// cgroup v2 directory of the kubelet, whose probes are not captured.
+    pub kubelet_cgroup: Option<PathBuf>,
+    /// Directory on a bpffs where programs and maps are pinned.
+    pub bpf_dir: PathBuf,
+    /// Directory for the last good configuration and certificates.
+    pub state_dir: PathBuf,
+    /// Unix socket of the admin API.
+    pub admin_socket: PathBuf,
+    /// Where metrics are served.
+    pub metrics_address: SocketAddr,
+    /// Where readiness is served.
+    pub readiness_address: SocketAddr,
+    /// Worker threads; 0: one per core.
+    pub workers: usize,
+    /// With no agent running, enrolled pods talk in plaintext instead of failing.
+    pub fail_open: bool,
+    /// The mesh's trust domain.
+    pub trust_domain: String,
+    /// How long open connections may go on after SIGTERM.
+    pub drain_deadline: Duration,
+    /// Kernel programs log what they do.
+    pub kernel_debug: bool,
+    /// One log line per connection.
+    pub access_log: bool,
+    /// Validity to ask certificates for.
+    pub certificate_lifetime: Duration,
+    /// procfs of the node.
+    pub proc_dir: PathBuf,
+}
+
+/// Why the agent could not start, or ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The kernel's side.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A port or socket of the agent's own.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The agent's own cgroup is not known.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::CgroupError),
+    /// Threads, runtimes, files.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> AppError {
+    move |source| AppError::Io { what, source }
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`AppError`] when it cannot start. The kernel keeps capturing enrolled pods when it ends, so that nothing of
+/// them leaves in plaintext while no agent runs.
+pub fn run(config: Config) -> Result<(), AppError> {
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(io("starting the control runtime"))?;
+    control.block_on(start(config))
+}
+
+async fn start(config: Config) -> Result<(), AppError> {
+    let started = Instant::now();
+    let name: Arc<str> = config.node.as_str().into();
+    let readiness = Readiness::default();
+    let first_configuration = readiness.wait_for("the first configuration");
+    let first_pods = readiness.wait_for("the pods of this node");
+    let (drain_trigger, draining) = drain();
+
+    // The ports first: a second agent on this node must not touch the first one's programs.
+    let metrics_listener = bind(config.metrics_address).await?;
+    let readiness_listener = bind(config.readiness_address).await?;
+    let observer = Observer::new(ObserveConfig { access_log: config.access_log, ..ObserveConfig::new(Arc::clone(&name)) });
+    tokio::spawn(serve_metrics(metrics_listener, observer.clone()));
+    tokio::spawn(serve_readiness(readiness_listener, readiness.clone()));
+    tokio::spawn(report_bytes(observer.clone(), BYTES_REPORT));
+
+    let kernel = load_kernel(&config)?;
+    report_events(&kernel)?;
+    let kernel: Arc<dyn Kernel> = Arc::new(kernel);
+    observer.kernel_counters_from({
+        let kernel = Arc::clone(&kernel);
+        move || counters(&*kernel)
+    });
+
+    let store = Arc::new(Store::new());
+    let controller = SharedControllerStatus::default();
+    let xds_config = XdsConfig {
+        url: config.controller_url.clone(),
+        controller_name: config.controller_name.clone(),
+        ca_file: config.controller_ca.clone(),
+        token_file: config.token.clone(),
+        node: Arc::clone(&name),
+        state_dir: Some(config.state_dir.clone()),
+    };
+    let xds = xds::run(xds_config, Arc::clone(&store), controller.clone(), first_configuration, draining.clone());
+    tokio::spawn(xds);
+
+    let identities = start_identities(&config);
+    tokio::spawn(follow_identities(identities.clone(), Arc::clone(&store), Arc::clone(&name), draining.clone()));
+
+    let registry = Arc::new(PodRegistry::default());
+    let node = Arc::new(Node {
+        name: Arc::clone(&name),
+        trust_domain: config.trust_domain.as_str().into(),
+        store: Arc::clone(&store),
+        kernel: Arc::clone(&kernel),
+        identities: identities.clone(),
+        observer: observer.clone(),
+        pods: Arc::clone(&registry),
+    });
+    let tunnels = Arc::new(AtomicU64::new(0));
+    let workers = start_workers(&config, &node, &tunnels)?;
+    let discovery = ProcDiscovery::new(config.pods_cgroup.clone(), config.proc_dir.clone())
+        .map_err(io("opening this process's network namespace"))?;
+    let (manager, pods) = PodManager::new(
+        PodManagerConfig { node: Arc::clone(&name) },
+        Arc::clone(&store),
+        registry,
+        Arc::clone(&kernel),
+        Arc::new(discovery),
+        Arc::new(Doors::new(workers)),
+        NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
+    );
+    let manager = tokio::spawn(manager.run(draining.clone(), move || drop(first_pods)));
+
+    let view = AgentView {
+        started,
+        node: Arc::clone(&name),
+        readiness,
+        controller,
+        pods,
+        store,
+        observer: observer.clone(),
+        kernel,
+        identities,
+        tunnels,
+    };
+    let admin = serve_admin(config.admin_socket.clone(), observer.clone(), Arc::new(view), draining.clone());
+    let admin = tokio::spawn(admin);
+    drop(draining);
+
+    tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), "warren agent started");
+    let signal = tokio::select! {
+        signal = shutdown_signal() => signal.map_err(io("installing signal handlers"))?,
+        ended = admin => {
+            let error = ended.map_err(std::io::Error::other).and_then(|served| served);
+            return Err(io("serving the admin socket")(error.err().unwrap_or_else(|| std::io::ErrorKind::Other.into())));
+        }
+    };
+    tracing::info!(signal, open = observer.open_count(), deadline_s = config.drain_deadline.as_secs(), "draining");
+    drain_trigger.start(config.drain_deadline).await;
+    // The manager's end closed the doors; what is open may finish.
+    let _ = manager.await;
+    let deadline = started_drain(config.drain_deadline);
+    while observer.open_count() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+    match observer.open_count() {
+        0 => tracing::info!("drained; goodbye"),
+        open => tracing::warn!(open, "connections were cut off at the drain deadline"),
+    }
+    Ok(())
+}
+
+fn started_drain(deadline: Duration) -> Instant {
+    Instant::now() + deadline
+}
+
+fn load_kernel(config: &Config) -> Result<BpfKernel, AppError> {
+    let agent_cgroup = cgroup::own(&config.proc_dir)?;
+    cgroup::not_above(&agent_cgroup, &config.pods_cgroup)?;
+    let kernel = BpfKernel::load(&KernelConfig {
+        pods_cgroup: config.pods_cgroup.clone(),
+        agent_cgroup,
+        kubelet_cgroup: config.kubelet_cgroup.clone(),
+        pin_dir: config.bpf_dir.clone(),
+        fail_open: config.fail_open,
+        debug: config.kernel_debug,
+    })?;
+    if config.fail_open {
+        tracing::warn!("--fail-open: when this agent is down, enrolled pods talk in plaintext");
+    }
+    Ok(kernel)
+}
+
+fn start_workers(config: &Config, node: &Arc<Node>, tunnels: &Arc<AtomicU64>) -> Result<Workers<Context>, AppError> {
+    let count = match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, Into::into),
+        count => count,
+    };
+    let (node, tunnels) = (Arc::clone(node), Arc::clone(tunnels));
+    let make = move || Context { node: Arc::clone(&node), tunnels: Rc::new(Pool::new(Arc::clone(&tunnels))) };
+    Workers::start(count, make).map_err(io("starting the workers"))
+}
+
+fn start_identities(config: &Config) -> Identities {
+    let control = ControlConfig {
+        url: config.controller_url.clone(),
+        controller_name: config.controller_name.clone(),
+        ca_file: config.controller_ca.clone(),
+        token_file: config.token.clone(),
+    };
+    let identity = IdentityConfig {
+        ca_file: config.controller_ca.clone(),
+        state_dir: Some(config.state_dir.clone()),
+        validity: config.certificate_lifetime,
+    };
+    Identities::new(identity, Arc::new(ControllerCa::new(control)))
+}
+
+/// Keeps the set of wanted certificates equal to the identities of this node's enrolled pods.
+async fn follow_identities(identities: Identities, store: Arc<Store>, node: Arc<str>, mut drain: DrainWatch) {
+    let mut changed = store.changed();
+    // Generation 0: nothing is known, and saved keys must not be thrown away.
+    let mut known = changed.wait_for(|generation| *generation > 0).await.is_ok();
+    while known {
+        let wanted: BTreeSet<_> = store
+            .load()
+            .pods_of_node(&node)
+            .filter(|workload| workload.enrolment.enrolled && !workload.host_network)
+            .map(|workload| workload.identity.clone())
+            .collect();
+        identities.want(wanted);
+        known = tokio::select! {
+            more = changed.changed() => more.is_ok(),
+            () = drain.started() => false,
+        };
+    }
+}
+
+/// The kernel's counters by name.
+pub(crate) fn counters(kernel: &dyn Kernel) -> Vec<(&'static str, u64)> {
+    match kernel.counters() {
+        Ok(values) => Counter::ALL.iter().zip(values).map(|(counter, value)| (counter.name(), value)).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the kernel's counters");
+            Vec::new()
+        }
+    }
+}
+
+/// Logs what the kernel programs report: each kind at most once a second, with how many there were.
+fn report_events(kernel: &BpfKernel) -> Result<(), AppError> {
+    let Some(mut events) = kernel.events() else { return Ok(()) };
+    let report = move || {
+        let mut quiet_until: std::collections::HashMap<u32, (Instant, u64)> = std::collections::HashMap::new();
+        loop {
+            let event = match events.next_within(Duration::from_secs(3600)) {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return tracing::error!(%error, "events of the kernel programs are not read any more"),
+            };
+            let now = Instant::now();
+            let (until, suppressed) = quiet_until.entry(event.kind).or_insert((now, 0));
+            if now < *until {
+                *suppressed += 1;
+                continue;
+            }
+            let kind = warren_common::abi::EventKind::from_raw(event.kind);
+            let (source, destination) = (SocketAddr::from(event.source), SocketAddr::from(event.destination));
+            tracing::warn!(?kind, pid = event.pid, cookie = event.cookie, %source, %destination, suppressed, "kernel event");
+            (*until, *suppressed) = (now + Duration::from_secs(1), 0);
+        }
+    };
+    std::thread::Builder::new().name("kernel-events".to_owned()).spawn(report).map_err(io("starting the events thread"))?;
+    Ok(())
+}

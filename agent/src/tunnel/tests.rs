@@ -1,0 +1,306 @@
+//! Pool and server against each other over in-memory pipes, copies over loopback sockets.
+
+use super::*;
+use crate::observe::ByteCounters;
+use http::StatusCode;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use warren_common::model::{Identity, WorkloadUid};
+
+fn key(name: &str) -> TunnelKey {
+    TunnelKey {
+        source: WorkloadUid("source".into()),
+        destination: WorkloadUid(name.into()),
+        destination_pod_uid: name.into(),
+        identity: Identity::new("cluster.local", "shop", "web").unwrap(),
+        gateway: "10.0.0.1:15008".parse().unwrap(),
+        generation: 1,
+    }
+}
+
+fn request(to: &str) -> http::Request<()> {
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::CONNECT;
+    *request.uri_mut() = to.parse().unwrap();
+    request
+}
+
+/// A far side that echoes on port 80, refuses 81, and never answers 82.
+struct Peer {
+    connects: Rc<Cell<usize>>,
+    closing: Rc<RefCell<Option<watch::Sender<()>>>>,
+    held: Rc<RefCell<Vec<Incoming>>>,
+}
+
+impl Peer {
+    fn new() -> Self {
+        Self { connects: Rc::default(), closing: Rc::default(), held: Rc::default() }
+    }
+
+    fn connect(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        self.connects.set(self.connects.get() + 1);
+        let (sender, mut closed) = watch::channel(());
+        *self.closing.borrow_mut() = Some(sender);
+        let held = Rc::clone(&self.held);
+        tokio::task::spawn_local(async move {
+            let closing = async move { while closed.changed().await.is_ok() {} };
+            let _ = serve(far, closing, |incoming| match incoming.destination().unwrap().port() {
+                80 => {
+                    tokio::task::spawn_local(echo(incoming.accept().unwrap()));
+                }
+                81 => incoming.refuse(StatusCode::UNAUTHORIZED, "denied by rule x"),
+                _ => held.borrow_mut().push(incoming),
+            })
+            .await;
+        });
+        near
+    }
+}
+
+/// Opens a stream to `name` through `pool`, over `peer`.
+async fn stream(pool: &Rc<Pool>, peer: &Peer, name: &str, to: &str) -> Result<TunnelStream, PoolError<io::Error>> {
+    pool.open_stream(&key(name), request(to), async || Ok(peer.connect())).await
+}
+
+async fn echo(mut stream: TunnelStream) {
+    while let Some(Ok(chunk)) = stream.receive.data().await {
+        stream.receive.flow_control().release_capacity(chunk.len()).unwrap();
+        stream.send.send_data(chunk, false).unwrap();
+    }
+    stream.send.send_data(Bytes::new(), true).unwrap();
+}
+
+async fn roundtrip(stream: &mut TunnelStream, text: &'static str) {
+    stream.send.send_data(Bytes::from_static(text.as_bytes()), false).unwrap();
+    let chunk = stream.receive.data().await.unwrap().unwrap();
+    assert_eq!(chunk, text);
+    stream.receive.flow_control().release_capacity(chunk.len()).unwrap();
+}
+
+fn local<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, test());
+}
+
+fn pool() -> (Rc<Pool>, Arc<AtomicU64>) {
+    let open = Arc::new(AtomicU64::new(0));
+    (Rc::new(Pool::new(Arc::clone(&open))), open)
+}
+
+#[test]
+fn a_burst_shares_one_tunnel() {
+    local(|| async {
+        let ((pool, open), peer) = (pool(), Peer::new());
+        let opening = (0..50).map(|_| {
+            let (pool, peer) = (&pool, &peer);
+            async move {
+                let mut stream = stream(pool, peer, "a", "10.0.0.1:80").await.unwrap();
+                roundtrip(&mut stream, "hello").await;
+                stream
+            }
+        });
+        let streams = futures_util::future::join_all(opening).await;
+        assert_eq!((streams.len(), peer.connects.get(), open.load(Ordering::Relaxed)), (50, 1, 1));
+        let _other = stream(&pool, &peer, "b", "10.0.0.1:80").await.unwrap();
+        assert_eq!(peer.connects.get(), 2, "another pod has a tunnel of its own");
+    });
+}
+
+#[test]
+fn a_full_tunnel_gets_a_sibling() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let mut streams = Vec::new();
+        for _ in 0..=MAX_STREAMS {
+            streams.push(stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap());
+        }
+        assert_eq!(peer.connects.get(), 2);
+    });
+}
+
+#[test]
+fn refusals_carry_status_and_reason() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let refused = stream(&pool, &peer, "a", "10.0.0.1:81").await;
+        match refused.unwrap_err() {
+            PoolError::Refused { status, reason } => {
+                assert_eq!((status, reason.as_deref()), (StatusCode::UNAUTHORIZED, Some("denied by rule x")));
+            }
+            other => panic!("{other}"),
+        }
+    });
+}
+
+#[test]
+fn a_silent_peer_is_given_up() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let silent = stream(&pool, &peer, "a", "10.0.0.1:82").await;
+        assert!(matches!(silent.unwrap_err(), PoolError::Silent("CONNECT", _)));
+    });
+}
+
+#[test]
+fn a_failed_connect_is_the_callers_error_and_leaves_nothing() {
+    local(|| async {
+        let ((pool, open), peer) = (pool(), Peer::new());
+        let failed = pool
+            .open_stream(&key("a"), request("10.0.0.1:80"), async || Err::<DuplexStream, _>(io::Error::other("no route")))
+            .await;
+        assert!(matches!(failed.unwrap_err(), PoolError::Open(error) if error.to_string() == "no route"));
+        assert_eq!(open.load(Ordering::Relaxed), 0);
+        assert!(stream(&pool, &peer, "a", "10.0.0.1:80").await.is_ok());
+    });
+}
+
+#[test]
+fn after_goaway_open_streams_go_on_and_new_ones_go_elsewhere() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let mut old = stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap();
+        roundtrip(&mut old, "before").await;
+        peer.closing.borrow_mut().take();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut new = stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap();
+        roundtrip(&mut new, "new").await;
+        roundtrip(&mut old, "after").await;
+        assert_eq!(peer.connects.get(), 2);
+    });
+}
+
+#[test]
+fn an_idle_tunnel_is_closed() {
+    local(|| async {
+        let ((pool, open), peer) = (pool(), Peer::new());
+        drop(stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap());
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(open.load(Ordering::Relaxed), 0);
+    });
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+fn real(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test());
+}
+
+#[test]
+fn sockets_are_copied_with_half_close_and_counted() {
+    real(async || {
+        let ((mut client, near), (far, mut server)) = (pair().await, pair().await);
+        let bytes = Arc::new(ByteCounters::default());
+        let meter = Meter::new([Arc::clone(&bytes)]);
+        let copy = tokio::task::spawn_local(async move { copy_sockets(&near, &far, &meter).await });
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"question", "the end of one direction arrives");
+        server.write_all(&vec![7; 3 << 20]).await.unwrap();
+        drop(server);
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.len(), 3 << 20, "and leaves the other open");
+        copy.await.unwrap().unwrap();
+        assert_eq!(bytes.totals(), (8, 3 << 20));
+    });
+}
+
+#[test]
+fn a_reset_is_reported_with_its_side() {
+    real(async || {
+        let ((client, near), (far, _server)) = (pair().await, pair().await);
+        let copy = tokio::task::spawn_local(async move { copy_sockets(&near, &far, &Meter::default()).await });
+        crate::accept::reset(client);
+        assert!(matches!(copy.await.unwrap(), Err(CopyError::Client(_))));
+    });
+}
+
+/// client socket - copy - tunnel - copy - server socket, as the two agents do it.
+async fn through_a_tunnel() -> (TcpStream, TcpStream, tokio::task::JoinHandle<Result<(), CopyError>>, Arc<ByteCounters>) {
+    let ((client, near), (far, server)) = (pair().await, pair().await);
+    let (pipe, far_pipe) = tokio::io::duplex(1 << 16);
+    let far = Rc::new(RefCell::new(Some(far)));
+    tokio::task::spawn_local(async move {
+        let _ = serve(far_pipe, std::future::pending(), |incoming| {
+            let socket = far.borrow_mut().take().unwrap();
+            tokio::task::spawn_local(async move {
+                if copy_tunnel(&socket, incoming.accept().unwrap(), false, &Meter::default()).await.is_err() {
+                    crate::accept::reset(socket);
+                }
+            });
+        })
+        .await;
+    });
+    let bytes = Arc::new(ByteCounters::default());
+    let meter = Meter::new([Arc::clone(&bytes)]);
+    let pipe = Cell::new(Some(pipe));
+    let (pool, _) = pool();
+    let stream = pool
+        .open_stream(&key("a"), request("10.0.0.1:80"), async || Ok::<_, io::Error>(pipe.take().unwrap()))
+        .await
+        .unwrap();
+    let copy = tokio::task::spawn_local(async move {
+        let result = copy_tunnel(&near, stream, true, &meter).await;
+        if result.is_err() {
+            crate::accept::reset(near);
+        }
+        drop(pool);
+        result
+    });
+    (client, server, copy, bytes)
+}
+
+#[test]
+fn a_tunnel_carries_both_directions_and_their_ends() {
+    real(async || {
+        let (mut client, mut server, copy, bytes) = through_a_tunnel().await;
+        let sent: Vec<u8> = (0..5 << 20).map(|i| (i % 251) as u8).collect();
+        let expected = sent.clone();
+        let writer = tokio::task::spawn_local(async move {
+            client.write_all(&sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            answer
+        });
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert!(heard == expected, "{} bytes arrived", heard.len());
+        server.write_all(b"thanks").await.unwrap();
+        drop(server);
+        assert_eq!(writer.await.unwrap(), b"thanks");
+        copy.await.unwrap().unwrap();
+        assert_eq!(bytes.totals(), (5 << 20, 6));
+    });
+}
+
+#[test]
+fn a_reset_crosses_the_tunnel() {
+    real(async || {
+        let (mut client, mut server, copy, _) = through_a_tunnel().await;
+        server.write_all(b"x").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        crate::accept::reset(server);
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "not an orderly end");
+        assert!(matches!(copy.await.unwrap(), Err(CopyError::Tunnel(_))));
+    });
+}

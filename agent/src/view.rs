@@ -1,0 +1,80 @@
+//! What the admin socket shows, gathered from the agent's parts.
+
+use crate::app::counters;
+use crate::identity::Identities;
+use crate::kernel::Kernel;
+use crate::observe::{AdminView, Observer};
+use crate::store::Store;
+use crate::xds::SharedControllerStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::watch;
+use warren_common::model::admin::{Certificates, EndpointView, PodStatus, ServiceView, Services, Status, Workloads};
+use warren_common::runtime::Readiness;
+
+/// The agent's parts that are worth looking at.
+pub(crate) struct AgentView {
+    pub(crate) started: Instant,
+    pub(crate) node: Arc<str>,
+    pub(crate) readiness: Readiness,
+    pub(crate) controller: SharedControllerStatus,
+    pub(crate) pods: watch::Receiver<Vec<PodStatus>>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) observer: Observer,
+    pub(crate) kernel: Arc<dyn Kernel>,
+    pub(crate) identities: Identities,
+    pub(crate) tunnels: Arc<AtomicU64>,
+}
+
+impl AdminView for AgentView {
+    fn status(&self) -> Status {
+        let mesh = self.store.load();
+        let waiting_for = self.readiness.waiting_for();
+        Status {
+            node: Arc::clone(&self.node),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s: self.started.elapsed().as_secs(),
+            ready: waiting_for.is_empty(),
+            waiting_for,
+            controller: self.controller.get().as_ref().clone(),
+            pods: self.pods.borrow().clone(),
+            workloads: mesh.workloads().len(),
+            services: mesh.services().len(),
+            open_flows: self.observer.open_count(),
+            kernel: counters(&*self.kernel).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            tunnels: self.tunnels.load(Ordering::Relaxed),
+        }
+    }
+
+    fn workloads(&self) -> Workloads {
+        let mut workloads: Vec<_> = self.store.load().workloads().cloned().collect();
+        workloads.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Workloads { workloads }
+    }
+
+    fn services(&self) -> Services {
+        let mesh = self.store.load();
+        let mut services: Vec<_> = mesh
+            .services()
+            .map(|service| ServiceView {
+                service: Arc::clone(service),
+                endpoints: mesh
+                    .endpoints(&service.key)
+                    .map(|workload| EndpointView {
+                        workload: Arc::clone(&workload.name),
+                        node: Arc::clone(&workload.node),
+                        addresses: workload.addresses.clone(),
+                        health: workload.health,
+                    })
+                    .collect(),
+            })
+            .collect();
+        services.sort_by(|a, b| a.service.key.cmp(&b.service.key));
+        Services { services }
+    }
+
+    fn certificates(&self) -> Certificates {
+        self.identities.certificates()
+    }
+}
