@@ -151,7 +151,8 @@ impl Subscription {
                 removed.push(name.into());
             }
             for name in found {
-                self.held.remove(name);
+                // No version is empty: it is sent, and until then still known to be held.
+                self.held.insert(name.clone(), Arc::default());
                 self.dirty.insert(name.clone());
             }
         }

@@ -184,3 +184,7 @@ fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> 
     parsed.objects.push(object?);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;
