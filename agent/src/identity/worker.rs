@@ -41,7 +41,15 @@ impl Shared {
         clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     ) -> Self {
         let at_once = Semaphore::new(AT_ONCE);
-        Self { config, ca, folder, clock, roots: ArcSwapOption::empty(), generation: AtomicU64::new(0), at_once }
+        Self {
+            config,
+            ca,
+            folder,
+            clock,
+            roots: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            at_once,
+        }
     }
 
     pub(super) fn now(&self) -> SystemTime {
@@ -95,7 +103,9 @@ enum IssueError {
 
 /// Runs until it is aborted, which the manager does when the last pod of the identity goes.
 pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
-    let mut due = take_up_saved(&shared, &slot).await.unwrap_or_else(|| shared.now());
+    let mut due = take_up_saved(&shared, &slot)
+        .await
+        .unwrap_or_else(|| shared.now());
     let mut failures = 0;
     loop {
         until(&shared, due).await;
@@ -114,7 +124,11 @@ pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
                 tracing::warn!(identity = %slot.identity, %error, "no certificate");
                 slot.outcome.send_replace(Some(error.to_string().into()));
                 let now = shared.now();
-                let left = slot.credential.load().as_ref().and_then(|credential| credential.left(now));
+                let left = slot
+                    .credential
+                    .load()
+                    .as_ref()
+                    .and_then(|credential| credential.left(now));
                 due = now + retry_delay(failures, left, rand::random());
                 failures += 1;
             }
@@ -130,7 +144,10 @@ async fn until(shared: &Shared, due: SystemTime) {
     }
 }
 
-async fn issue(shared: &Shared, identity: &Identity) -> Result<(Credential, KeyPair, SignedChain), IssueError> {
+async fn issue(
+    shared: &Shared,
+    identity: &Identity,
+) -> Result<(Credential, KeyPair, SignedChain), IssueError> {
     // The semaphore is never closed; a missing permit would only mean less patience.
     let _permit = shared.at_once.acquire().await;
     let roots = load_roots(shared).await?;
@@ -151,7 +168,14 @@ fn credential(
 ) -> Result<Credential, IssueError> {
     let checked = check(&chain.certificates, identity, roots, shared.now())?;
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
-    Ok(Credential::new(identity.clone(), key, checked, roots, generation, issued)?)
+    Ok(Credential::new(
+        identity.clone(),
+        key,
+        checked,
+        roots,
+        generation,
+        issued,
+    )?)
 }
 
 async fn load_roots(shared: &Shared) -> Result<Arc<Roots>, RootsError> {
@@ -178,10 +202,16 @@ async fn take_up_saved(shared: &Arc<Shared>, slot: &Slot) -> Option<SystemTime> 
 }
 
 async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<Credential>, IssueError> {
-    let Some(folder) = shared.folder.clone() else { return Ok(None) };
+    let Some(folder) = shared.folder.clone() else {
+        return Ok(None);
+    };
     let wanted = identity.clone();
     let loaded = tokio::task::spawn_blocking(move || folder.load(&wanted)).await;
-    let Some((key, chain)) = loaded.map_err(io::Error::other).flatten().map_err(IssueError::Saved)? else {
+    let Some((key, chain)) = loaded
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(IssueError::Saved)?
+    else {
         return Ok(None);
     };
     let roots = load_roots(shared).await?;
@@ -189,9 +219,13 @@ async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<Credential
 }
 
 async fn save(shared: &Shared, slot: &Arc<Slot>, key: KeyPair, chain: SignedChain) {
-    let (Some(folder), slot) = (shared.folder.clone(), slot.clone()) else { return };
+    let (Some(folder), slot) = (shared.folder.clone(), slot.clone()) else {
+        return;
+    };
     let saved = tokio::task::spawn_blocking(move || {
-        folder.save(&slot.identity, &key, &chain, || slot.retired.load(Ordering::Acquire))
+        folder.save(&slot.identity, &key, &chain, || {
+            slot.retired.load(Ordering::Acquire)
+        })
     });
     if let Err(error) = saved.await.map_err(io::Error::other).flatten() {
         tracing::warn!(%error, "cannot save a certificate: it would be asked for again after a restart");

@@ -10,7 +10,11 @@ fn certificate(names: Vec<SanType>) -> CertificateDer<'static> {
     let mut params = CertificateParams::default();
     params.subject_alt_names = names;
     params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
-    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    params
+        .self_signed(&KeyPair::generate().unwrap())
+        .unwrap()
+        .der()
+        .clone()
 }
 
 static GOOD: LazyLock<CertificateDer<'static>> =
@@ -26,8 +30,14 @@ fn the_identity_is_the_only_uri() {
     assert_eq!(identity(vec![]), Err(PeerError::Uris(0)));
     assert_eq!(identity(vec![dns]), Err(PeerError::Uris(0)));
     assert_eq!(identity(vec![ours(), ours()]), Err(PeerError::Uris(2)));
-    assert!(matches!(identity(vec![uri("https://cluster.local/")]), Err(PeerError::Identity(_))));
-    assert!(matches!(identity(vec![uri("spiffe://cluster.local/ns/shop/sa/cart/x")]), Err(PeerError::Identity(_))));
+    assert!(matches!(
+        identity(vec![uri("https://cluster.local/")]),
+        Err(PeerError::Identity(_))
+    ));
+    assert!(matches!(
+        identity(vec![uri("spiffe://cluster.local/ns/shop/sa/cart/x")]),
+        Err(PeerError::Identity(_))
+    ));
     let foreign = identity(vec![uri("spiffe://elsewhere/ns/shop/sa/cart")]).unwrap_err();
     let said = "the peer is spiffe://elsewhere/ns/shop/sa/cart, expected the trust domain \"cluster.local\"";
     assert_eq!(foreign.to_string(), said);
@@ -35,14 +45,23 @@ fn the_identity_is_the_only_uri() {
 
 #[test]
 fn no_certificate_is_no_identity() {
-    assert_eq!(peer_identity(None, "cluster.local"), Err(PeerError::NoCertificate));
-    assert_eq!(peer_identity(Some(&[]), "cluster.local"), Err(PeerError::NoCertificate));
+    assert_eq!(
+        peer_identity(None, "cluster.local"),
+        Err(PeerError::NoCertificate)
+    );
+    assert_eq!(
+        peer_identity(Some(&[]), "cluster.local"),
+        Err(PeerError::NoCertificate)
+    );
 }
 
 #[test]
 fn an_expired_certificate_is_refused_even_where_tls_no_longer_looks() {
     let later = SystemTime::now() + Duration::from_secs(3700);
-    assert!(matches!(peer_identity_at(Some(&[GOOD.clone()]), "cluster.local", later), Err(PeerError::Expired { .. })));
+    assert!(matches!(
+        peer_identity_at(Some(&[GOOD.clone()]), "cluster.local", later),
+        Err(PeerError::Expired { .. })
+    ));
 }
 
 proptest! {
