@@ -1,1 +1,52 @@
-fn main() {}
+//! `warren`: the agent, the controller and the commands that show what they do.
+
+mod args;
+mod client;
+mod commands;
+mod render;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::io;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        // The reader went away (`warren flows | head`): it has what it wanted.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("warren: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Agent(args) => commands::agent::run(args)?,
+        Command::Controller(args) => commands::controller::run(args)?,
+        Command::Status(args) => commands::status::run(&args)?,
+        Command::Flows(args) => commands::flows::run(&args)?,
+        Command::Workloads(args) => commands::workloads::run(&args)?,
+        Command::Services(args) => commands::services::run(&args)?,
+        Command::Certs(args) => commands::certs::run(&args)?,
+        Command::Check(args) => return commands::check::run(&args),
+        Command::Version(args) => commands::version::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        io.or_else(|| {
+            cause
+                .downcast_ref::<serde_json::Error>()
+                .and_then(serde_json::Error::io_error_kind)
+        })
+    };
+    error
+        .chain()
+        .any(|cause| kind(cause) == Some(io::ErrorKind::BrokenPipe))
+}

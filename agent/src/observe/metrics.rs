@@ -109,6 +109,8 @@ struct Scrape(Arc<Metrics>);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // First, so that who only asks what runs here need not read the rest.
+        self.node(&mut encoder)?;
         let table = self.0.series.read();
         let rows: Vec<_> = table
             .iter()
@@ -160,7 +162,7 @@ impl Collector for Scrape {
         )?;
         let help = "Connections that failed or were denied, by response_flags";
         tcp("istio_tcp_connections_failed", help, &failed, |s| &s.failed)?;
-        self.node(&mut encoder)
+        Ok(())
     }
 }
 

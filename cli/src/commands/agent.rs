@@ -1,0 +1,208 @@
+//! `warren agent`.
+
+use crate::args::{LogArgs, duration};
+use clap::{ArgAction, Args};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use warren_agent::app::Config;
+
+#[derive(Args, Debug)]
+pub(crate) struct AgentArgs {
+    /// Name of this node, as in spec.nodeName of its pods
+    #[arg(long, env = "NODE_NAME")]
+    node: String,
+    /// Where the controller is
+    #[arg(
+        long,
+        env = "WARREN_CONTROLLER",
+        default_value = "https://warren-controller.warren-system.svc:15012",
+        value_name = "URL"
+    )]
+    controller: String,
+    /// Name in the controller's certificate, whatever the URL says
+    #[arg(
+        long,
+        env = "WARREN_CONTROLLER_NAME",
+        default_value = "warren-controller.warren-system.svc",
+        value_name = "NAME"
+    )]
+    controller_name: String,
+    /// PEM file with the roots that the controller and all peers are verified against; read again when it changes
+    #[arg(
+        long,
+        env = "WARREN_CONTROLLER_CA",
+        default_value = "/var/run/secrets/warren/ca/root-cert.pem",
+        value_name = "FILE"
+    )]
+    controller_ca: PathBuf,
+    /// File with this agent's service account token (audience warren.dev); read again when it changes
+    #[arg(
+        long,
+        env = "WARREN_TOKEN",
+        default_value = "/var/run/secrets/tokens/warren-token",
+        value_name = "FILE"
+    )]
+    token: PathBuf,
+    /// cgroup v2 directory above all pods
+    #[arg(
+        long,
+        env = "WARREN_PODS_CGROUP",
+        default_value = "/sys/fs/cgroup/kubepods.slice",
+        value_name = "DIR"
+    )]
+    pods_cgroup: PathBuf,
+    /// cgroup v2 directory of the kubelet: its probes are not captured. Without it they are, and STRICT refuses them
+    #[arg(long, env = "WARREN_KUBELET_CGROUP", value_name = "DIR")]
+    kubelet_cgroup: Option<PathBuf>,
+    /// Directory on a bpffs where kernel programs and maps are pinned
+    #[arg(
+        long,
+        env = "WARREN_BPF_DIR",
+        default_value = "/sys/fs/bpf/warren",
+        value_name = "DIR"
+    )]
+    bpf_dir: PathBuf,
+    /// Directory for the last good configuration and certificates
+    #[arg(
+        long,
+        env = "WARREN_STATE_DIR",
+        default_value = "/var/lib/warren",
+        value_name = "DIR"
+    )]
+    state_dir: PathBuf,
+    /// Unix socket of the admin API that `warren status` and the others ask
+    #[arg(
+        long,
+        env = "WARREN_ADMIN_SOCKET",
+        default_value = "/run/warren/admin.sock",
+        value_name = "PATH"
+    )]
+    admin_socket: PathBuf,
+    /// Where Prometheus finds /metrics
+    #[arg(
+        long,
+        env = "WARREN_METRICS_ADDRESS",
+        default_value = "[::]:15020",
+        value_name = "ADDRESS"
+    )]
+    metrics_address: SocketAddr,
+    /// Where the kubelet finds /healthz/ready
+    #[arg(
+        long,
+        env = "WARREN_READINESS_ADDRESS",
+        default_value = "[::]:15021",
+        value_name = "ADDRESS"
+    )]
+    readiness_address: SocketAddr,
+    /// Worker threads that carry traffic; 0 for one per core
+    #[arg(long, env = "WARREN_WORKERS", default_value_t = 0, value_name = "N")]
+    workers: usize,
+    /// While no agent runs, let enrolled pods talk in plaintext instead of failing their connections
+    #[arg(long, env = "WARREN_FAIL_OPEN")]
+    fail_open: bool,
+    /// Trust domain of the mesh
+    #[arg(
+        long,
+        env = "WARREN_TRUST_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "DOMAIN"
+    )]
+    trust_domain: String,
+    /// How long open connections may go on after SIGTERM (500ms, 10s, 5m)
+    #[arg(long, env = "WARREN_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
+    drain_deadline: Duration,
+    /// Validity to ask certificates for; they are renewed at half of it (30m, 24h)
+    #[arg(
+        long,
+        env = "WARREN_CERTIFICATE_LIFETIME",
+        default_value = "24h",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    certificate_lifetime: Duration,
+    /// A log line at the end of every connection (true or false)
+    #[arg(long, env = "WARREN_ACCESS_LOG", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    access_log: bool,
+    /// Let the kernel programs log what they do; slow
+    #[arg(long, env = "WARREN_KERNEL_DEBUG")]
+    kernel_debug: bool,
+    /// procfs of the node
+    #[arg(long, env = "WARREN_PROC_DIR", default_value = "/proc", value_name = "DIR")]
+    proc_dir: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
+    args.log.init();
+    raise_open_files();
+    Ok(warren_agent::app::run(args.into())?)
+}
+
+impl From<AgentArgs> for Config {
+    fn from(args: AgentArgs) -> Self {
+        Self {
+            node: args.node,
+            controller_url: args.controller,
+            controller_name: args.controller_name,
+            controller_ca: args.controller_ca,
+            token: args.token,
+            pods_cgroup: args.pods_cgroup,
+            kubelet_cgroup: args.kubelet_cgroup,
+            bpf_dir: args.bpf_dir,
+            state_dir: args.state_dir,
+            admin_socket: args.admin_socket,
+            metrics_address: args.metrics_address,
+            readiness_address: args.readiness_address,
+            workers: args.workers,
+            fail_open: args.fail_open,
+            trust_domain: args.trust_domain,
+            drain_deadline: args.drain_deadline,
+            kernel_debug: args.kernel_debug,
+            access_log: args.access_log,
+            certificate_lifetime: args.certificate_lifetime,
+            proc_dir: args.proc_dir,
+        }
+    }
+}
+
+/// Every captured connection is two descriptors or more; the default of 1024 would be a node's limit.
+fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        tracing::warn!(%error, ?current, "cannot raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use std::time::Duration;
+    use warren_agent::app::Config;
+
+    #[test]
+    fn defaults_are_what_the_manifests_rely_on() {
+        let cli = Cli::try_parse_from(["warren", "agent", "--node", "n1", "--access-log", "false"]).unwrap();
+        let Command::Agent(args) = cli.command else {
+            panic!("another command")
+        };
+        let config = Config::from(args);
+        assert_eq!(config.node, "n1");
+        assert_eq!(config.metrics_address.to_string(), "[::]:15020");
+        assert_eq!(config.drain_deadline, Duration::from_secs(10));
+        assert_eq!(config.certificate_lifetime, Duration::from_secs(86_400));
+        assert!(!config.access_log && !config.fail_open && config.kubelet_cgroup.is_none());
+    }
+}

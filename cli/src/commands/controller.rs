@@ -1,0 +1,225 @@
+//! `warren controller`.
+
+use crate::args::{LogArgs, duration};
+use anyhow::Context;
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
+use warren_controller::app::{self, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig};
+use warren_controller::ca::TokenConfig;
+use warren_controller::ca::serving::ServingConfig;
+use warren_controller::objects::Name;
+
+#[derive(Args, Debug)]
+pub(crate) struct ControllerArgs {
+    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json) to follow
+    #[arg(long, env = "WARREN_MANIFESTS", value_name = "DIR")]
+    manifests: PathBuf,
+    /// Where agents connect: configuration and certificates, gRPC over TLS
+    #[arg(
+        long,
+        env = "WARREN_LISTEN",
+        default_value = "[::]:15012",
+        value_name = "ADDRESS"
+    )]
+    listen: SocketAddr,
+    /// Where Prometheus finds /metrics and the kubelet readiness
+    #[arg(
+        long,
+        env = "WARREN_METRICS_LISTEN",
+        default_value = "[::]:15014",
+        value_name = "ADDRESS"
+    )]
+    metrics_listen: SocketAddr,
+    /// Directory of the certificate authority (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
+    #[arg(
+        long,
+        env = "WARREN_CA_DIR",
+        default_value = "/var/lib/warren/ca",
+        value_name = "DIR"
+    )]
+    ca_dir: PathBuf,
+    /// Public keys that agents' tokens are verified with (JWK Set); read again when the file changes
+    #[arg(long, env = "WARREN_JWKS", value_name = "FILE")]
+    jwks: PathBuf,
+    /// Audience that a token must have
+    #[arg(
+        long,
+        env = "WARREN_TOKEN_AUDIENCE",
+        default_value = "warren.dev",
+        value_name = "AUDIENCE"
+    )]
+    token_audience: String,
+    /// Issuer that a token must have; any if not given
+    #[arg(long, env = "WARREN_TOKEN_ISSUER", value_name = "ISSUER")]
+    token_issuer: Option<String>,
+    /// Service account that agents run as, NAMESPACE/NAME; may be given more than once
+    #[arg(
+        long = "agent-account",
+        env = "WARREN_AGENT_ACCOUNTS",
+        value_delimiter = ',',
+        default_value = "warren-system/warren-agent",
+        value_parser = account,
+        value_name = "ACCOUNT"
+    )]
+    agent_accounts: Vec<Name>,
+    /// Trust domain of the mesh
+    #[arg(
+        long,
+        env = "WARREN_TRUST_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "DOMAIN"
+    )]
+    trust_domain: String,
+    /// Longest validity of a workload's certificate (30m, 24h)
+    #[arg(
+        long,
+        env = "WARREN_CERTIFICATE_LIFETIME",
+        default_value = "24h",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    certificate_lifetime: Duration,
+    /// Name of this cluster
+    #[arg(
+        long,
+        env = "WARREN_CLUSTER",
+        default_value = "Kubernetes",
+        value_name = "NAME"
+    )]
+    cluster: String,
+    /// DNS suffix of the cluster's services
+    #[arg(
+        long,
+        env = "WARREN_CLUSTER_DOMAIN",
+        default_value = "cluster.local",
+        value_name = "DOMAIN"
+    )]
+    cluster_domain: String,
+    /// DNS name or IP address that agents dial, for the server's certificate; may be given more than once
+    #[arg(
+        long = "serving-name",
+        env = "WARREN_SERVING_NAMES",
+        value_delimiter = ',',
+        default_value = "warren-controller.warren-system.svc",
+        value_name = "NAME"
+    )]
+    serving_names: Vec<String>,
+    /// Validity of the server's certificate; a new one is made at half of it
+    #[arg(
+        long,
+        env = "WARREN_SERVING_LIFETIME",
+        default_value = "24h",
+        value_parser = duration,
+        value_name = "TIME"
+    )]
+    serving_lifetime: Duration,
+    /// How long open requests may go on after SIGTERM (500ms, 10s)
+    #[arg(long, env = "WARREN_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
+    drain_deadline: Duration,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
+    args.log.init();
+    let deadline = args.drain_deadline;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(until_signal(args.into(), deadline))
+}
+
+async fn until_signal(config: Config, deadline: Duration) -> anyhow::Result<()> {
+    let (trigger, watch) = drain();
+    let mut controller = tokio::spawn(serve(config, watch));
+    let signal = tokio::select! {
+        ended = &mut controller => return ended.context("the controller panicked")?,
+        signal = shutdown_signal() => signal.context("installing signal handlers")?,
+    };
+    tracing::info!(signal, deadline_s = deadline.as_secs(), "draining");
+    if !trigger.start(deadline).await {
+        tracing::warn!("the drain deadline passed; open streams are cut off");
+        return Ok(());
+    }
+    controller.await.context("the controller panicked")?
+}
+
+async fn serve(config: Config, drain: DrainWatch) -> anyhow::Result<()> {
+    Ok(app::run(config, drain, Readiness::default()).await?)
+}
+
+impl From<ControllerArgs> for Config {
+    fn from(args: ControllerArgs) -> Self {
+        Self {
+            manifests: ManifestsConfig::new(args.manifests),
+            resolve: ResolveConfig {
+                cluster: args.cluster.into(),
+                cluster_domain: args.cluster_domain.into(),
+                trust_domain: args.trust_domain.into(),
+            },
+            pipeline: PipelineConfig::default(),
+            ca: CaConfig {
+                directory: args.ca_dir,
+                lifetime: args.certificate_lifetime,
+                agent_accounts: args.agent_accounts,
+            },
+            tokens: TokenConfig {
+                jwks: args.jwks,
+                audience: args.token_audience,
+                issuer: args.token_issuer,
+            },
+            serving: ServingConfig {
+                names: args.serving_names,
+                lifetime: args.serving_lifetime,
+            },
+            listen: args.listen,
+            metrics_listen: args.metrics_listen,
+        }
+    }
+}
+
+fn account(text: &str) -> Result<Name, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Name {
+                namespace: namespace.into(),
+                name: name.into(),
+            })
+        }
+        _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use warren_controller::app::Config;
+
+    #[test]
+    fn lists_may_be_given_more_than_once() {
+        let line = [
+            "warren",
+            "controller",
+            "--manifests",
+            "m",
+            "--jwks",
+            "j",
+            "--serving-name",
+            "a",
+        ];
+        let more = ["--serving-name", "b,c", "--agent-account", "x/y"];
+        let cli = Cli::try_parse_from(line.iter().chain(&more)).unwrap();
+        let Command::Controller(args) = cli.command else {
+            panic!("another command")
+        };
+        let config = Config::from(args);
+        assert_eq!(config.serving.names, ["a", "b", "c"]);
+        assert_eq!(config.ca.agent_accounts[0].to_string(), "x/y");
+        assert!(super::account("nobody").is_err());
+    }
+}

@@ -1,0 +1,120 @@
+//! `warren certs`.
+
+use super::units::until;
+use super::{Style, Table, remaining};
+use time::OffsetDateTime;
+use warren_common::model::admin::Certificates;
+
+/// Certificates and roots, with the time they have left at `now`.
+pub(crate) fn certificates(certificates: &Certificates, now: OffsetDateTime, style: Style) -> String {
+    let mut text = if certificates.certificates.is_empty() {
+        "no certificates: no pod of this node is enrolled\n".to_owned()
+    } else {
+        let mut table = Table::new(&["IDENTITY", "STATE", "ENDS", "RENEWED", "SERIAL"]);
+        for certificate in &certificates.certificates {
+            table.row([
+                certificate.identity.to_string(),
+                certificate.state.clone(),
+                remaining(certificate.not_after.as_deref(), now),
+                remaining(certificate.renew_at.as_deref(), now),
+                certificate.serial.clone().unwrap_or_default(),
+            ]);
+        }
+        table.render(style)
+    };
+    text.push('\n');
+    if certificates.roots.is_empty() {
+        text += &format!("{} no roots: no peer can be verified\n", style.cross());
+        return text;
+    }
+    let mut table = Table::new(&["TRUSTED ROOT", "ENDS", "SERIAL"]);
+    for root in &certificates.roots {
+        table.row([
+            root.subject.clone(),
+            remaining(Some(&root.not_after), now),
+            root.serial.clone(),
+        ]);
+    }
+    text + &table.render(style)
+}
+
+/// What is wrong with certificates at `now`, if anything: a line each.
+pub(crate) fn trouble(certificates: &Certificates, now: OffsetDateTime) -> Vec<String> {
+    let mut found = Vec::new();
+    for certificate in &certificates.certificates {
+        let left = |at: &Option<String>| at.as_deref().and_then(|at| until(at, now));
+        let identity = &certificate.identity;
+        match (left(&certificate.not_after), left(&certificate.renew_at)) {
+            (None, _) => found.push(format!("{identity}: {}", certificate.state)),
+            (Some(end), _) if end.is_negative() => found.push(format!("{identity}: expired")),
+            // A quarter of the lifetime late: renewal at half-life has failed for long.
+            (Some(end), Some(renew)) if renew.is_negative() && end < -renew * 2 => {
+                let ends = remaining(certificate.not_after.as_deref(), now);
+                found.push(format!("{identity}: ends {ends} and was not renewed in time"));
+            }
+            _ => {}
+        }
+    }
+    for root in &certificates.roots {
+        if until(&root.not_after, now).is_some_and(|left| left < time::Duration::days(30)) {
+            found.push(format!(
+                "root {}: ends {}",
+                root.subject,
+                remaining(Some(&root.not_after), now)
+            ));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-05-04 12:00 UTC);
+
+    fn sample() -> Certificates {
+        serde_json::from_str(
+            r#"{"certificates":[
+                {"identity":"spiffe://cluster.local/ns/shop/sa/web","state":"ready","serial":"0a1b",
+                 "not_before":"2026-05-04T00:00:00Z","not_after":"2026-05-05T00:00:00Z",
+                 "renew_at":"2026-05-04T12:30:00Z"},
+                {"identity":"spiffe://cluster.local/ns/shop/sa/cart","state":"waiting for the controller",
+                 "serial":null,"not_before":null,"not_after":null,"renew_at":null}],
+                "roots":[{"subject":"O=warren","serial":"01","not_after":"2036-05-01T12:00:00Z"}]}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn certificates_tell_the_time_they_have_left() {
+        assert_eq!(
+            certificates(&sample(), NOW, Style::plain(true)),
+            "IDENTITY                                STATE                       ENDS       RENEWED    SERIAL
+spiffe://cluster.local/ns/shop/sa/web   ready                       in 12h 0m  in 30m 0s  0a1b
+spiffe://cluster.local/ns/shop/sa/cart  waiting for the controller  -          -          -
+
+TRUSTED ROOT  ENDS         SERIAL
+O=warren      in 3650d 0h  01
+"
+        );
+    }
+
+    #[test]
+    fn trouble_is_what_will_not_repair_itself() {
+        assert_eq!(trouble(&sample(), NOW).len(), 1);
+        assert!(trouble(&sample(), NOW)[0].ends_with("sa/cart: waiting for the controller"));
+        let late = trouble(&sample(), datetime!(2026-05-04 22:00 UTC));
+        assert!(
+            late[0].ends_with("sa/web: ends in 2h 0m and was not renewed in time"),
+            "{late:?}"
+        );
+        assert!(trouble(&sample(), datetime!(2026-05-06 0:00 UTC))[0].ends_with("sa/web: expired"));
+        assert!(
+            trouble(&sample(), datetime!(2036-04-20 0:00 UTC))
+                .iter()
+                .any(|line| line.starts_with("root O=warren"))
+        );
+    }
+}
