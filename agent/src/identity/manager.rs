@@ -51,7 +51,8 @@ struct Inner {
     entries: Arc<ArcSwap<Entries>>,
     /// Wakes who waits for an identity to become wanted.
     changed: watch::Sender<()>,
-    wanting: Mutex<()>,
+    /// Whether anything was ever wanted, if only nothing: before that, what is on disk is not judged.
+    wanting: Mutex<bool>,
 }
 
 /// The identities of this node. Cheap to clone; used from any runtime; ends with its last clone.
@@ -96,8 +97,15 @@ impl Identities {
     /// rest, on disk too. To be called only once the node's pods are known: what is not named is deleted.
     pub fn want(&self, identities: BTreeSet<Identity>) {
         let inner = &*self.0;
-        let _wanting = inner.wanting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = inner.wanting.lock().unwrap_or_else(PoisonError::into_inner);
         let current = inner.entries.load_full();
+        if *known
+            && current.len() == identities.len()
+            && identities.iter().all(|one| current.contains_key(one))
+        {
+            return;
+        }
+        *known = true;
         for (_, entry) in current
             .iter()
             .filter(|(identity, _)| !identities.contains(identity))

@@ -69,8 +69,9 @@ fn gone(id: u8) -> MeshChange {
 
 #[test]
 fn an_address_belongs_to_the_right_workload() {
-    // (what it shows, changes, who has 10.0.0.1 after each)
-    let table: &[(&str, &[(MeshChange, Option<u8>)])] = &[
+    // What it shows, and changes with who has 10.0.0.1 after each.
+    type Steps<'a> = &'a [(MeshChange, Option<u8>)];
+    let table: &[(&str, Steps<'_>)] = &[
         (
             "re-created, removal first",
             &[(pod(1, &[1]), Some(1)), (gone(1), None), (pod(2, &[1]), Some(2))],

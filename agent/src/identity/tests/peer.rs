@@ -59,7 +59,7 @@ fn no_certificate_is_no_identity() {
 fn an_expired_certificate_is_refused_even_where_tls_no_longer_looks() {
     let later = SystemTime::now() + Duration::from_secs(3700);
     assert!(matches!(
-        peer_identity_at(Some(&[GOOD.clone()]), "cluster.local", later),
+        peer_identity_at(Some(std::slice::from_ref(&*GOOD)), "cluster.local", later),
         Err(PeerError::Expired { .. })
     ));
 }
