@@ -135,16 +135,16 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// The next event; nothing when the agent ends the stream.
+    /// The next event; nothing when the stream ends, because the agent ended it or is gone.
     pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line)?));
             }
-            match self.body.frame().await.transpose()? {
-                Some(frame) => self.buffer.extend(frame.into_data().unwrap_or_default()),
-                None => return Ok(None),
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.buffer.extend(frame.into_data().unwrap_or_default()),
+                Some(Err(_)) | None => return Ok(None),
             }
         }
     }

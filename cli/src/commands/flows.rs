@@ -94,7 +94,7 @@ async fn stream(args: &FlowsArgs) -> Result<()> {
         }
         print(args, &event)?;
     }
-    bail!("the agent ended the stream: it is shutting down")
+    bail!("the stream ended: the agent is shutting down or gone")
 }
 
 async fn recent(args: &FlowsArgs, last: Option<usize>) -> Result<Flows, ClientError> {

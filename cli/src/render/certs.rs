@@ -55,6 +55,9 @@ pub(crate) fn trouble(certificates: &Certificates, now: OffsetDateTime) -> Vec<S
             _ => {}
         }
     }
+    if certificates.roots.is_empty() && !certificates.certificates.is_empty() {
+        found.push("there are no roots: no peer can be verified".to_owned());
+    }
     for root in &certificates.roots {
         if until(&root.not_after, now).is_some_and(|left| left < time::Duration::days(30)) {
             found.push(format!(

@@ -16,7 +16,7 @@ pub(crate) fn flow(flow: &Flow, wide: bool, style: Style) -> String {
         style.bold(&source(&flow.source)),
         style.arrow(),
         destination(&flow.destination, style),
-        transport(flow.transport, style),
+        transport(flow, style),
         verdict(flow, style),
         bytes(flow.bytes_sent),
         bytes(flow.bytes_received),
@@ -117,9 +117,12 @@ fn destination(peer: &FlowPeer, style: Style) -> String {
     }
 }
 
-fn transport(transport: Transport, style: Style) -> String {
-    match transport {
-        Transport::Hbone => format!("{} mTLS tunnel", style.tick()),
+/// With a tick where both identities were proven; none for a tunnel that never stood.
+fn transport(flow: &Flow, style: Style) -> String {
+    let proven = matches!(flow.flags.as_str(), "-" | "DENY");
+    match flow.transport {
+        Transport::Hbone if proven => format!("{} mTLS tunnel", style.tick()),
+        Transport::Hbone => "mTLS tunnel".to_owned(),
         Transport::SameNode => format!("{} same node", style.tick()),
         Transport::Plaintext => format!("{} plaintext", style.warning()),
         Transport::None => "no transport".to_owned(),

@@ -48,7 +48,7 @@ fn a_failure_says_why_and_what_likely_lies_behind() {
     assert_eq!(
         plain(&failed),
         "13:23:43.791 out shop/client-1 → web.shop.svc.cluster.local:80 (shop/web-1 10.0.2.3:8080)  \
-         ✓ mTLS tunnel  not judged, 78 B sent, 15 KiB received, 12 ms\n    \
+         mTLS tunnel  not judged, 78 B sent, 15 KiB received, 12 ms\n    \
          ✗ CONNECT: connection timed out\n      \
          likely: maybe a NetworkPolicy or firewall blocks port 15008 (HBONE) between the nodes\n"
     );

@@ -12,4 +12,4 @@ mod units;
 
 pub(crate) use style::Style;
 pub(crate) use table::Table;
-pub(crate) use units::{ago, bytes, clean, milliseconds, remaining};
+pub(crate) use units::{ago, bytes, clean, milliseconds, plural, remaining};

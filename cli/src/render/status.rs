@@ -1,6 +1,6 @@
 //! `warren status`.
 
-use super::{Style, Table, ago, clean};
+use super::{Style, Table, ago, clean, plural};
 use std::fmt::Write;
 use warren_common::model::admin::{PodState, Status};
 
@@ -57,12 +57,16 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
         .iter()
         .filter(|pod| pod.state == PodState::Pending)
         .count();
-    let pods = format!("{} pods enrolled, {pending} pending", status.pods.len() - pending);
+    let enrolled = plural((status.pods.len() - pending) as u64, "pod");
+    let pods = format!("{enrolled} enrolled, {pending} pending");
     line(if pending == 0 { style.tick() } else { style.cross() }, pods);
     let _ = writeln!(
         text,
-        "  {} open connections, {} tunnels; the mesh has {} workloads and {} services",
-        status.open_flows, status.tunnels, status.workloads, status.services
+        "  {}, {}; the mesh has {} and {}",
+        plural(status.open_flows, "open connection"),
+        plural(status.tunnels, "tunnel"),
+        plural(status.workloads as u64, "workload"),
+        plural(status.services as u64, "service")
     );
     if !status.pods.is_empty() {
         text += &format!("\n{}", pod_table(status).render(style));
@@ -125,7 +129,7 @@ mod tests {
             "warren 0.1.0 on node-a, up 2h 5m
   ✓ ready
   ✓ controller https://ctl:15012 connected
-  ✓ 1 pods enrolled, 0 pending
+  ✓ 1 pod enrolled, 0 pending
   3 open connections, 2 tunnels; the mesh has 12 workloads and 4 services
 
 NAMESPACE  POD    STATE     REASON
@@ -148,7 +152,7 @@ captured_v4     128
             "x controller https://ctl:15012 not connected since this agent started: connection refused\n",
             "! running on the configuration that was saved on disk\n",
             "! 2 resources of the controller were refused; the log says why\n",
-            "x 1 pods enrolled, 1 pending\n",
+            "x 1 pod enrolled, 1 pending\n",
             "shop       cart-1  pending   no process of it runs yet\n",
         ] {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");

@@ -56,6 +56,12 @@ pub(crate) fn remaining(at: Option<&str>, now: OffsetDateTime) -> String {
     }
 }
 
+/// `1 pod`, `2 pods`.
+pub(crate) fn plural(count: impl Into<u64>, noun: &str) -> String {
+    let count = count.into();
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Text from elsewhere, safe to show: control characters could steer the reader's terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
