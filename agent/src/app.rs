@@ -13,11 +13,13 @@ use crate::control::ControlConfig;
 use crate::doors::Doors;
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
 use crate::kernel::{BpfKernel, Kernel, KernelConfig, KernelError};
-use crate::observe::{EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_metrics, serve_readiness};
+use crate::observe::{
+    EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_metrics, serve_readiness,
+};
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, ProcDiscovery};
 use crate::store::Store;
 use crate::tunnel::Pool;
-use crate::view::AgentView;
+use crate::view::{AgentView, counters};
 use crate::workers::Workers;
 use crate::xds::{self, SharedControllerStatus, XdsConfig};
 use std::collections::BTreeSet;
@@ -27,7 +29,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use warren_common::abi::Counter;
 use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
 
 /// How often the bytes of open connections are added to the metrics (as Istio's).
@@ -132,7 +133,10 @@ async fn start(config: Config) -> Result<(), AppError> {
     // The ports first: a second agent on this node must not touch the first one's programs.
     let metrics_listener = bind(config.metrics_address).await?;
     let readiness_listener = bind(config.readiness_address).await?;
-    let observer = Observer::new(ObserveConfig { access_log: config.access_log, ..ObserveConfig::new(Arc::clone(&name)) });
+    let observer = Observer::new(ObserveConfig {
+        access_log: config.access_log,
+        ..ObserveConfig::new(Arc::clone(&name))
+    });
     tokio::spawn(serve_metrics(metrics_listener, observer.clone()));
     tokio::spawn(serve_readiness(readiness_listener, readiness.clone()));
     tokio::spawn(report_bytes(observer.clone(), BYTES_REPORT));
@@ -155,11 +159,17 @@ async fn start(config: Config) -> Result<(), AppError> {
         node: Arc::clone(&name),
         state_dir: Some(config.state_dir.clone()),
     };
-    let xds = xds::run(xds_config, Arc::clone(&store), controller.clone(), first_configuration, draining.clone());
+    let xds =
+        xds::run(xds_config, Arc::clone(&store), controller.clone(), first_configuration, draining.clone());
     tokio::spawn(xds);
 
     let identities = start_identities(&config);
-    tokio::spawn(follow_identities(identities.clone(), Arc::clone(&store), Arc::clone(&name), draining.clone()));
+    tokio::spawn(follow_identities(
+        identities.clone(),
+        Arc::clone(&store),
+        Arc::clone(&name),
+        draining.clone(),
+    ));
 
     let registry = Arc::new(PodRegistry::default());
     let node = Arc::new(Node {
@@ -210,11 +220,16 @@ async fn start(config: Config) -> Result<(), AppError> {
             return Err(io("serving the admin socket")(error.err().unwrap_or_else(|| std::io::ErrorKind::Other.into())));
         }
     };
-    tracing::info!(signal, open = observer.open_count(), deadline_s = config.drain_deadline.as_secs(), "draining");
+    tracing::info!(
+        signal,
+        open = observer.open_count(),
+        deadline_s = config.drain_deadline.as_secs(),
+        "draining"
+    );
     drain_trigger.start(config.drain_deadline).await;
     // The manager's end closed the doors; what is open may finish.
     let _ = manager.await;
-    let deadline = started_drain(config.drain_deadline);
+    let deadline = Instant::now() + config.drain_deadline;
     while observer.open_count() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_POLL).await;
     }
@@ -223,10 +238,6 @@ async fn start(config: Config) -> Result<(), AppError> {
         open => tracing::warn!(open, "connections were cut off at the drain deadline"),
     }
     Ok(())
-}
-
-fn started_drain(deadline: Duration) -> Instant {
-    Instant::now() + deadline
 }
 
 fn load_kernel(config: &Config) -> Result<BpfKernel, AppError> {
@@ -246,7 +257,11 @@ fn load_kernel(config: &Config) -> Result<BpfKernel, AppError> {
     Ok(kernel)
 }
 
-fn start_workers(config: &Config, node: &Arc<Node>, tunnels: &Arc<AtomicU64>) -> Result<Workers<Context>, AppError> {
+fn start_workers(
+    config: &Config,
+    node: &Arc<Node>,
+    tunnels: &Arc<AtomicU64>,
+) -> Result<Workers<Context>, AppError> {
     let count = match config.workers {
         0 => std::thread::available_parallelism().map_or(1, Into::into),
         count => count,
@@ -291,28 +306,20 @@ async fn follow_identities(identities: Identities, store: Arc<Store>, node: Arc<
     }
 }
 
-/// The kernel's counters by name.
-pub(crate) fn counters(kernel: &dyn Kernel) -> Vec<(&'static str, u64)> {
-    match kernel.counters() {
-        Ok(values) => Counter::ALL.iter().zip(values).map(|(counter, value)| (counter.name(), value)).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "cannot read the kernel's counters");
-            Vec::new()
-        }
-    }
-}
-
 /// Logs what the kernel programs report: each kind at most once a second, with how many there were.
 fn report_events(kernel: &BpfKernel) -> Result<(), AppError> {
     let Some(mut events) = kernel.events() else { return Ok(()) };
     let report = move || {
-        let mut quiet_until: std::collections::HashMap<u32, (Instant, u64)> = std::collections::HashMap::new();
+        let mut quiet_until: std::collections::HashMap<u32, (Instant, u64)> =
+            std::collections::HashMap::new();
         loop {
             let event = match events.next_within(Duration::from_secs(3600)) {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return tracing::error!(%error, "events of the kernel programs are not read any more"),
+                Err(error) => {
+                    return tracing::error!(%error, "events of the kernel programs are not read any more");
+                }
             };
             let now = Instant::now();
             let (until, suppressed) = quiet_until.entry(event.kind).or_insert((now, 0));
@@ -326,6 +333,9 @@ fn report_events(kernel: &BpfKernel) -> Result<(), AppError> {
             (*until, *suppressed) = (now + Duration::from_secs(1), 0);
         }
     };
-    std::thread::Builder::new().name("kernel-events".to_owned()).spawn(report).map_err(io("starting the events thread"))?;
+    std::thread::Builder::new()
+        .name("kernel-events".to_owned())
+        .spawn(report)
+        .map_err(io("starting the events thread"))?;
     Ok(())
 }

@@ -14,10 +14,14 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// There is no cgroup v2 hierarchy.
-    #[error("no cgroup v2 hierarchy is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup) or boot with it")]
+    #[error(
+        "no cgroup v2 hierarchy is mounted; mount one (mount -t cgroup2 none /sys/fs/cgroup) or boot with it"
+    )]
     NotMounted,
     /// The agent's cgroup contains the pods' one.
-    #[error("the agent runs in the cgroup {agent}, which is above the pods' cgroup {pods}: its own connections could not be told from theirs; start it in a cgroup of its own")]
+    #[error(
+        "the agent runs in the cgroup {agent}, which is above the pods' cgroup {pods}: its own connections could not be told from theirs; start it in a cgroup of its own"
+    )]
     Above {
         /// The agent's.
         agent: PathBuf,
@@ -74,7 +78,10 @@ mod tests {
     fn hybrid_and_unified_hosts_are_understood() {
         let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(mount_point(hybrid).unwrap(), Path::new("/sys/fs/cgroup/unified"));
-        assert_eq!(mount_point("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n").unwrap(), Path::new("/sys/fs/cgroup"));
+        assert_eq!(
+            mount_point("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n").unwrap(),
+            Path::new("/sys/fs/cgroup")
+        );
         assert_eq!(mount_point("proc /proc proc rw 0 0\n"), None);
         assert_eq!(path_of("1:cpu:/x\n0::/a/b\n"), Some("/a/b"));
     }

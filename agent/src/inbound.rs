@@ -81,7 +81,12 @@ pub(crate) struct LocalArrival {
 }
 
 /// The HBONE door: one tunnel with all its streams.
-pub(crate) async fn serve_hbone(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted, mut open: watch::Receiver<()>) {
+pub(crate) async fn serve_hbone(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    mut open: watch::Receiver<()>,
+) {
     let remote = accepted.peer;
     let (stream, peer) = match authenticate(&context, &pod, accepted).await {
         Ok(authenticated) => authenticated,
@@ -125,10 +130,17 @@ async fn authenticate(
 }
 
 /// One stream of a tunnel.
-async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, peer: Rc<Identity>, remote: IpAddr, incoming: Incoming) {
+async fn serve_stream(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    peer: Rc<Identity>,
+    remote: IpAddr,
+    incoming: Incoming,
+) {
     let client = believed_client(&context, &peer, remote, incoming.forwarded());
     let destination = incoming.destination();
-    let flow = context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
+    let flow =
+        context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
     flow.transport(Transport::Hbone);
     flow.source_identity(&peer);
     let destination = match destination {
@@ -184,7 +196,8 @@ async fn carry_plaintext(
         return Err((FlowFlag::Deny, "somebody in the pod dialled the agent's own port".to_owned()));
     }
     let arrival = Arrival { pod, source: None, client, destination };
-    let application = enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
+    let application =
+        enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let copied = copy_sockets(socket, &application, &Meter::new([Arc::clone(flow.bytes())])).await;
     copied.map_err(|error| {
         reset(application);
@@ -196,9 +209,16 @@ async fn carry_plaintext(
 ///
 /// # Errors
 /// [`Refusal`]; the inbound flow is recorded with it.
-pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<(TcpStream, FlowHandle), Refusal> {
+pub(crate) async fn deliver_local(
+    context: &Context,
+    arrival: LocalArrival,
+) -> Result<(TcpStream, FlowHandle), Refusal> {
     let LocalArrival { source, client, destination, workload } = arrival;
-    let pod = context.node.pods.get(&workload.uid).ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
+    let pod = context
+        .node
+        .pods
+        .get(&workload.uid)
+        .ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
     let flow = context.node.observer.begin(Direction::Inbound, Some(client), Some(destination));
     flow.transport(Transport::SameNode);
     flow.source_workload(&source);
@@ -223,7 +243,8 @@ async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Resul
         flow.destination_workload(mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload));
     }
     let connection = Connection { source: arrival.source.as_ref(), port: arrival.destination.port() };
-    let permit = policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?;
+    let permit =
+        policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?;
     flow.verdict(Verdict::Allowed, permit.rule());
     if arrival.source.is_some() {
         flow.destination_identity(&arrival.pod.workload.identity);
@@ -234,7 +255,11 @@ async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Resul
 }
 
 /// Connects to the application from inside its own namespace, showing it the client's true address.
-async fn open_application(context: &Context, arrival: &Arrival, _permit: &Permit) -> Result<TcpStream, Refusal> {
+async fn open_application(
+    context: &Context,
+    arrival: &Arrival,
+    _permit: &Permit,
+) -> Result<TcpStream, Refusal> {
     let address = arrival.destination;
     let failed = |source| Refusal::Application { address, source };
     let socket = arrival.pod.sockets.tcp(address.ip().into()).await.map_err(failed)?;
@@ -248,7 +273,12 @@ async fn open_application(context: &Context, arrival: &Arrival, _permit: &Permit
 
 /// The client's address: the peer's own on the wire, with the port it names. Another IP than its own (a
 /// translated address) is believed only if that IP belongs to a workload with the peer's proven identity.
-fn believed_client(context: &Context, peer: &Identity, remote: IpAddr, named: Option<(IpAddr, Option<u16>)>) -> SocketAddr {
+fn believed_client(
+    context: &Context,
+    peer: &Identity,
+    remote: IpAddr,
+    named: Option<(IpAddr, Option<u16>)>,
+) -> SocketAddr {
     let Some((ip, port)) = named else { return SocketAddr::new(remote, 0) };
     let believed = ip == remote
         || context.node.store.guard().workload_by_ip(ip).is_some_and(|workload| workload.identity == *peer);

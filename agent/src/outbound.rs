@@ -95,7 +95,8 @@ async fn carry(
     flow: &FlowHandle,
 ) -> Result<(), OutboundError> {
     use std::os::fd::AsFd;
-    let destination = context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
+    let destination =
+        context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
     flow.destination_address(destination);
     let dialled = Dialled { pod: Arc::clone(pod), client, destination };
     let (upstream, local) = reach(context, &dialled, flow).await?;
@@ -132,11 +133,12 @@ async fn reach(
     let mut last = None;
     loop {
         let choice = Choice { entropy: rand::random(), avoid: &failed };
-        let target = match resolve(&context.node.store.guard(), &context.node.name, dialled.destination, &choice) {
-            Ok(target) => target,
-            // Every other endpoint has failed: the last failure says more than "no endpoint".
-            Err(error) => return Err(last.unwrap_or_else(|| error.into())),
-        };
+        let target =
+            match resolve(&context.node.store.guard(), &context.node.name, dialled.destination, &choice) {
+                Ok(target) => target,
+                // Every other endpoint has failed: the last failure says more than "no endpoint".
+                Err(error) => return Err(last.unwrap_or_else(|| error.into())),
+            };
         describe(flow, &target);
         let error = match open(context, dialled, &target, flow).await {
             Ok(reached) => return Ok(reached),
@@ -165,7 +167,8 @@ async fn open(
         (Hop::SameNode, Some(workload)) => open_local(context, dialled, target.address, workload, flow).await,
         (Hop::Hbone { gateway, identity }, Some(workload)) => {
             flow.transport(Transport::Hbone);
-            let upstream = open_tunnel(context, dialled, target.address, workload, *gateway, identity).await?;
+            let upstream =
+                open_tunnel(context, dialled, target.address, workload, *gateway, identity).await?;
             flow.source_identity(&dialled.pod.workload.identity);
             flow.destination_identity(identity);
             Ok((upstream, None))
@@ -225,20 +228,25 @@ async fn open_tunnel(
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| OutboundError::Tls { gateway, source })?;
-        let found = crate::identity::peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
-            .map_err(|source| OutboundError::Peer { gateway, source })?;
+        let found = crate::identity::peer_identity(
+            stream.get_ref().1.peer_certificates(),
+            &context.node.trust_domain,
+        )
+        .map_err(|source| OutboundError::Peer { gateway, source })?;
         if found != *expected {
             return Err(OutboundError::WrongPeer { gateway, found, expected: expected.clone() });
         }
         Ok(stream)
     };
     let request = connect_request(address, dialled.client, source);
-    context.tunnels.open_stream(&key, request, connect).await.map(Upstream::Tunnel).map_err(|error| match error {
-        PoolError::Open(error) => error,
-        PoolError::Refused { status, .. } => {
-            OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
+    context.tunnels.open_stream(&key, request, connect).await.map(Upstream::Tunnel).map_err(|error| {
+        match error {
+            PoolError::Open(error) => error,
+            PoolError::Refused { status, .. } => {
+                OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
+            }
+            error => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
         }
-        error => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
     })
 }
 

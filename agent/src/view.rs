@@ -1,6 +1,5 @@
 //! What the admin socket shows, gathered from the agent's parts.
 
-use crate::app::counters;
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::{AdminView, Observer};
@@ -10,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::watch;
-use warren_common::model::admin::{Certificates, EndpointView, PodStatus, ServiceView, Services, Status, Workloads};
+use warren_common::abi::Counter;
+use warren_common::model::admin::{
+    Certificates, EndpointView, PodStatus, ServiceView, Services, Status, Workloads,
+};
 use warren_common::runtime::Readiness;
 
 /// The agent's parts that are worth looking at.
@@ -42,7 +44,10 @@ impl AdminView for AgentView {
             workloads: mesh.workloads().len(),
             services: mesh.services().len(),
             open_flows: self.observer.open_count(),
-            kernel: counters(&*self.kernel).into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
+            kernel: counters(&*self.kernel)
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
             tunnels: self.tunnels.load(Ordering::Relaxed),
         }
     }
@@ -76,5 +81,18 @@ impl AdminView for AgentView {
 
     fn certificates(&self) -> Certificates {
         self.identities.certificates()
+    }
+}
+
+/// The kernel's counters by name.
+pub(crate) fn counters(kernel: &dyn Kernel) -> Vec<(&'static str, u64)> {
+    match kernel.counters() {
+        Ok(values) => {
+            Counter::ALL.iter().zip(values).map(|(counter, value)| (counter.name(), value)).collect()
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the kernel's counters");
+            Vec::new()
+        }
     }
 }

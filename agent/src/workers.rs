@@ -48,7 +48,9 @@ impl<C: 'static> Workers<C> {
 
     /// Runs `job` on the worker with the fewest connections; the seat counts as one until it is dropped.
     pub fn run_connection(&self, job: impl FnOnce(Rc<C>, Seat) + Send + 'static) {
-        let Some(worker) = self.workers.iter().min_by_key(|w| w.connections.load(Ordering::Relaxed)) else { return };
+        let Some(worker) = self.workers.iter().min_by_key(|w| w.connections.load(Ordering::Relaxed)) else {
+            return;
+        };
         worker.connections.fetch_add(1, Ordering::Relaxed);
         let seat = Seat(Arc::clone(&worker.connections));
         worker.run(move |context| job(context, seat));

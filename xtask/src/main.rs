@@ -10,6 +10,7 @@ mod bench;
 #[allow(unreachable_pub, reason = "written to be called from anywhere")]
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;

@@ -5,6 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::fuzz;
 use crate::process::{cargo, is_root, run, target_dir};
 use crate::setup::{self, Need};
 
@@ -30,9 +31,14 @@ enum Suite {
     Kernel,
     /// The mesh end to end, in network namespaces; needs root
     Lab,
+    /// Every parser of bytes from outside, fed with mutations for ten seconds each; no privileges
+    Fuzz,
 }
 
-const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab];
+const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Fuzz];
+
+/// How long each fuzz target runs, seconds.
+const FUZZ_SECONDS: u32 = 10;
 
 pub(crate) fn run_test(options: &Options) -> Result<()> {
     let suites = options.suite.as_ref().map_or(ALL, std::slice::from_ref);
@@ -45,6 +51,12 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
         }
         println!("\n== {suite:?}");
         setup::ensure(suite.needs())?;
+        if let Suite::Fuzz = suite {
+            for (name, mut command) in fuzz::targets(FUZZ_SECONDS, options.filter.as_deref())? {
+                total.count(&format!("fuzz target {name}"), run(&mut command).is_ok());
+            }
+            continue;
+        }
         for mut command in suite.commands(options.filter.as_deref())? {
             total += run_counted(&mut command)?;
         }
@@ -59,7 +71,7 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
 impl Suite {
     fn needs(self) -> &'static [Need] {
         match self {
-            Self::Unit | Self::Kernel => &[Need::Build],
+            Self::Unit | Self::Kernel | Self::Fuzz => &[Need::Build],
             Self::Lab => &[Need::Build, Need::Lab],
         }
     }
@@ -67,7 +79,7 @@ impl Suite {
     /// Why this machine can't run the suite.
     fn impossible(self) -> Option<String> {
         match self {
-            Self::Unit => None,
+            Self::Unit | Self::Fuzz => None,
             Self::Kernel | Self::Lab if !is_root() => {
                 Some("needs root (network namespaces, kernel programs)".to_owned())
             }
@@ -80,6 +92,7 @@ impl Suite {
     fn commands(self, filter: Option<&str>) -> Result<Vec<Command>> {
         let mut commands = Vec::new();
         match self {
+            Self::Fuzz => {}
             Self::Unit => {
                 // No `-p`: the default members, so that the kernel programs and the lab stay out.
                 let mut command = cargo();
@@ -111,17 +124,10 @@ impl Suite {
 
 fn kernel_suite() -> std::path::PathBuf {
     let file = crate::process::root().join("agent/tests/kernel.rs");
-    if file.exists() {
-        file
-    } else {
-        file.with_extension("").join("main.rs")
-    }
+    if file.exists() { file } else { file.with_extension("").join("main.rs") }
 }
 
 fn has_cgroup2() -> bool {
-    std::fs::read_to_string("/proc/mounts").is_ok_and(|mounts| {
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(2) == Some("cgroup2"))
-    })
+    std::fs::read_to_string("/proc/mounts")
+        .is_ok_and(|mounts| mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2")))
 }

@@ -50,7 +50,9 @@ impl Listener {
         let listener = unsafe { AsyncFd::register(self.fd)? };
         loop {
             let mut ready = listener.readable().await?;
-            let accepted = ready.try_io(|fd| Ok(acceptfrom_with(fd.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?));
+            let accepted = ready.try_io(|fd| {
+                Ok(acceptfrom_with(fd.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
+            });
             match accepted {
                 Ok(Ok((fd, Some(peer)))) => {
                     let Ok(peer) = SocketAddr::try_from(peer) else { continue };

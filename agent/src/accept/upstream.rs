@@ -129,9 +129,8 @@ pub async fn connect(socket: OwnedFd, to: SocketAddr, deadline: Duration) -> io:
     let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
     match tokio::time::timeout(deadline, socket.connect(to)).await {
         Ok(connected) => connected,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {} s", deadline.as_secs()),
-        )),
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", deadline.as_secs())))
+        }
     }
 }

@@ -119,7 +119,8 @@ fn find_pod_cgroup(dir: &Path, pod_uid: &str, depth: usize) -> Option<PathBuf> {
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .collect();
-    let named = |path: &&PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| is_cgroup_of(n, pod_uid));
+    let named =
+        |path: &&PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| is_cgroup_of(n, pod_uid));
     if let Some(found) = children.iter().find(named) {
         return Some(found.clone());
     }

@@ -187,8 +187,12 @@ impl PodManager {
             if let Some(gone) = self.enrolled.remove(&uid) {
                 self.registry.remove(&gone.pod.workload.uid);
                 match self.kernel.release(gone.pod.cookie) {
-                    Ok(()) => tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released"),
-                    Err(error) => tracing::warn!(pod = %gone.pod.workload.name, %error, "cannot release the pod's capture; it fails closed"),
+                    Ok(()) => {
+                        tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released")
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %gone.pod.workload.name, %error, "cannot release the pod's capture; it fails closed")
+                    }
                 }
             }
         }
@@ -209,7 +213,11 @@ impl PodManager {
     }
 
     /// The one namespace of the pod's processes that holds all of its addresses and is nobody else's.
-    async fn find_namespace(&self, uid: &Arc<str>, workload: &Workload) -> Result<(Arc<Netns>, u64), EnrolError> {
+    async fn find_namespace(
+        &self,
+        uid: &Arc<str>,
+        workload: &Workload,
+    ) -> Result<(Arc<Netns>, u64), EnrolError> {
         let mut problem = None;
         for netns in self.discovery.namespaces(uid)? {
             let probe = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
@@ -290,7 +298,9 @@ impl PodManager {
                 for cookie in cookies.iter().filter(|cookie| !ours(cookie)) {
                     match self.kernel.release(*cookie) {
                         Ok(()) => tracing::info!(cookie, "released a capture that an earlier agent left"),
-                        Err(error) => tracing::warn!(cookie, %error, "cannot release a capture that an earlier agent left"),
+                        Err(error) => {
+                            tracing::warn!(cookie, %error, "cannot release a capture that an earlier agent left")
+                        }
                     }
                 }
             }

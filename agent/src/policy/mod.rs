@@ -55,7 +55,8 @@ pub fn judge(connection: &Connection<'_>) -> Result<Permit, Denial> {
 
 /// The rule under which connections leave a pod: what may be reached is decided where it is.
 pub fn outbound_rule() -> Arc<str> {
-    static RULE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| "warren/outbound-allow-any".into());
+    static RULE: std::sync::LazyLock<Arc<str>> =
+        std::sync::LazyLock::new(|| "warren/outbound-allow-any".into());
     Arc::clone(&RULE)
 }
 

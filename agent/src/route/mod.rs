@@ -78,7 +78,12 @@ pub enum RouteError {
 ///
 /// # Errors
 /// [`RouteError`].
-pub fn resolve(mesh: &Mesh, node: &str, dialled: SocketAddr, choice: &Choice<'_>) -> Result<Target, RouteError> {
+pub fn resolve(
+    mesh: &Mesh,
+    node: &str,
+    dialled: SocketAddr,
+    choice: &Choice<'_>,
+) -> Result<Target, RouteError> {
     if let Some(service) = mesh.service_by_ip(dialled.ip()) {
         return resolve_service(mesh, node, service, dialled, choice);
     }
@@ -115,7 +120,8 @@ fn resolve_service(
         let workload = mesh.endpoint_at(&service.key, (sample % known as u64) as usize)?;
         Some((workload, usable(workload)?))
     });
-    let found = sampled.or_else(|| mesh.endpoints(&service.key).find_map(|workload| Some((workload, usable(workload)?))));
+    let found = sampled
+        .or_else(|| mesh.endpoints(&service.key).find_map(|workload| Some((workload, usable(workload)?))));
     match found {
         Some((workload, address)) => to_workload(node, workload, address, Some(Arc::clone(service))),
         None => Err(RouteError::NoHealthyEndpoint { service: hostname(), port, known }),
@@ -130,7 +136,9 @@ fn to_workload(
 ) -> Result<Target, RouteError> {
     let hop = match workload.tunnel {
         TunnelProtocol::None => Hop::Plaintext,
-        TunnelProtocol::Hbone if is_reserved(address.port()) => return Err(RouteError::ReservedPort(address.port())),
+        TunnelProtocol::Hbone if is_reserved(address.port()) => {
+            return Err(RouteError::ReservedPort(address.port()));
+        }
         TunnelProtocol::Hbone if &*workload.node == node => Hop::SameNode,
         TunnelProtocol::Hbone => Hop::Hbone {
             gateway: SocketAddr::new(address.ip(), ports::HBONE),

@@ -11,7 +11,8 @@ fn service_name() -> ServiceName {
 }
 
 fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health: Health) -> Workload {
-    let services = BTreeMap::from([(service_name(), vec![PortMapping { service_port: 80, target_port: 8080 }])]);
+    let services =
+        BTreeMap::from([(service_name(), vec![PortMapping { service_port: 80, target_port: 8080 }])]);
     Workload {
         uid: WorkloadUid(format!("Kubernetes//Pod/shop/{name}").into()),
         name: name.into(),
@@ -97,7 +98,9 @@ fn failed_endpoints_are_avoided() {
     ]);
     let avoid = ["10.0.2.1:8080".parse().unwrap()];
     for entropy in 0..50 {
-        let target = resolve(&mesh, "n1", "10.96.0.1:80".parse().unwrap(), &Choice { entropy, avoid: &avoid }).unwrap();
+        let target =
+            resolve(&mesh, "n1", "10.96.0.1:80".parse().unwrap(), &Choice { entropy, avoid: &avoid })
+                .unwrap();
         assert_eq!(target.address.to_string(), "10.0.2.2:8080");
     }
 }

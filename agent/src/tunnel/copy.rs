@@ -128,7 +128,9 @@ async fn pump(
                 match to.try_write(&buffer[..n]) {
                     Ok(written) if written == n => Ok(Step::Again),
                     Ok(written) => Ok(Step::Rest(buffer[written..n].to_vec())),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Rest(buffer[..n].to_vec())),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        Ok(Step::Rest(buffer[..n].to_vec()))
+                    }
                     Err(error) => Err(write_error(error)),
                 }
             }
@@ -184,7 +186,13 @@ async fn out_of_tunnel(
         write_all(socket, &chunk).await.map_err(|error| side.failed(error))?;
         receive.flow_control().release_capacity(chunk.len()).map_err(CopyError::Tunnel)?;
     }
-    finish(socket, match side { SocketIs::Client => CopyError::Client, SocketIs::Server => CopyError::Upstream })
+    finish(
+        socket,
+        match side {
+            SocketIs::Client => CopyError::Client,
+            SocketIs::Server => CopyError::Upstream,
+        },
+    )
 }
 
 impl SocketIs {

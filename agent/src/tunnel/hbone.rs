@@ -105,7 +105,10 @@ mod tests {
         let ip = |s: &str| s.parse::<IpAddr>().unwrap();
         assert_eq!(parse_forwarded("for=\"10.1.2.3:45\""), Some((ip("10.1.2.3"), Some(45))));
         assert_eq!(parse_forwarded("For=10.1.2.3"), Some((ip("10.1.2.3"), None)));
-        assert_eq!(parse_forwarded("by=x; for=\"[fd00::1]:45\";proto=http, for=1.1.1.1"), Some((ip("fd00::1"), Some(45))));
+        assert_eq!(
+            parse_forwarded("by=x; for=\"[fd00::1]:45\";proto=http, for=1.1.1.1"),
+            Some((ip("fd00::1"), Some(45)))
+        );
         assert_eq!(parse_forwarded("for=\"[fd00::1]\""), Some((ip("fd00::1"), None)));
         assert_eq!(parse_forwarded("for=unknown"), None);
         assert_eq!(parse_forwarded(""), None);

@@ -10,7 +10,8 @@
 //! ```
 
 use super::{
-    CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW, TunnelStream,
+    CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW,
+    TunnelStream,
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -193,7 +194,13 @@ impl Pool {
         let tunnel = Rc::new(Tunnel { send, streams: Cell::new(0), closed: Cell::new(false) });
         entry.tunnels.borrow_mut().push(Rc::clone(&tunnel));
         self.open.fetch_add(1, Ordering::Relaxed);
-        tokio::task::spawn_local(drive(Rc::clone(self), key.clone(), Rc::clone(entry), tunnel.clone(), connection));
+        tokio::task::spawn_local(drive(
+            Rc::clone(self),
+            key.clone(),
+            Rc::clone(entry),
+            tunnel.clone(),
+            connection,
+        ));
         Ok(tunnel)
     }
 

@@ -1,7 +1,10 @@
 //! The far end of tunnels: accepts streams and hands each to the inbound story.
 
 use super::hbone::{HboneError, parse_authority, parse_forwarded};
-use super::{CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW, TunnelStream};
+use super::{
+    CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW,
+    TunnelStream,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use std::io;
@@ -45,7 +48,8 @@ impl Incoming {
     pub fn refuse(mut self, status: StatusCode, reason: &str) {
         let mut response = Response::new(());
         *response.status_mut() = status;
-        let printable: String = reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(300).collect();
+        let printable: String =
+            reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(300).collect();
         if let Ok(value) = HeaderValue::try_from(printable) {
             response.headers_mut().insert(REASON_HEADER, value);
         }
@@ -98,5 +102,9 @@ where
 }
 
 fn into_io(error: h2::Error) -> io::Error {
-    if error.is_io() { error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()) } else { io::Error::other(error) }
+    if error.is_io() {
+        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+    } else {
+        io::Error::other(error)
+    }
 }

@@ -68,7 +68,12 @@ impl Peer {
 }
 
 /// Opens a stream to `name` through `pool`, over `peer`.
-async fn stream(pool: &Rc<Pool>, peer: &Peer, name: &str, to: &str) -> Result<TunnelStream, PoolError<io::Error>> {
+async fn stream(
+    pool: &Rc<Pool>,
+    peer: &Peer,
+    name: &str,
+    to: &str,
+) -> Result<TunnelStream, PoolError<io::Error>> {
     pool.open_stream(&key(name), request(to), async || Ok(peer.connect())).await
 }
 
@@ -88,7 +93,8 @@ async fn roundtrip(stream: &mut TunnelStream, text: &'static str) {
 }
 
 fn local<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     LocalSet::new().block_on(&runtime, test());
 }
 
@@ -156,7 +162,9 @@ fn a_failed_connect_is_the_callers_error_and_leaves_nothing() {
     local(|| async {
         let ((pool, open), peer) = (pool(), Peer::new());
         let failed = pool
-            .open_stream(&key("a"), request("10.0.0.1:80"), async || Err::<DuplexStream, _>(io::Error::other("no route")))
+            .open_stream(&key("a"), request("10.0.0.1:80"), async || {
+                Err::<DuplexStream, _>(io::Error::other("no route"))
+            })
             .await;
         assert!(matches!(failed.unwrap_err(), PoolError::Open(error) if error.to_string() == "no route"));
         assert_eq!(open.load(Ordering::Relaxed), 0);
@@ -227,14 +235,16 @@ fn sockets_are_copied_with_half_close_and_counted() {
 fn a_reset_is_reported_with_its_side() {
     real(async || {
         let ((client, near), (far, _server)) = (pair().await, pair().await);
-        let copy = tokio::task::spawn_local(async move { copy_sockets(&near, &far, &Meter::default()).await });
+        let copy =
+            tokio::task::spawn_local(async move { copy_sockets(&near, &far, &Meter::default()).await });
         crate::accept::reset(client);
         assert!(matches!(copy.await.unwrap(), Err(CopyError::Client(_))));
     });
 }
 
 /// client socket - copy - tunnel - copy - server socket, as the two agents do it.
-async fn through_a_tunnel() -> (TcpStream, TcpStream, tokio::task::JoinHandle<Result<(), CopyError>>, Arc<ByteCounters>) {
+async fn through_a_tunnel()
+-> (TcpStream, TcpStream, tokio::task::JoinHandle<Result<(), CopyError>>, Arc<ByteCounters>) {
     let ((client, near), (far, server)) = (pair().await, pair().await);
     let (pipe, far_pipe) = tokio::io::duplex(1 << 16);
     let far = Rc::new(RefCell::new(Some(far)));

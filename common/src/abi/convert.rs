@@ -1,7 +1,7 @@
 //! Between the ABI's addresses and the standard library's.
 
 use super::{Endpoint, Ip};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 impl From<IpAddr> for Ip {
     fn from(ip: IpAddr) -> Self {
@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn special_addresses_are_told_apart() {
         let ip = |s: &str| Ip::from(s.parse::<IpAddr>().unwrap());
-        assert!(ip("127.9.9.9").is_loopback() && ip("::1").is_loopback() && ip("::ffff:127.0.0.1").is_loopback());
+        assert!(
+            ip("127.9.9.9").is_loopback() && ip("::1").is_loopback() && ip("::ffff:127.0.0.1").is_loopback()
+        );
         assert!(!ip("10.0.0.1").is_loopback() && !ip("::2").is_loopback() && !ip("::").is_loopback());
         assert!(ip("0.0.0.0").is_unspecified() && ip("::").is_unspecified() && !ip("::1").is_unspecified());
     }

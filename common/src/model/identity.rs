@@ -24,7 +24,9 @@ pub enum IdentityError {
     #[error("{0:?} is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
     Shape(String),
     /// A part is empty, too long or holds characters that its kind forbids.
-    #[error("the {part} {value:?} is empty, longer than {limit} characters, or holds characters not allowed there")]
+    #[error(
+        "the {part} {value:?} is empty, longer than {limit} characters, or holds characters not allowed there"
+    )]
     Part {
         /// Which part.
         part: &'static str,
@@ -42,7 +44,9 @@ impl Identity {
     /// [`IdentityError::Part`] when a part is not a trust domain name (SPIFFE-ID 2.1: lower-case letters,
     /// digits, `.`, `-`, `_`) or not a Kubernetes name (DNS-1123).
     pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, IdentityError> {
-        check("trust domain", trust_domain, 255, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))?;
+        check("trust domain", trust_domain, 255, |b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b)
+        })?;
         check("namespace", namespace, 63, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')?;
         check("service account", service_account, 253, |b| {
             b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b)
@@ -70,7 +74,12 @@ impl Identity {
     }
 }
 
-fn check(part: &'static str, value: &str, limit: usize, allowed: fn(u8) -> bool) -> Result<(), IdentityError> {
+fn check(
+    part: &'static str,
+    value: &str,
+    limit: usize,
+    allowed: fn(u8) -> bool,
+) -> Result<(), IdentityError> {
     if value.is_empty() || value.len() > limit || !value.bytes().all(allowed) {
         return Err(IdentityError::Part { part, value: value.chars().take(300).collect(), limit });
     }
@@ -127,16 +136,28 @@ mod tests {
     #[test]
     fn good_identities_parse() {
         let id: Identity = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
-        assert_eq!((id.trust_domain(), id.namespace(), id.service_account()), ("cluster.local", "shop", "cart"));
+        assert_eq!(
+            (id.trust_domain(), id.namespace(), id.service_account()),
+            ("cluster.local", "shop", "cart")
+        );
     }
 
     #[test]
     fn bad_identities_are_refused() {
         for bad in [
-            "", "spiffe://", "http://cluster.local/ns/a/sa/b", "spiffe://cluster.local/ns/a/sa/b/c",
-            "spiffe://cluster.local/ns/a/sa/", "spiffe://cluster.local/ns//sa/b", "spiffe://Cluster.local/ns/a/sa/b",
-            "spiffe://cluster.local/ns/a b/sa/b", "spiffe://cluster.local/ns/a/sa/b?x", "spiffe://u@c/ns/a/sa/b",
-            "spiffe://c:1/ns/a/sa/b", "spiffe://cluster.local/sa/a/ns/b", "spiffe://cluster.local/ns/ä/sa/b",
+            "",
+            "spiffe://",
+            "http://cluster.local/ns/a/sa/b",
+            "spiffe://cluster.local/ns/a/sa/b/c",
+            "spiffe://cluster.local/ns/a/sa/",
+            "spiffe://cluster.local/ns//sa/b",
+            "spiffe://Cluster.local/ns/a/sa/b",
+            "spiffe://cluster.local/ns/a b/sa/b",
+            "spiffe://cluster.local/ns/a/sa/b?x",
+            "spiffe://u@c/ns/a/sa/b",
+            "spiffe://c:1/ns/a/sa/b",
+            "spiffe://cluster.local/sa/a/ns/b",
+            "spiffe://cluster.local/ns/ä/sa/b",
         ] {
             assert!(bad.parse::<Identity>().is_err(), "{bad:?} was accepted");
         }

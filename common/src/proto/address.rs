@@ -4,8 +4,8 @@ use super::error::WireError;
 use super::generated::warren::WorkloadExtension;
 use super::generated::workload as wire;
 use crate::model::{
-    AppProtocol, Enrolment, Health, Identity, PortMapping, Service, ServiceName, ServicePort, TunnelProtocol, Workload,
-    WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, Health, Identity, PortMapping, Service, ServiceName, ServicePort, TunnelProtocol,
+    Workload, WorkloadKind, WorkloadUid,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -53,8 +53,12 @@ pub fn encode_address(resource: &MeshResource) -> Vec<u8> {
 /// When the bytes are no message, or a field that everything hangs on is missing or out of range.
 pub fn decode_address(bytes: &[u8]) -> Result<MeshResource, WireError> {
     match wire::Address::decode(bytes)?.r#type.ok_or(WireError::Missing("type"))? {
-        wire::address::Type::Workload(workload) => Ok(MeshResource::Workload(Box::new(workload_from_wire(workload)?))),
-        wire::address::Type::Service(service) => Ok(MeshResource::Service(Box::new(service_from_wire(service)?))),
+        wire::address::Type::Workload(workload) => {
+            Ok(MeshResource::Workload(Box::new(workload_from_wire(workload)?)))
+        }
+        wire::address::Type::Service(service) => {
+            Ok(MeshResource::Service(Box::new(service_from_wire(service)?)))
+        }
     }
 }
 
@@ -66,9 +70,14 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
         enrolled: enrolment.enrolled,
         exclude_outbound_ports: enrolment.exclude_outbound_ports.iter().map(|p| u32::from(*p)).collect(),
         exclude_inbound_ports: enrolment.exclude_inbound_ports.iter().map(|p| u32::from(*p)).collect(),
-        exclude_outbound_cidrs: enrolment.exclude_outbound_cidrs.iter().map(|(ip, len)| format!("{ip}/{len}")).collect(),
+        exclude_outbound_cidrs: enrolment
+            .exclude_outbound_cidrs
+            .iter()
+            .map(|(ip, len)| format!("{ip}/{len}"))
+            .collect(),
     };
-    let config = prost_types::Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() };
+    let config =
+        prost_types::Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() };
     let tunnel = match workload.tunnel {
         TunnelProtocol::None => wire::TunnelProtocol::None,
         TunnelProtocol::Hbone => wire::TunnelProtocol::Hbone,
@@ -83,7 +92,8 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
         Health::Healthy => wire::WorkloadStatus::Healthy,
         Health::Unhealthy => wire::WorkloadStatus::Unhealthy,
     };
-    let network_mode = if workload.host_network { wire::NetworkMode::HostNetwork } else { wire::NetworkMode::Standard };
+    let network_mode =
+        if workload.host_network { wire::NetworkMode::HostNetwork } else { wire::NetworkMode::Standard };
     wire::Workload {
         uid: workload.uid.to_string(),
         name: workload.name.to_string(),
@@ -99,7 +109,11 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
         workload_name: workload.owner.to_string(),
         status: status.into(),
         cluster_id: workload.cluster.to_string(),
-        services: workload.services.iter().map(|(name, ports)| (name.to_string(), port_list(ports))).collect(),
+        services: workload
+            .services
+            .iter()
+            .map(|(name, ports)| (name.to_string(), port_list(ports)))
+            .collect(),
         network_mode: network_mode.into(),
         extensions: vec![wire::Extension { name: EXTENSION_NAME.to_owned(), config: Some(config) }],
         ..Default::default()
@@ -128,7 +142,11 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
         identity,
         node: workload.node.into(),
         host_network: mode == wire::NetworkMode::HostNetwork,
-        tunnel: if tunnel == wire::TunnelProtocol::Hbone { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        tunnel: if tunnel == wire::TunnelProtocol::Hbone {
+            TunnelProtocol::Hbone
+        } else {
+            TunnelProtocol::None
+        },
         health: if status == wire::WorkloadStatus::Healthy { Health::Healthy } else { Health::Unhealthy },
         owner: workload.workload_name.into(),
         kind: match kind {
@@ -147,7 +165,11 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
             enrolled: extension.enrolled,
             exclude_outbound_ports: ports(&extension.exclude_outbound_ports, "exclude_outbound_ports")?,
             exclude_inbound_ports: ports(&extension.exclude_inbound_ports, "exclude_inbound_ports")?,
-            exclude_outbound_cidrs: extension.exclude_outbound_cidrs.iter().map(|c| cidr(c)).collect::<Result<_, _>>()?,
+            exclude_outbound_cidrs: extension
+                .exclude_outbound_cidrs
+                .iter()
+                .map(|c| cidr(c))
+                .collect::<Result<_, _>>()?,
         },
     })
 }
@@ -168,10 +190,9 @@ fn service_to_wire(service: &Service) -> wire::Service {
             .map(|ip| wire::NetworkAddress { network: String::new(), address: ip_to_wire(*ip) })
             .collect(),
         ports: service.ports.iter().map(service_port_to_wire).collect(),
-        load_balancing: service.publish_not_ready.then(|| wire::LoadBalancing {
-            health_policy: health_policy.into(),
-            ..Default::default()
-        }),
+        load_balancing: service
+            .publish_not_ready
+            .then(|| wire::LoadBalancing { health_policy: health_policy.into(), ..Default::default() }),
         ..Default::default()
     }
 }

@@ -33,7 +33,9 @@ pub mod discovery {
     pub use super::generated::discovery::aggregated_discovery_service_server::{
         AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
     };
-    pub use super::generated::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status};
+    pub use super::generated::discovery::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status,
+    };
 }
 
 /// Certificate issuance (`istio.v1.auth`).

@@ -28,6 +28,15 @@ impl Summary {
         self.failed == 0 && self.broken.is_empty()
     }
 
+    /// Counts something that is not libtest's.
+    pub(crate) fn count(&mut self, what: &str, passed: bool) {
+        if passed {
+            self.passed += 1;
+        } else {
+            self.broken.push(what.to_owned());
+        }
+    }
+
     /// Reads one line of output; libtest's result lines count, others don't.
     fn read(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else {
@@ -79,10 +88,8 @@ impl fmt::Display for Summary {
 pub(crate) fn run_counted(command: &mut Command) -> Result<Summary> {
     let shown = show(command);
     eprintln!("+ {shown}");
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{shown}`"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{shown}`"))?;
     let mut summary = Summary::default();
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).lines() {
@@ -117,10 +124,7 @@ mod tests {
 
     #[test]
     fn a_suite_that_does_not_build_is_a_failure() {
-        let summary = Summary {
-            broken: vec!["x".to_owned()],
-            ..Summary::default()
-        };
+        let summary = Summary { broken: vec!["x".to_owned()], ..Summary::default() };
         assert!(!summary.is_success());
         assert!(summary.to_string().ends_with("0 passed, 1 failed, 0 skipped"));
     }

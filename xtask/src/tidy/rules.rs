@@ -114,6 +114,8 @@ const RULES: &[Rule] = &[
         why: "gRPC lives where streams begin and end, nothing else depends on it",
         within: &["agent", "common", "controller", "cli"],
         except: &[
+            // The authenticated channel that xDS and certificates share: adapters must not import each other.
+            "agent/src/control",
             "agent/src/xds",
             "agent/src/identity",
             "controller/src/push",
