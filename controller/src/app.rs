@@ -8,8 +8,8 @@ use crate::index::Index;
 use crate::listen;
 use crate::objects::Name;
 use crate::observe::{Http, Metrics};
-pub use crate::pipeline::PipelineConfig;
 use crate::pipeline::Pipeline;
+pub use crate::pipeline::PipelineConfig;
 use crate::push::publish::Published;
 use crate::push::server::DiscoveryService;
 pub use crate::resolve::ResolveConfig;
@@ -182,7 +182,8 @@ impl Controller {
         // Served before, an agent that resumes would be told that everything is gone.
         let _ = first_batch_read.recv().await;
 
-        let discovery = DiscoveryService::new(published, authenticator.clone(), metrics.clone(), drain.clone());
+        let discovery =
+            DiscoveryService::new(published, authenticator.clone(), metrics.clone(), drain.clone());
         let certificates = CertificateService {
             authenticator,
             rules: Rules {
@@ -199,7 +200,9 @@ impl Controller {
         let server = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_REQUEST))
+            .add_service(
+                AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_REQUEST),
+            )
             .add_service(IstioCertificateServiceServer::new(certificates))
             .serve_with_incoming_shutdown(incoming, async move { ending.started().await });
         tokio::select! {

@@ -12,9 +12,9 @@
 pub mod app;
 pub mod ca;
 pub mod index;
+mod listen;
 pub mod objects;
 pub mod observe;
-mod listen;
 mod pipeline;
 pub mod push;
 pub mod resolve;

@@ -57,7 +57,9 @@ pub(crate) fn tls_incoming(
     tokio::spawn(async move {
         loop {
             // Never closed.
-            let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+            let Ok(permit) = handshakes.clone().acquire_owned().await else {
+                return;
+            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = drain.started() => return,

@@ -58,7 +58,9 @@ impl Pipeline {
     async fn gather(&mut self) -> Option<Vec<Change>> {
         let mut batch = self.batches.recv().await?;
         let latest = Instant::now() + self.config.at_most;
-        while let Ok(Some(more)) = timeout_at(latest.min(Instant::now() + self.config.quiet), self.batches.recv()).await {
+        while let Ok(Some(more)) =
+            timeout_at(latest.min(Instant::now() + self.config.quiet), self.batches.recv()).await
+        {
             batch.extend(more);
         }
         Some(batch)

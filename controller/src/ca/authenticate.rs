@@ -119,7 +119,9 @@ impl Authenticator {
     /// When the token is missing or not good. The texts say what is wrong and never hold the token.
     pub async fn authenticate(&self, metadata: &MetadataMap) -> Result<Caller, AuthenticateError> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let token = header
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let token = token.map(|(_, token)| token.trim()).ok_or(AuthenticateError::Missing)?;
         if token.len() > MAX_TOKEN {
             return Err(AuthenticateError::TooLong);

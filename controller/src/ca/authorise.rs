@@ -8,7 +8,9 @@ use warren_common::model::Identity;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// The token is of an account that impersonates nobody.
-    #[error("the service account {account} may not ask for certificates of others; agents run as one of: {trusted}")]
+    #[error(
+        "the service account {account} may not ask for certificates of others; agents run as one of: {trusted}"
+    )]
     Account {
         /// The caller's.
         account: Name,
@@ -65,10 +67,15 @@ pub fn authorise(
         return Err(Denied::NoNode);
     }
     if identity.trust_domain() != rules.trust_domain {
-        return Err(Denied::TrustDomain { identity: identity.clone(), trust_domain: rules.trust_domain.clone() });
+        return Err(Denied::TrustDomain {
+            identity: identity.clone(),
+            trust_domain: rules.trust_domain.clone(),
+        });
     }
     let has_it = index.pods_on_node(node).any(|pod| {
-        pod.is_live() && *pod.name.namespace == *identity.namespace() && *pod.service_account == *identity.service_account()
+        pod.is_live()
+            && *pod.name.namespace == *identity.namespace()
+            && *pod.service_account == *identity.service_account()
     });
     if !has_it {
         return Err(Denied::NotOnNode { identity: identity.clone(), node: node.to_owned() });
@@ -106,8 +113,10 @@ mod tests {
         index.apply(&pod("job", "n1", "job", Phase::Ended));
         index.apply(&pod("db", "n2", "db", Phase::Live));
         index.apply(&pod("waiting", "", "waiting", Phase::Live));
-        let rules =
-            Rules { trust_domain: "cluster.local".into(), agent_accounts: vec![Name::new("warren-system", "warren-agent")] };
+        let rules = Rules {
+            trust_domain: "cluster.local".into(),
+            agent_accounts: vec![Name::new("warren-system", "warren-agent")],
+        };
         let agent = Name::new("warren-system", "warren-agent");
         for (account, node, identity, allowed) in [
             (&agent, "n1", "spiffe://cluster.local/ns/shop/sa/web", true),
@@ -123,7 +132,19 @@ mod tests {
             let verdict = authorise(&index, &rules, account, node, &identity);
             assert_eq!(verdict.is_ok(), allowed, "{account} {node} {identity}: {verdict:?}");
         }
-        index.apply(&Change::Delete(crate::objects::Key { kind: crate::objects::Kind::Pod, name: Name::new("shop", "web") }));
-        assert!(authorise(&index, &rules, &agent, "n1", &"spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()).is_err());
+        index.apply(&Change::Delete(crate::objects::Key {
+            kind: crate::objects::Kind::Pod,
+            name: Name::new("shop", "web"),
+        }));
+        assert!(
+            authorise(
+                &index,
+                &rules,
+                &agent,
+                "n1",
+                &"spiffe://cluster.local/ns/shop/sa/web".parse().unwrap()
+            )
+            .is_err()
+        );
     }
 }

@@ -35,11 +35,14 @@ pub(super) fn public_key(pem: &str) -> Result<SubjectPublicKeyInfo, RequestError
         return Err(RequestError::TooLong);
     }
     let (rest, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| RequestError::NotPem)?;
-    if !matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") || !rest.trim_ascii().is_empty() {
+    if !matches!(block.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST")
+        || !rest.trim_ascii().is_empty()
+    {
         return Err(RequestError::NotPem);
     }
     let malformed = |error: &dyn std::fmt::Display| RequestError::Malformed(error.to_string());
-    let (rest, request) = X509CertificationRequest::from_der(&block.contents).map_err(|error| malformed(&error))?;
+    let (rest, request) =
+        X509CertificationRequest::from_der(&block.contents).map_err(|error| malformed(&error))?;
     if !rest.is_empty() {
         return Err(malformed(&"bytes after its end"));
     }
@@ -75,7 +78,9 @@ mod tests {
 
     #[test]
     fn the_key_is_taken_and_nothing_else() {
-        for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
+        for algorithm in
+            [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519]
+        {
             let (key, pem) = csr(algorithm);
             assert_eq!(public_key(&pem).unwrap().der_bytes(), key.public_key_raw());
         }
@@ -106,7 +111,8 @@ mod tests {
         block.contents[at] = b'S';
         use base64::Engine;
         let body = base64::engine::general_purpose::STANDARD.encode(&block.contents);
-        let forged = format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
+        let forged =
+            format!("-----BEGIN CERTIFICATE REQUEST-----\n{body}\n-----END CERTIFICATE REQUEST-----\n");
         assert_eq!(public_key(&forged).err(), Some(RequestError::Signature));
     }
 

@@ -3,8 +3,8 @@
 
 use super::sign::Authority;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -54,7 +54,11 @@ pub enum RootsError {
 ///
 /// # Errors
 /// When files are missing, don't fit together, or have expired.
-pub fn load_or_create(directory: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<Authority, RootsError> {
+pub fn load_or_create(
+    directory: &Path,
+    trust_domain: &str,
+    now: OffsetDateTime,
+) -> Result<Authority, RootsError> {
     let exists = |name: &str| directory.join(name).exists();
     if ![ROOT, CERTIFICATE, KEY, CHAIN].into_iter().any(exists) {
         create(directory, trust_domain, now)?;
@@ -64,22 +68,27 @@ pub fn load_or_create(directory: &Path, trust_domain: &str, now: OffsetDateTime)
 }
 
 fn create(directory: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<(), RootsError> {
-    std::fs::create_dir_all(directory).map_err(|error| RootsError::Io { path: directory.to_owned(), error })?;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| RootsError::Io { path: directory.to_owned(), error })?;
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain);
     params.distinguished_name.push(DnType::CommonName, "warren root");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = Vec::<ExtendedKeyUsagePurpose>::new();
     params.not_before = now - Duration::hours(1);
     params.not_after = now + ROOT_LIFETIME;
     let root = params.self_signed(&key)?.pem();
     // The key first: whoever sees a certificate also finds its key. None overwrites what is there.
-    for (name, content, mode) in
-        [(KEY, &key.serialize_pem(), 0o600), (CHAIN, &root, 0o644), (CERTIFICATE, &root, 0o644), (ROOT, &root, 0o644)]
-    {
+    for (name, content, mode) in [
+        (KEY, &key.serialize_pem(), 0o600),
+        (CHAIN, &root, 0o644),
+        (CERTIFICATE, &root, 0o644),
+        (ROOT, &root, 0o644),
+    ] {
         let path = directory.join(name);
         write_new(&path, content.as_bytes(), mode).map_err(|error| RootsError::Io { path, error })?;
     }
@@ -90,7 +99,8 @@ fn create(directory: &Path, trust_domain: &str, now: OffsetDateTime) -> Result<(
 fn write_new(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     let temporary = path.with_extension("pem.new");
     let result = (|| {
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         // Unlike rename(2), link(2) fails when the name is taken.
@@ -114,7 +124,8 @@ fn load(directory: &Path, now: OffsetDateTime) -> Result<Authority, RootsError> 
     };
     let key_path = directory.join(KEY);
     let bad_key = |reason: String| RootsError::Bad { path: key_path.clone(), reason };
-    let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| bad_key(format!("not a private key: {error}")))?;
+    let key = KeyPair::from_pem(&read(&key_path)?)
+        .map_err(|error| bad_key(format!("not a private key: {error}")))?;
 
     let path = directory.join(CERTIFICATE);
     let bad = |reason: &str| RootsError::Bad { path: path.clone(), reason: reason.to_owned() };
@@ -156,11 +167,13 @@ fn path_to_root(
         intermediates.push(current.clone());
         let signed_it = |candidate: &&CertificateDer<'static>| {
             parse(candidate).is_some_and(|candidate| {
-                candidate.subject() == parsed.issuer() && parsed.verify_signature(Some(candidate.public_key())).is_ok()
+                candidate.subject() == parsed.issuer()
+                    && parsed.verify_signature(Some(candidate.public_key())).is_ok()
             })
         };
         let above = roots.iter().chain(chain).filter(|candidate| *candidate != current).find(signed_it);
-        current = above.ok_or_else(|| format!("its chain ends at {}: no root-cert.pem signed that", parsed.issuer()))?;
+        current = above
+            .ok_or_else(|| format!("its chain ends at {}: no root-cert.pem signed that", parsed.issuer()))?;
     }
     let parsed = parse(current).ok_or("the root certificate is malformed")?;
     valid(&parsed, now).map_err(|reason| format!("the root: {reason}"))?;
@@ -168,7 +181,8 @@ fn path_to_root(
 }
 
 fn valid(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Result<OffsetDateTime, String> {
-    let (from, to) = (certificate.validity().not_before.to_datetime(), certificate.validity().not_after.to_datetime());
+    let (from, to) =
+        (certificate.validity().not_before.to_datetime(), certificate.validity().not_after.to_datetime());
     if now < from {
         return Err(format!("not valid before {from}"));
     }
@@ -179,7 +193,10 @@ fn valid(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> Result<Offse
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
-    X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, certificate)| certificate)
+    X509Certificate::from_der(der)
+        .ok()
+        .filter(|(rest, _)| rest.is_empty())
+        .map(|(_, certificate)| certificate)
 }
 
 fn certificates(directory: &Path, name: &str) -> Result<Vec<CertificateDer<'static>>, RootsError> {

@@ -11,10 +11,21 @@ fn at(seconds: i64) -> OffsetDateTime {
 
 fn csr() -> String {
     let key = KeyPair::generate().unwrap();
-    CertificateParams::new(vec!["evil.example".to_owned()]).unwrap().serialize_request(&key).unwrap().pem().unwrap()
+    CertificateParams::new(vec!["evil.example".to_owned()])
+        .unwrap()
+        .serialize_request(&key)
+        .unwrap()
+        .pem()
+        .unwrap()
 }
 
-fn ca(name: &str, key: &KeyPair, by: Option<&Issuer<'_, &KeyPair>>, from: i64, to: i64) -> (CertificateParams, String) {
+fn ca(
+    name: &str,
+    key: &KeyPair,
+    by: Option<&Issuer<'_, &KeyPair>>,
+    from: i64,
+    to: i64,
+) -> (CertificateParams, String) {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -79,7 +90,10 @@ fn a_plugged_in_intermediate_signs_with_its_chain() {
     let leaf = parse(&der).unwrap();
     // No longer than the CA itself.
     assert_eq!(leaf.validity().not_after.timestamp(), NOW + 5_000);
-    assert!(matches!(authority.sign(&csr(), &identity, StdDuration::from_secs(60), at(5_000)), Err(SignError::Expired)));
+    assert!(matches!(
+        authority.sign(&csr(), &identity, StdDuration::from_secs(60), at(5_000)),
+        Err(SignError::Expired)
+    ));
 }
 
 #[test]
@@ -96,7 +110,10 @@ fn a_leaf_says_who_and_nothing_else() {
     assert_eq!(names, ["URI(spiffe://cluster.local/ns/shop/sa/web)"]);
     assert!(san.critical);
     assert_eq!(leaf.subject().iter().count(), 0);
-    assert_eq!((leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()), (NOW - 60, NOW + 3600));
+    assert_eq!(
+        (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp()),
+        (NOW - 60, NOW + 3600)
+    );
     let usage = leaf.key_usage().unwrap().unwrap().value;
     assert!(usage.digital_signature() && !usage.key_cert_sign());
     let extended = leaf.extended_key_usage().unwrap().unwrap().value;

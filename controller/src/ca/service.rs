@@ -2,15 +2,17 @@
 
 use super::authenticate::Authenticator;
 use super::authorise::{Rules, authorise};
-use super::sign::{Authority, SignError};
 use super::now;
+use super::sign::{Authority, SignError};
 use crate::index::Index;
 use crate::observe::{CertificateOutcome, Metrics};
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
-use warren_common::proto::auth::{IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService};
+use warren_common::proto::auth::{
+    IstioCertificateRequest, IstioCertificateResponse, IstioCertificateService,
+};
 use warren_common::proto::impersonated_identity;
 
 /// Issues certificates for the pods of the caller's node.
@@ -64,10 +66,13 @@ impl CertificateService {
         authorise(&self.index.read(), &self.rules, &caller.service_account, &caller.node, &identity)
             .map_err(|denied| (CertificateOutcome::Refused, Status::permission_denied(denied.to_string())))?;
         let lifetime = self.lifetime(request.validity_duration);
-        let cert_chain = self.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {
-            SignError::Request(error) => (CertificateOutcome::BadCsr, Status::invalid_argument(error.to_string())),
-            error => (CertificateOutcome::SignError, Status::internal(error.to_string())),
-        })?;
+        let cert_chain =
+            self.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {
+                SignError::Request(error) => {
+                    (CertificateOutcome::BadCsr, Status::invalid_argument(error.to_string()))
+                }
+                error => (CertificateOutcome::SignError, Status::internal(error.to_string())),
+            })?;
         tracing::info!(%identity, node = %caller.node, lifetime_s = lifetime.as_secs(), "certificate issued");
         Ok(IstioCertificateResponse { cert_chain })
     }

@@ -73,7 +73,10 @@ impl ResolvesServerCert for Renewing {
 }
 
 /// A fresh certificate and when to replace it.
-fn issue(authority: &Authority, config: &ServingConfig) -> Result<(OffsetDateTime, Arc<CertifiedKey>), ServingError> {
+fn issue(
+    authority: &Authority,
+    config: &ServingConfig,
+) -> Result<(OffsetDateTime, Arc<CertifiedKey>), ServingError> {
     let now = now();
     let key = KeyPair::generate()?;
     let chain = authority.serving(&key, &config.names, config.lifetime, now)?;

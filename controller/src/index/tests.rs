@@ -62,8 +62,10 @@ fn namespace(number: u8, enabled: bool) -> Object {
 
 fn objects() -> impl Strategy<Value = Object> {
     prop_oneof![
-        (0..4_u8, 0..4_u8, 0..2_u8, 0..8_u8).prop_map(|(number, ip, node, flags)| pod(number, ip, node, flags)),
-        (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(n, s, a, r, ok)| slice(n, s, a, r, ok)),
+        (0..4_u8, 0..4_u8, 0..2_u8, 0..8_u8)
+            .prop_map(|(number, ip, node, flags)| pod(number, ip, node, flags)),
+        (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>())
+            .prop_map(|(n, s, a, r, ok)| slice(n, s, a, r, ok)),
         (0..4_u8, 80..82_u16).prop_map(|(number, port)| service(number, port)),
         (0..2_u8, any::<bool>()).prop_map(|(number, enabled)| namespace(number, enabled)),
     ]
@@ -88,7 +90,10 @@ fn a_change_names_what_it_touches() {
     assert_eq!(step(Change::Upsert(service(0, 80))), [workload(2), ResourceKey::Service(name(0))]);
     assert_eq!(step(Change::Upsert(slice(0, 0, 0, true, true))), [workload(0), workload(2)]);
     assert_eq!(step(Change::Upsert(namespace(0, true))), [workload(0), workload(2)]);
-    assert_eq!(step(Change::Delete(Key { kind: Kind::Service, name: name(0) })), [workload(0), ResourceKey::Service(name(0))]);
+    assert_eq!(
+        step(Change::Delete(Key { kind: Kind::Service, name: name(0) })),
+        [workload(0), ResourceKey::Service(name(0))]
+    );
     assert_eq!(step(Change::Delete(Key { kind: Kind::Pod, name: name(0) })), [workload(0)]);
 }
 

@@ -60,7 +60,9 @@ impl Http {
                     continue;
                 }
             };
-            let Ok(permit) = connections.clone().try_acquire_owned() else { continue };
+            let Ok(permit) = connections.clone().try_acquire_owned() else {
+                continue;
+            };
             let http = self.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
@@ -82,14 +84,18 @@ impl Http {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
         }
         let answer = match path {
-            "/metrics" | "/stats/prometheus" => {
-                self.metrics.encode(&self.problems).map(|text| with_type(text, OPENMETRICS)).map_err(HttpError::from)
-            }
+            "/metrics" | "/stats/prometheus" => self
+                .metrics
+                .encode(&self.problems)
+                .map(|text| with_type(text, OPENMETRICS))
+                .map_err(HttpError::from),
             "/debug/problems" => serde_json::to_string_pretty(&self.problems.list())
                 .map(|text| with_type(text, "application/json"))
                 .map_err(HttpError::from),
             "/healthz/ready" => Ok(self.ready()),
-            _ => Ok(plain(StatusCode::NOT_FOUND, "try /metrics, /debug/problems, /healthz/ready\n".to_owned())),
+            _ => {
+                Ok(plain(StatusCode::NOT_FOUND, "try /metrics, /debug/problems, /healthz/ready\n".to_owned()))
+            }
         };
         answer.unwrap_or_else(|error| plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
     }

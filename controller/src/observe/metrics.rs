@@ -78,7 +78,11 @@ impl Default for Metrics {
             rejects: family(r, "pilot_total_xds_rejects", "Responses that agents rejected"),
             pods: gauge(r, "warren_pods", "Pods known"),
             services: gauge(r, "pilot_services", "Services known"),
-            problems: gauge(r, "warren_source_problems", "Things that are wrong with the configuration right now"),
+            problems: gauge(
+                r,
+                "warren_source_problems",
+                "Things that are wrong with the configuration right now",
+            ),
             csrs: counter(r, "citadel_server_csr_count", "Certificate requests received"),
             issued: counter(r, "citadel_server_success_cert_issuance_count", "Certificates issued"),
             unauthenticated: counter(
@@ -86,7 +90,11 @@ impl Default for Metrics {
                 "citadel_server_authentication_failure_count",
                 "Certificate requests without a valid token",
             ),
-            bad_csrs: counter(r, "citadel_server_csr_parsing_err_count", "Certificate requests that are malformed"),
+            bad_csrs: counter(
+                r,
+                "citadel_server_csr_parsing_err_count",
+                "Certificate requests that are malformed",
+            ),
             bad_identities: counter(
                 r,
                 "citadel_server_id_extraction_err_count",
@@ -97,9 +105,21 @@ impl Default for Metrics {
                 "warren_ca_refused_identities",
                 "Certificate requests for an identity that the caller may not have",
             ),
-            sign_errors: counter(r, "citadel_server_csr_sign_err_count", "Certificates that could not be signed"),
-            root_expiry: gauge(r, "citadel_server_root_cert_expiry_timestamp", "End of the root, Unix seconds"),
-            chain_expiry: gauge(r, "citadel_server_cert_chain_expiry_timestamp", "End of the signing CA, Unix seconds"),
+            sign_errors: counter(
+                r,
+                "citadel_server_csr_sign_err_count",
+                "Certificates that could not be signed",
+            ),
+            root_expiry: gauge(
+                r,
+                "citadel_server_root_cert_expiry_timestamp",
+                "End of the root, Unix seconds",
+            ),
+            chain_expiry: gauge(
+                r,
+                "citadel_server_cert_chain_expiry_timestamp",
+                "End of the signing CA, Unix seconds",
+            ),
             registry: Arc::default(),
         };
         Self { registry: Arc::new(Mutex::new(registry)), ..metrics }

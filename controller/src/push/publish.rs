@@ -26,7 +26,8 @@ impl Published {
     pub fn apply(&self, batch: Vec<(String, Option<Resource>)>) -> usize {
         let (changed, revision) = {
             let mut table = self.addresses.write();
-            let changed = batch.into_iter().filter_map(|(name, resource)| table.set(&name, resource).then_some(()));
+            let changed =
+                batch.into_iter().filter_map(|(name, resource)| table.set(&name, resource).then_some(()));
             (changed.count(), table.revision())
         };
         self.revision.send_if_modified(|seen| std::mem::replace(seen, revision) != revision);

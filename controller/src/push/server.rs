@@ -113,7 +113,8 @@ impl Client {
     fn take(&self, session: &mut Session, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let request = from_wire(request);
         let type_url = request.type_url.clone();
-        let event = session.on_request(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event =
+            session.on_request(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         match event {
             Event::Nack { reason } => {
                 self.metrics.rejected(&type_url);
@@ -140,7 +141,10 @@ fn from_wire(request: DeltaDiscoveryRequest) -> Request {
 fn to_wire(response: Response) -> DeltaDiscoveryResponse {
     let resource = |(name, resource): &(Arc<str>, Arc<super::table::Resource>)| Resource {
         version: resource.version.to_string(),
-        resource: Some(prost_types::Any { type_url: response.type_url.clone(), value: resource.body.to_vec() }),
+        resource: Some(prost_types::Any {
+            type_url: response.type_url.clone(),
+            value: resource.body.to_vec(),
+        }),
         name: name.to_string(),
         aliases: resource.aliases.iter().map(ToString::to_string).collect(),
     };

@@ -110,16 +110,20 @@ impl Session {
         if request.type_url.is_empty() {
             return Err(SessionError::NoType);
         }
-        let names = || request.subscribe.iter().chain(&request.unsubscribe).chain(request.initial_versions.keys());
+        let names =
+            || request.subscribe.iter().chain(&request.unsubscribe).chain(request.initial_versions.keys());
         if names().chain([&request.type_url]).any(|name| name.len() > MAX_NAME) {
             return Err(SessionError::Limit { what: "bytes in a name", limit: MAX_NAME });
         }
         let known = self.types.len();
         let subscription = match self.types.get_mut(&request.type_url) {
             Some(subscription) => subscription,
-            None if known >= MAX_TYPES => return Err(SessionError::Limit { what: "types", limit: MAX_TYPES }),
+            None if known >= MAX_TYPES => {
+                return Err(SessionError::Limit { what: "types", limit: MAX_TYPES });
+            }
             None => {
-                let subscription = Subscription::first(request.initial_versions, request.subscribe.is_empty());
+                let subscription =
+                    Subscription::first(request.initial_versions, request.subscribe.is_empty());
                 let subscription = self.types.entry(request.type_url.clone()).or_insert(subscription);
                 // Its nonce belongs to an earlier connection.
                 subscription.change(request.subscribe, request.unsubscribe);
@@ -141,7 +145,9 @@ impl Session {
     /// The next response that is due, if any. `table_of` gives the table of a type; an unknown type is empty.
     pub fn poll<'t>(&mut self, table_of: impl Fn(&str) -> &'t Table) -> Option<Response> {
         for (type_url, subscription) in &mut self.types {
-            let Some((resources, removed)) = subscription.poll(table_of(type_url), self.max_bytes) else { continue };
+            let Some((resources, removed)) = subscription.poll(table_of(type_url), self.max_bytes) else {
+                continue;
+            };
             self.nonces += 1;
             let nonce = self.nonces.to_string();
             subscription.sent(nonce.clone());
@@ -159,5 +165,7 @@ fn limited(subscription: &Subscription, event: Event) -> Result<Event, SessionEr
     Ok(event)
 }
 
+#[cfg(test)]
+mod converge;
 #[cfg(test)]
 mod tests;

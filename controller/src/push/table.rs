@@ -141,7 +141,9 @@ impl Table {
         }
         let mut revisions: Vec<u64> = self.tombstones.values().copied().collect();
         revisions.sort_unstable();
-        let Some(floor) = revisions.get(revisions.len() / 2).copied() else { return };
+        let Some(floor) = revisions.get(revisions.len() / 2).copied() else {
+            return;
+        };
         let log = &mut self.log;
         self.tombstones.retain(|_, changed| {
             let keep = *changed > floor;

@@ -38,12 +38,16 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
     let mut problems = Vec::new();
     let (name, resource) = match key {
         ResourceKey::Workload(pod) => {
-            let workload = index.pod(pod).and_then(|pod| workload::workload(index, config, pod, &mut problems));
+            let workload =
+                index.pod(pod).and_then(|pod| workload::workload(index, config, pod, &mut problems));
             (config.workload_uid(pod), workload.map(|workload| MeshResource::Workload(Box::new(workload))))
         }
         ResourceKey::Service(name) => {
             let service = index.service(name).and_then(|service| service::service(config, service));
-            (config.service_name(name).to_string(), service.map(|service| MeshResource::Service(Box::new(service))))
+            (
+                config.service_name(name).to_string(),
+                service.map(|service| MeshResource::Service(Box::new(service))),
+            )
         }
     };
     Resolved { name, resource, problems }
@@ -61,5 +65,7 @@ impl ResolveConfig {
     }
 }
 
+#[cfg(test)]
+mod membership_tests;
 #[cfg(test)]
 mod tests;

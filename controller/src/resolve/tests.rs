@@ -3,7 +3,7 @@
 use super::*;
 use crate::source::Change;
 use crate::source::manifests::parse;
-use warren_common::model::{AppProtocol, Health, PortMapping, Service, TunnelProtocol, Workload, WorkloadKind};
+use warren_common::model::{Health, Service, TunnelProtocol, Workload, WorkloadKind};
 
 fn config() -> ResolveConfig {
     ResolveConfig {
@@ -21,7 +21,7 @@ fn index(yaml: &str) -> Index {
     index
 }
 
-fn pod_of(yaml: &str, name: &str) -> (Option<Workload>, Vec<String>) {
+pub(super) fn pod_of(yaml: &str, name: &str) -> (Option<Workload>, Vec<String>) {
     let resolved = resolve(&index(yaml), &config(), &ResourceKey::Workload(Name::new("shop", name)));
     let reasons = resolved.problems.iter().map(ToString::to_string).collect();
     match resolved.resource {
@@ -31,7 +31,7 @@ fn pod_of(yaml: &str, name: &str) -> (Option<Workload>, Vec<String>) {
     }
 }
 
-fn service_of(yaml: &str, name: &str) -> Option<Service> {
+pub(super) fn service_of(yaml: &str, name: &str) -> Option<Service> {
     match resolve(&index(yaml), &config(), &ResourceKey::Service(Name::new("shop", name))).resource? {
         MeshResource::Service(service) => Some(*service),
         other => panic!("{other:?}"),
@@ -39,7 +39,7 @@ fn service_of(yaml: &str, name: &str) -> Option<Service> {
 }
 
 /// A pod `web` with extra metadata, spec and status, each in YAML's flow style.
-fn pod(metadata: &str, spec: &str, status: &str) -> String {
+pub(super) fn pod(metadata: &str, spec: &str, status: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: shop, uid: u1{metadata}}}\n\
          spec: {{nodeName: n1, containers: []{spec}}}\n\
@@ -48,7 +48,8 @@ fn pod(metadata: &str, spec: &str, status: &str) -> String {
     )
 }
 
-const ENROLLED: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {warren.dev/mesh: enabled}}\n";
+const ENROLLED: &str =
+    "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {warren.dev/mesh: enabled}}\n";
 
 #[test]
 fn a_pod_becomes_a_workload() {
@@ -56,7 +57,10 @@ fn a_pod_becomes_a_workload() {
     let workload = workload.unwrap();
     assert!(problems.is_empty());
     assert_eq!(workload.uid.to_string(), "Kubernetes//Pod/shop/web");
-    assert_eq!(workload.addresses, ["10.0.0.1".parse::<std::net::IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+    assert_eq!(
+        workload.addresses,
+        ["10.0.0.1".parse::<std::net::IpAddr>().unwrap(), "fd00::1".parse().unwrap()]
+    );
     assert_eq!(workload.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/default");
     assert_eq!((&*workload.canonical_name, &*workload.canonical_revision), ("web", "v2"));
     assert_eq!((workload.health, workload.tunnel), (Health::Healthy, TunnelProtocol::None));
@@ -67,7 +71,9 @@ fn a_pod_becomes_a_workload() {
 #[test]
 fn pods_without_processes_or_address_are_left_out() {
     for status in [", phase: Succeeded", ", phase: Failed"] {
-        let yaml = pod("", "", "").replace("phase: Running, ", "").replace("status: {", &format!("status: {{{}, ", &status[2..]));
+        let yaml = pod("", "", "")
+            .replace("phase: Running, ", "")
+            .replace("status: {", &format!("status: {{{}, ", &status[2..]));
         assert_eq!(pod_of(&yaml, "web").0, None, "{status}");
     }
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: []}\n";
@@ -97,7 +103,11 @@ fn enrolment_by_labels_and_never_on_the_hosts_network() {
         (ENROLLED.to_owned() + &pod("", ", hostNetwork: true", ""), false),
         (pod(", labels: {warren.dev/mesh: enabled}", "", ""), true),
         (pod(", labels: {istio.io/dataplane-mode: ambient}", "", ""), true),
-        (ENROLLED.replace("warren.dev/mesh: enabled", "istio.io/dataplane-mode: ambient") + &pod("", "", ""), true),
+        (
+            ENROLLED.replace("warren.dev/mesh: enabled", "istio.io/dataplane-mode: ambient")
+                + &pod("", "", ""),
+            true,
+        ),
     ] {
         let workload = pod_of(&yaml, "web").0.unwrap();
         assert_eq!(workload.enrolment.enrolled, enrolled, "{yaml}");
@@ -114,7 +124,10 @@ fn exclusions_apply_as_far_as_they_parse() {
     assert_eq!((enrolment.exclude_outbound_ports, enrolment.exclude_inbound_ports), (vec![25], vec![9100]));
     assert_eq!(enrolment.exclude_outbound_cidrs, [("10.1.0.0".parse().unwrap(), 16)]);
     assert_eq!(problems.len(), 2);
-    assert!(problems[0].starts_with("Pod shop/web: annotation warren.dev/exclude-outbound-ports: \"smtp\""), "{problems:?}");
+    assert!(
+        problems[0].starts_with("Pod shop/web: annotation warren.dev/exclude-outbound-ports: \"smtp\""),
+        "{problems:?}"
+    );
 }
 
 #[test]
@@ -144,88 +157,4 @@ fn a_service_account_no_identity_can_hold_is_reported() {
     let (workload, problems) = pod_of(&pod("", ", serviceAccountName: 'A b'", ""), "web");
     assert_eq!(workload, None);
     assert!(problems[0].contains("service account"), "{problems:?}");
-}
-
-const SERVICE: &str = "---
-apiVersion: v1
-kind: Service
-metadata: {name: web, namespace: shop}
-spec:
-  clusterIPs: [10.96.0.1, 'fd01::1']
-  ports:
-  - {name: http, port: 80, targetPort: web}
-  - {name: grpc-api, port: 90, targetPort: 9090}
-  - {name: dns, port: 53, protocol: UDP}
-";
-
-fn slice(name: &str, port: u16, endpoint: &str) -> String {
-    format!(
-        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}\n\
-         addressType: IPv4\nports: [{{name: http, port: {port}}}]\nendpoints: [{{{endpoint}}}]\n"
-    )
-}
-
-#[test]
-fn a_service_has_its_addresses_and_ports() {
-    let service = service_of(SERVICE, "web").unwrap();
-    assert_eq!(service.key.to_string(), "shop/web.shop.svc.cluster.local");
-    assert_eq!(service.addresses.len(), 2);
-    let ports: Vec<_> = service.ports.iter().map(|p| (p.service_port, p.target_port, p.app_protocol)).collect();
-    assert_eq!(ports, [(80, 0, AppProtocol::Http11), (90, 9090, AppProtocol::Grpc)]);
-    assert_eq!(service.ports[0].target_port_name.as_deref(), Some("web"));
-    let headless = SERVICE.replace("clusterIPs: [10.96.0.1, 'fd01::1']", "clusterIP: None");
-    assert_eq!(service_of(&headless, "web").unwrap().addresses, Vec::<std::net::IpAddr>::new());
-    let external = SERVICE.replace("spec:\n", "spec:\n  type: ExternalName\n  externalName: example.com\n");
-    assert_eq!(service_of(&external, "web"), None);
-}
-
-#[test]
-fn membership_comes_from_endpoint_slices() {
-    let by_address = "addresses: [10.0.0.1]";
-    let by_reference = "addresses: [10.0.0.77], targetRef: {kind: Pod, name: web, namespace: shop}";
-    let of_other = "addresses: [10.0.0.1], targetRef: {kind: Pod, name: other, namespace: shop}";
-    let unready = "addresses: [10.0.0.1], conditions: {ready: false}";
-    let terminating = "addresses: [10.0.0.1], conditions: {ready: false, serving: true, terminating: true}";
-    let ready_pod = pod("", "", "");
-    let unready_pod = ready_pod.replace("status: 'True'", "status: 'False'");
-    let publishing = SERVICE.replace("spec:\n", "spec:\n  publishNotReadyAddresses: true\n");
-    for (service, pod, endpoint, member) in [
-        (SERVICE, &ready_pod, by_address, true),
-        (SERVICE, &ready_pod, by_reference, true),
-        (SERVICE, &ready_pod, of_other, false),
-        (SERVICE, &ready_pod, unready, false),
-        (SERVICE, &ready_pod, terminating, true),
-        (&publishing, &ready_pod, unready, true),
-        (SERVICE, &unready_pod, unready, true),
-        ("", &ready_pod, by_address, false),
-    ] {
-        let yaml = format!("{service}{pod}{}", slice("web-1", 8080, endpoint));
-        let workload = pod_of(&yaml, "web").0.unwrap();
-        let expected = if member { vec![PortMapping { service_port: 80, target_port: 8080 }] } else { vec![] };
-        assert_eq!(workload.services.into_values().flatten().collect::<Vec<_>>(), expected, "{yaml}");
-    }
-}
-
-#[test]
-fn slices_of_one_service_add_up() {
-    let second = slice("web-2", 9191, "addresses: ['fd00::1']").replace("name: http, port", "name: grpc-api, port");
-    let yaml = format!("{SERVICE}{}{}{second}", pod("", "", ""), slice("web-1", 8080, "addresses: [10.0.0.1]"));
-    let mappings: Vec<_> = pod_of(&yaml, "web").0.unwrap().services.into_values().flatten().collect();
-    assert_eq!(
-        mappings,
-        [PortMapping { service_port: 80, target_port: 8080 }, PortMapping { service_port: 90, target_port: 9191 }]
-    );
-}
-
-#[test]
-fn versions_follow_the_content() {
-    let version = |yaml: &str| {
-        let workload = pod_of(yaml, "web").0.unwrap();
-        crate::push::resource(&MeshResource::Workload(Box::new(workload))).unwrap().version
-    };
-    let base = format!("{SERVICE}{}{}", pod(", labels: {a: b, c: d}", "", ""), slice("web-1", 8080, "addresses: [10.0.0.1]"));
-    assert_eq!(version(&base), version(&base));
-    assert_ne!(version(&base), version(&base.replace("8080", "8081")));
-    assert_ne!(version(&base), version(&base.replace("c: d", "c: e")));
 }

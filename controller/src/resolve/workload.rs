@@ -67,7 +67,9 @@ fn label(labels: &Map, keys: &[&str], default: &Arc<str>) -> Arc<str> {
 /// What telemetry calls the workload. Kubernetes names a Deployment's ReplicaSet `<name>-<hash>` and a CronJob's
 /// Job `<name>-<minutes since the epoch>`, so the names tell without looking the owners up.
 fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
-    let Some(owner) = &pod.owner else { return (WorkloadKind::Pod, pod.name.name.clone()) };
+    let Some(owner) = &pod.owner else {
+        return (WorkloadKind::Pod, pod.name.name.clone());
+    };
     match &*owner.kind {
         "ReplicaSet" => {
             // The hash is also a label; without it, it is what a hash looks like (Kubernetes' safe alphabet).
@@ -75,7 +77,8 @@ fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
             let is_hash = |suffix: &str| {
                 hash == Some(suffix) || suffix.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
             };
-            let name = owner.name.rsplit_once('-').filter(|(name, suffix)| !name.is_empty() && is_hash(suffix));
+            let name =
+                owner.name.rsplit_once('-').filter(|(name, suffix)| !name.is_empty() && is_hash(suffix));
             (WorkloadKind::Deployment, name.map_or_else(|| owner.name.clone(), |(name, _)| name.into()))
         }
         "Job" => {
@@ -95,7 +98,9 @@ fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
 fn services(index: &Index, config: &ResolveConfig, pod: &Pod) -> BTreeMap<ServiceName, Vec<PortMapping>> {
     let mut services: BTreeMap<ServiceName, Vec<PortMapping>> = BTreeMap::new();
     for slice in index.slices_of(pod) {
-        let Some(service) = slice.service.as_ref().and_then(|name| index.service(name)) else { continue };
+        let Some(service) = slice.service.as_ref().and_then(|name| index.service(name)) else {
+            continue;
+        };
         if service.external || !slice.endpoints.iter().any(|endpoint| is_member(pod, service, endpoint)) {
             continue;
         }

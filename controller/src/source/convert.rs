@@ -1,8 +1,8 @@
 //! Kubernetes' types to [`crate::objects`]: everything is checked here, once.
 
 use crate::objects::{
-    Endpoint, EndpointSlice, Map, Name, Namespace, Object, Owner, Phase, Plain, Pod, Service, ServicePort, SlicePort,
-    TargetPort,
+    Endpoint, EndpointSlice, Map, Name, Namespace, Object, Owner, Phase, Plain, Pod, Service, ServicePort,
+    SlicePort, TargetPort,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -56,7 +56,10 @@ impl TryFrom<core::ServiceAccount> for Object {
     type Error = ConvertError;
 
     fn try_from(account: core::ServiceAccount) -> Result<Self, ConvertError> {
-        Ok(Self::ServiceAccount(Plain { name: namespaced(&account.metadata)?, labels: shared(account.metadata.labels) }))
+        Ok(Self::ServiceAccount(Plain {
+            name: namespaced(&account.metadata)?,
+            labels: shared(account.metadata.labels),
+        }))
     }
 }
 
@@ -108,7 +111,10 @@ impl TryFrom<core::Service> for Object {
             name,
             external: spec.type_.as_deref() == Some("ExternalName"),
             cluster_ips: addresses(texts.iter(), "spec.clusterIPs")?,
-            ports: ports.filter(|port| is_tcp(port.protocol.as_deref())).map(service_port).collect::<Result<_, _>>()?,
+            ports: ports
+                .filter(|port| is_tcp(port.protocol.as_deref()))
+                .map(service_port)
+                .collect::<Result<_, _>>()?,
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
         }))
     }

@@ -120,7 +120,8 @@ impl Subscription {
         match table.changed_since(self.seen).filter(|_| !self.compare_all) {
             Some(changed) => {
                 for name in changed {
-                    let wanted = || table.get(name).is_some_and(|(name, resource)| self.wants(name, resource));
+                    let wanted =
+                        || table.get(name).is_some_and(|(name, resource)| self.wants(name, resource));
                     if self.held.contains_key(name) || wanted() {
                         self.dirty.insert(name.clone());
                     }
@@ -145,7 +146,8 @@ impl Subscription {
     /// Asked for by name: sent whatever the client holds, or named as not there.
     fn settle_debts(&mut self, table: &Table, removed: &mut Vec<Arc<str>>) {
         for name in std::mem::take(&mut self.owed) {
-            let found: Vec<_> = table.get(&name).map(|(name, _)| name).into_iter().chain(table.with_alias(&name)).collect();
+            let found: Vec<_> =
+                table.get(&name).map(|(name, _)| name).into_iter().chain(table.with_alias(&name)).collect();
             if found.is_empty() {
                 self.held.remove(name.as_str());
                 removed.push(name.into());

@@ -3,6 +3,7 @@
 use super::super::{Change, Problem};
 use super::ParseError;
 use crate::objects::{Key, Object};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -34,11 +35,13 @@ impl FileSet {
         };
         let mut file = File::default();
         for object in objects {
-            let key = object.key();
-            if file.objects.contains_key(&key) {
-                file.repeated.insert(key);
-            } else {
-                file.objects.insert(key, object);
+            match file.objects.entry(object.key()) {
+                Entry::Occupied(first) => {
+                    file.repeated.insert(first.key().clone());
+                }
+                Entry::Vacant(free) => {
+                    free.insert(object);
+                }
             }
         }
         self.replace(path, Some(file))
@@ -98,12 +101,13 @@ impl FileSet {
             Some(file) => self.files.insert(path, file),
             None => self.files.remove(&path),
         };
-        let changes = keys.into_iter().zip(before).filter_map(|(key, before)| match (before, self.winner(&key)) {
-            (Some(before), Some(now)) if before == *now => None,
-            (_, Some(now)) => Some(Change::Upsert(now.clone())),
-            (Some(_), None) => Some(Change::Delete(key)),
-            (None, None) => None,
-        });
+        let changes =
+            keys.into_iter().zip(before).filter_map(|(key, before)| match (before, self.winner(&key)) {
+                (Some(before), Some(now)) if before == *now => None,
+                (_, Some(now)) => Some(Change::Upsert(now.clone())),
+                (Some(_), None) => Some(Change::Delete(key)),
+                (None, None) => None,
+            });
         changes.collect()
     }
 
@@ -130,7 +134,10 @@ mod tests {
     #[test]
     fn a_bad_file_keeps_its_last_good_objects_until_it_is_fixed_or_gone() {
         let mut files = FileSet::default();
-        assert_eq!(files.update("a.yaml", Ok(vec![namespace("x", "1")])), [Change::Upsert(namespace("x", "1"))]);
+        assert_eq!(
+            files.update("a.yaml", Ok(vec![namespace("x", "1")])),
+            [Change::Upsert(namespace("x", "1"))]
+        );
         assert_eq!(files.update("a.yaml", bad()), []);
         assert_eq!(files.problems().len(), 1);
         assert_eq!(files.problems()[0].to_string(), "a.yaml:3: broken");
@@ -145,7 +152,10 @@ mod tests {
     fn the_first_path_wins_and_the_second_takes_over() {
         let mut files = FileSet::default();
         files.update("b.yaml", Ok(vec![namespace("x", "b")]));
-        assert_eq!(files.update("a.yaml", Ok(vec![namespace("x", "a")])), [Change::Upsert(namespace("x", "a"))]);
+        assert_eq!(
+            files.update("a.yaml", Ok(vec![namespace("x", "a")])),
+            [Change::Upsert(namespace("x", "a"))]
+        );
         assert_eq!(files.update("b.yaml", Ok(vec![namespace("x", "b2")])), []);
         assert_eq!(files.problems().len(), 1);
         assert_eq!(files.problems()[0].place, "b.yaml");

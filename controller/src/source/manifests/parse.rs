@@ -70,7 +70,9 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     let mut documents = Vec::new();
     let (mut start, mut first_line, mut at) = (0, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
             documents.push(Document { text: &text[start..at], lines_before: first_line });
             (start, first_line) = (at, number as u64);
@@ -92,7 +94,9 @@ impl Document<'_> {
     }
 
     fn read(&self, parsed: &mut Parsed) -> Result<(), ParseError> {
-        let Some(head) = self.decode::<Option<Head>>()? else { return Ok(()) };
+        let Some(head) = self.decode::<Option<Head>>()? else {
+            return Ok(());
+        };
         let kind = head.kind.ok_or_else(|| self.error(None, "kind is missing"))?;
         let version = head.api_version.ok_or_else(|| self.error(None, "apiVersion is missing"))?;
         if (version.as_str(), kind.as_str()) != ("v1", "List") {

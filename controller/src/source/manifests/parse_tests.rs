@@ -19,14 +19,29 @@ fn documents_lists_and_json() {
         ("---\n---\n# nothing\n---\n", &[]),
         ("null\n", &[]),
         (NAMESPACE, &["Namespace shop"]),
-        (&format!("---\n{NAMESPACE}---\n\n---\n{}", NAMESPACE.replace("shop", "b")), &["Namespace shop", "Namespace b"]),
+        (
+            &format!("---\n{NAMESPACE}---\n\n---\n{}", NAMESPACE.replace("shop", "b")),
+            &["Namespace shop", "Namespace b"],
+        ),
         (&format!("%YAML 1.2\n--- # first\n{NAMESPACE}...\n"), &["Namespace shop"]),
         (&format!("\u{feff}{}", NAMESPACE.replace('\n', "\r\n")), &["Namespace shop"]),
-        ("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Node, metadata: {name: n1}}\n- {apiVersion: v1, kind: Secret}\n", &["Node n1"]),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Node, metadata: {name: n1}}\n- {apiVersion: v1, kind: Secret}\n",
+            &["Node n1"],
+        ),
         ("apiVersion: v1\nkind: List\n", &[]),
-        ("{\"apiVersion\": \"v1\",\n \"kind\": \"ServiceAccount\", \"metadata\": {\"name\": \"web\"}}\n", &["ServiceAccount default/web"]),
-        ("{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Node\", \"metadata\": {\"name\": \"n1\"}}\n", &["Node n1"]),
-        ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  text: |\n    ---\n    kind: Pod\n", &[]),
+        (
+            "{\"apiVersion\": \"v1\",\n \"kind\": \"ServiceAccount\", \"metadata\": {\"name\": \"web\"}}\n",
+            &["ServiceAccount default/web"],
+        ),
+        (
+            "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Node\", \"metadata\": {\"name\": \"n1\"}}\n",
+            &["Node n1"],
+        ),
+        (
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  text: |\n    ---\n    kind: Pod\n",
+            &[],
+        ),
     ] {
         assert_eq!(keys(text), expected, "{text}");
     }
@@ -34,7 +49,9 @@ fn documents_lists_and_json() {
 
 #[test]
 fn kinds_that_are_not_read_are_named() {
-    let parsed = parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: {anything: [1, {}]}\n").unwrap();
+    let parsed =
+        parse("apiVersion: networking.istio.io/v1\nkind: VirtualService\nspec: {anything: [1, {}]}\n")
+            .unwrap();
     assert_eq!(parsed.ignored.into_iter().collect::<Vec<_>>(), ["networking.istio.io/v1/VirtualService"]);
 }
 
@@ -45,10 +62,24 @@ fn errors_name_the_line_of_the_file() {
         ("# a comment\n\napiVersion: v1\n", 3, "kind is missing"),
         (&format!("{NAMESPACE}---\nkind: [\n"), 6, ""),
         (&format!("{NAMESPACE}---\napiVersion: v1\nkind: Namespace\nmetadata: []\n"), 8, ""),
-        (&format!("{NAMESPACE}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: x}}\nspec:\n  nodeName: {{}}\n"), 10, ""),
+        (
+            &format!(
+                "{NAMESPACE}---\napiVersion: v1\nkind: Pod\nmetadata: {{name: x}}\nspec:\n  nodeName: {{}}\n"
+            ),
+            10,
+            "",
+        ),
         ("apiVersion: v1\nkind: Node\n", 1, "metadata.name is missing"),
-        ("---\n---\napiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {clusterIP: web}\n", 3, "spec.clusterIPs: \"web\" is not an IP address"),
-        ("apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: [x]}\n", 4, ""),
+        (
+            "---\n---\napiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {clusterIP: web}\n",
+            3,
+            "spec.clusterIPs: \"web\" is not an IP address",
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: [x]}\n",
+            4,
+            "",
+        ),
         ("apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n", 4, "apiVersion of a list's item"),
         ("just text\n", 1, ""),
     ] {
@@ -61,7 +92,9 @@ fn errors_name_the_line_of_the_file() {
 #[test]
 fn hostile_texts_are_refused_quickly() {
     let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for (name, of) in [('b', 'a'), ('c', 'b'), ('d', 'c'), ('e', 'd'), ('f', 'e'), ('g', 'f'), ('h', 'g'), ('i', 'h')] {
+    for (name, of) in
+        [('b', 'a'), ('c', 'b'), ('d', 'c'), ('e', 'd'), ('f', 'e'), ('g', 'f'), ('h', 'g'), ('i', 'h')]
+    {
         let alias = format!("*{of}, ").repeat(9);
         bomb.push_str(&format!("{name}: &{name} [{alias}]\n"));
     }

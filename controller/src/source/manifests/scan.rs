@@ -1,10 +1,10 @@
 //! Looks at the directory and reads what may have changed.
 
 use super::{FileSet, ParseError, parse};
-use crate::source::Change;
+use crate::source::{Change, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,16 @@ struct Stamp {
     settled: bool,
 }
 
+/// What a look at the directory found.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) changes: Vec<Change>,
+    /// Some files had to wait.
+    pub(super) again: bool,
+    /// Everything that is wrong now.
+    pub(super) problems: Vec<Problem>,
+}
+
 /// The directory as it was last seen.
 #[derive(Debug)]
 pub(super) struct Scanner {
@@ -42,32 +52,47 @@ impl Scanner {
         Self { root, files: FileSet::default(), stamps: BTreeMap::new(), ignored: BTreeSet::new() }
     }
 
-    pub(super) fn files(&self) -> &FileSet {
-        &self.files
+    /// What was wrong with the files when they were last read.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        self.files.problems()
     }
 
-    /// Reads new and changed files, forgets deleted ones. `busy` files are being written and wait.
+    /// Reads new and changed files, forgets deleted ones. `busy` files are being written and wait, as do files
+    /// that changed less than `quiet` ago: they may be half-written.
     ///
     /// # Errors
-    /// When a directory can't be listed: nothing changes then, so an unmounted volume deletes nothing.
-    pub(super) fn scan(&mut self, now: SystemTime, busy: &dyn Fn(&Path) -> bool) -> std::io::Result<Vec<Change>> {
-        let mut found = BTreeSet::new();
-        list(&self.root, MAX_DEPTH, &mut found)?;
-        let mut changes = Vec::new();
+    /// When the root can't be listed: nothing changes then, so an unmounted volume deletes nothing.
+    pub(super) fn scan(
+        &mut self,
+        now: SystemTime,
+        quiet: Duration,
+        busy: &dyn Fn(&Path) -> bool,
+    ) -> std::io::Result<Scan> {
+        let mut found = Listing::default();
+        found.add(&self.root, MAX_DEPTH)?;
+        let (mut changes, mut again) = (Vec::new(), false);
         let known: Vec<String> = self.files.paths().map(str::to_owned).collect();
-        for path in &found {
+        for path in &found.files {
             let name = self.name(path);
-            if !busy(path) {
+            if busy(path) || is_young(path, now, quiet) {
+                again = true;
+            } else {
                 changes.extend(self.look(path, &name, now));
             }
         }
         for name in known {
-            if !found.contains(&self.root.join(&name)) {
+            if !found.may_hold(&self.root.join(&name)) {
                 self.stamps.remove(&name);
                 changes.extend(self.files.remove(&name));
             }
         }
-        Ok(changes)
+        let closed = found.closed.iter().map(|(path, error)| Problem {
+            place: self.name(path),
+            line: None,
+            reason: format!("can't be listed, what it held stays: {error}"),
+        });
+        let problems = self.files.problems().into_iter().chain(closed).collect();
+        Ok(Scan { changes, again, problems })
     }
 
     fn name(&self, path: &Path) -> String {
@@ -78,7 +103,7 @@ impl Scanner {
         let stamp = match fs::metadata(path) {
             Ok(metadata) => stamp(&metadata, now),
             // Deleted since it was listed: the next scan sees that.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             Err(error) => return self.files.update(name, Err(unreadable(&error))),
         };
         let seen = self.stamps.get(name);
@@ -97,6 +122,12 @@ impl Scanner {
         });
         self.files.update(name, parsed)
     }
+}
+
+/// A time in the future says nothing.
+fn is_young(path: &Path, now: SystemTime, quiet: Duration) -> bool {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|modified| now.duration_since(modified).ok()).is_some_and(|age| age < quiet)
 }
 
 fn stamp(metadata: &fs::Metadata, now: SystemTime) -> Stamp {
@@ -129,27 +160,44 @@ fn unreadable(error: &std::io::Error) -> ParseError {
     ParseError { line: 1, reason: format!("can't be read: {error}") }
 }
 
-/// Manifest files below `directory`. Hidden entries (editors' files, `..data` of mounted ConfigMaps) are left
-/// out; symlinks are followed.
-fn list(directory: &Path, depth: usize, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        let is_manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() && depth > 0 => match list(&path, depth - 1, found) {
-                // A directory deleted meanwhile holds nothing.
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            },
-            Ok(metadata) if metadata.is_file() && is_manifest => drop(found.insert(path)),
-            // Unreadable: `look` reports it.
-            Err(error) if is_manifest && error.kind() != std::io::ErrorKind::NotFound => drop(found.insert(path)),
-            _ => {}
-        }
+/// What is in the directory right now.
+#[derive(Debug, Default)]
+struct Listing {
+    files: BTreeSet<PathBuf>,
+    /// Directories that can't be listed: what is known of files below them stays.
+    closed: BTreeMap<PathBuf, std::io::Error>,
+}
+
+impl Listing {
+    fn may_hold(&self, path: &Path) -> bool {
+        self.files.contains(path) || path.ancestors().any(|above| self.closed.contains_key(above))
     }
-    Ok(())
+
+    /// Manifest files below `directory`. Hidden entries (editors' files, `..data` of mounted ConfigMaps) are
+    /// left out; symlinks are followed.
+    fn add(&mut self, directory: &Path, depth: usize) -> std::io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let path = entry.path();
+            let is_manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() && depth > 0 => match self.add(&path, depth - 1) {
+                    Ok(()) => {}
+                    // Deleted meanwhile: it holds nothing.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => drop(self.closed.insert(path, error)),
+                },
+                Ok(metadata) if !metadata.is_file() || !is_manifest => {}
+                Err(error) if !is_manifest || error.kind() == ErrorKind::NotFound => {}
+                // An unreadable one too: `look` reports it.
+                _ => {
+                    self.files.insert(path);
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   wait for an event --event--> wait until it is quiet (debounce) --> scan --> send the batch
-//!      \---- rescan interval (safety net: lost events, network file systems) ----^
+//!      |---- rescan interval (safety net: lost events, network file systems) ----^
+//!      `---- debounce, while files are young or being written -------------------^
 //! ```
 
-use super::scan::Scanner;
+use super::scan::{Scan, Scanner};
 use crate::source::{Change, Problem, SourceProblems};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
 use notify::{RecursiveMode, Watcher};
@@ -17,6 +18,10 @@ use tokio::sync::mpsc as async_mpsc;
 
 /// A file that is open for writing waits at most this long for its writer to close it.
 const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+/// With waiting files, scans come no faster than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(5);
+/// Scans that wait for files which change all the time, before the first batch goes out without them.
+const FIRST_SCANS: u32 = 20;
 /// Origin of this source's problems.
 const ORIGIN: &str = "manifests";
 
@@ -89,17 +94,13 @@ pub fn watch(
     let mut watcher = notify::recommended_watcher(move |event| drop(to_us.send(Wake::Event(event))));
     // Watching starts before the first scan, so nothing falls between.
     let watching = watcher.as_mut().map_err(|e| e.to_string());
-    let watching = watching.and_then(|w| w.watch(&directory, RecursiveMode::Recursive).map_err(|e| e.to_string()));
+    let watching =
+        watching.and_then(|w| w.watch(&directory, RecursiveMode::Recursive).map_err(|e| e.to_string()));
     if let Err(error) = watching {
         tracing::warn!(%error, rescan = ?config.rescan, "no file events here; changes are seen at the next look");
     }
-    let follower = Follower {
-        scanner: Scanner::new(directory),
-        config,
-        problems,
-        batches,
-        writing: HashMap::new(),
-    };
+    let follower =
+        Follower { scanner: Scanner::new(directory), config, problems, batches, writing: HashMap::new() };
     let thread = std::thread::Builder::new().name("manifests".to_owned());
     let run = move || {
         follower.run(&events);
@@ -120,39 +121,55 @@ struct Follower {
 
 impl Follower {
     fn run(mut self, events: &Receiver<Wake>) {
-        let mut first = true;
+        // The first batch is sent even when empty, and not before everything has been read: agents that resume
+        // would drop what is missing in it.
+        let mut first = Some(Vec::new());
+        let mut patience = FIRST_SCANS;
         loop {
-            let changes = self.scan();
-            // The first batch is sent even when empty: it says that everything has been read.
-            if (first || !changes.is_empty()) && self.batches.blocking_send(changes).is_err() {
-                return;
-            }
-            first = false;
-            if !self.wait(events) {
+            let Scan { changes, again, .. } = self.scan();
+            patience = patience.saturating_sub(1);
+            let batch = match first.take() {
+                Some(mut gathered) => {
+                    gathered.extend(changes);
+                    if again && patience > 0 {
+                        first = Some(gathered);
+                        None
+                    } else {
+                        Some(gathered)
+                    }
+                }
+                None => Some(changes).filter(|changes| !changes.is_empty()),
+            };
+            if batch.is_some_and(|batch| self.batches.blocking_send(batch).is_err())
+                || !self.wait(events, again)
+            {
                 return;
             }
         }
     }
 
-    fn scan(&mut self) -> Vec<Change> {
+    fn scan(&mut self) -> Scan {
         let now = Instant::now();
         self.writing.retain(|_, since| now.duration_since(*since) < WRITER_PATIENCE);
         let busy = |path: &Path| self.writing.contains_key(path);
-        let result = self.scanner.scan(SystemTime::now(), &busy);
-        let mut problems = self.scanner.files().problems();
-        let changes = result.unwrap_or_else(|error| {
+        let result = self.scanner.scan(SystemTime::now(), self.config.debounce, &busy);
+        let scan = result.unwrap_or_else(|error| {
             let place = self.config.directory.display().to_string();
-            problems.push(Problem { place, line: None, reason: format!("can't be listed, nothing changes: {error}") });
-            Vec::new()
+            let mut problems = self.scanner.problems();
+            problems.push(Problem {
+                place,
+                line: None,
+                reason: format!("can't be listed, nothing changes: {error}"),
+            });
+            Scan { problems, ..Scan::default() }
         });
-        self.problems.replace(ORIGIN, problems);
-        changes
+        self.problems.replace(ORIGIN, scan.problems.clone());
+        scan
     }
 
     /// Returns when it is time to scan: false when it is time to end.
-    fn wait(&mut self, events: &Receiver<Wake>) -> bool {
-        let patience = if self.writing.is_empty() { self.config.rescan } else { WRITER_PATIENCE };
-        let mut timeout = patience.min(self.config.rescan);
+    fn wait(&mut self, events: &Receiver<Wake>, soon: bool) -> bool {
+        let mut timeout = if soon { self.config.debounce.max(SHORTEST_WAIT) } else { self.config.rescan };
         // Never quiet: a scan is due all the same.
         let mut due = None;
         loop {

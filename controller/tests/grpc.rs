@@ -1,0 +1,202 @@
+//! The real server on a real socket: manifests on disk, TLS, tokens, a tonic client.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod support;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::{Agent, Controller, Token, pod};
+use tonic::Code;
+use warren_common::model::Identity;
+use warren_common::proto::certificate_request;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const WEB: &str = "Kubernetes//Pod/shop/web";
+const DB: &str = "Kubernetes//Pod/shop/db";
+
+fn two_pods() -> Vec<(&'static str, String)> {
+    vec![("web.yaml", pod("web", "n1", "10.0.0.1")), ("db.yaml", pod("db", "n2", "10.0.0.2"))]
+}
+
+#[tokio::test]
+async fn changes_on_disk_reach_the_agent() {
+    let controller = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    assert_eq!(agent.next().await, (vec![DB.to_owned(), WEB.to_owned()], vec![]));
+
+    controller.write("web.yaml", &pod("web", "n1", "10.0.0.9"));
+    assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![]));
+    assert!(agent.holds[WEB].1.contains("10.0.0.9"));
+
+    controller.remove("db.yaml");
+    assert_eq!(agent.next().await, (vec![], vec![DB.to_owned()]));
+
+    controller.write("more/deep.yml", "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n");
+    assert_eq!(agent.next().await, (vec!["shop/web.shop.svc.cluster.local".to_owned()], vec![]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn the_label_of_a_namespace_enrols_running_pods() {
+    let controller = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    agent.next().await;
+    assert!(agent.holds[WEB].1.contains("enrolled: false"));
+    controller.write(
+        "namespace.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {warren.dev/mesh: enabled}}\n",
+    );
+    assert_eq!(agent.next().await.0, [DB, WEB]);
+    assert!(agent.holds[WEB].1.contains("enrolled: true") && agent.holds[WEB].1.contains("Hbone"));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_costs_only_the_difference() {
+    let first = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect(&first, &BTreeMap::new()).await;
+    agent.next().await;
+    let held = agent.versions();
+    let directory = first.stop().await;
+
+    // Nothing changed: an empty answer. Something did: that.
+    let second = Controller::start_in(directory).await;
+    let mut agent = Agent::connect(&second, &held).await;
+    assert_eq!(agent.next().await, (vec![], vec![]));
+    drop(agent);
+    second.write("web.yaml", &pod("web", "n1", "10.0.0.9"));
+    second.remove("db.yaml");
+    let directory = second.stop().await;
+    let third = Controller::start_in(directory).await;
+    let mut agent = Agent::connect(&third, &held).await;
+    assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![DB.to_owned()]));
+    third.stop().await;
+}
+
+#[tokio::test]
+async fn a_malformed_file_keeps_its_last_good_version() {
+    let controller = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    agent.next().await;
+
+    controller.write("web.yaml", "apiVersion: v1\nkind: Pod\nmetadata: [\n");
+    let problems = controller.get_until("/debug/problems", |text| text.contains("web.yaml")).await;
+    assert!(problems.contains("\"line\""), "{problems}");
+    controller.get_until("/metrics", |text| text.contains("warren_source_problems 1")).await;
+
+    // The rest goes on, and the bad file has removed nothing.
+    controller.write("db.yaml", &pod("db", "n2", "10.0.0.3"));
+    assert_eq!(agent.next().await, (vec![DB.to_owned()], vec![]));
+
+    controller.write("web.yaml", &pod("web", "n1", "10.0.0.4"));
+    assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![]));
+    controller.get_until("/metrics", |text| text.contains("warren_source_problems 0")).await;
+    controller.get_until("/healthz/ready", |text| text.contains("200 OK")).await;
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_rejection_is_counted_and_the_stream_goes_on() {
+    let controller = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    agent.reject_next().await;
+    controller
+        .get_until("/metrics", |text| text.contains("pilot_total_xds_rejects{type=\"address\"} 1"))
+        .await;
+    controller.write("web.yaml", &pod("web", "n1", "10.0.0.9"));
+    assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn types_that_are_not_served_are_answered() {
+    let controller = Controller::start(&two_pods()).await;
+    let mut agent = Agent::connect_for(
+        &controller,
+        "type.googleapis.com/istio.security.Authorization",
+        &[],
+        &BTreeMap::new(),
+    )
+    .await;
+    assert_eq!(agent.next().await, (vec![], vec![]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_can_be_asked_for() {
+    let controller = Controller::start(&two_pods()).await;
+    let url = warren_common::proto::ADDRESS_TYPE_URL;
+    let mut agent = Agent::connect_for(&controller, url, &["/10.0.0.2", "/10.9.9.9"], &BTreeMap::new()).await;
+    assert_eq!(agent.next().await, (vec![DB.to_owned()], vec!["/10.9.9.9".to_owned()]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_certificate_is_signed_for_a_pod_of_the_callers_node() {
+    let controller = Controller::start(&two_pods()).await;
+    let identity: Identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let chain = controller.certificate(&Token::agent("n1"), &identity).await.unwrap();
+    let ders: Vec<_> =
+        chain.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).collect();
+    let (leaf, root) = (ders.first().unwrap(), ders.last().unwrap());
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .unwrap();
+    verifier.verify_client_cert(leaf, &ders[1..ders.len() - 1], UnixTime::now()).unwrap();
+
+    let (_, parsed) = X509Certificate::from_der(leaf).unwrap();
+    let san = parsed.subject_alternative_name().unwrap().unwrap().value;
+    let names: Vec<_> = san.general_names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, [format!("URI({identity})")]);
+    assert_eq!(parsed.validity().not_after.timestamp() - parsed.validity().not_before.timestamp(), 600 + 60);
+    assert_eq!(
+        std::fs::read_to_string(controller.ca_file("root-cert.pem")).unwrap().replace('\r', ""),
+        chain.last().unwrap().clone()
+    );
+    controller
+        .get_until("/metrics", |text| text.contains("citadel_server_success_cert_issuance_count 1"))
+        .await;
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_gets_an_identity_of_another_node() {
+    let controller = Controller::start(&two_pods()).await;
+    let identity: Identity = "spiffe://cluster.local/ns/shop/sa/db".parse().unwrap();
+    for (token, code) in [
+        (Token::agent("n1"), Code::PermissionDenied),
+        (Token { account: "web", ..Token::agent("n2") }, Code::PermissionDenied),
+        (Token { node: None, ..Token::agent("n2") }, Code::PermissionDenied),
+        (Token { audience: "somebody.else", ..Token::agent("n2") }, Code::Unauthenticated),
+        (Token { expires_in_s: -3600, ..Token::agent("n2") }, Code::Unauthenticated),
+        (Token { own_key: true, ..Token::agent("n2") }, Code::Unauthenticated),
+        (Token { missing: true, ..Token::agent("n2") }, Code::Unauthenticated),
+    ] {
+        let status = controller.certificate(&token, &identity).await.unwrap_err();
+        assert_eq!(status.code(), code, "{token:?}: {status:?}");
+        assert!(!status.message().is_empty());
+        let discovery = Agent::try_connect(&controller, &token).await;
+        assert_eq!(discovery.is_err(), code == Code::Unauthenticated, "{token:?}");
+    }
+    controller.certificate(&Token::agent("n2"), &identity).await.unwrap();
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_none_is_refused() {
+    let controller = Controller::start(&two_pods()).await;
+    let identity: Identity = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let mut unnamed = certificate_request(&identity, String::new(), 600);
+    unnamed.metadata = None;
+    for request in [unnamed, certificate_request(&identity, "nonsense".to_owned(), 600)] {
+        let status = controller.create(&Token::agent("n1"), request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    }
+    controller.stop().await;
+}

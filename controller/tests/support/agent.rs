@@ -1,0 +1,95 @@
+//! A delta-ADS client.
+
+use super::{Controller, Token, soon};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use warren_common::proto::discovery::{
+    AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Rejection,
+};
+use warren_common::proto::{ADDRESS_TYPE_URL, decode_address};
+
+/// A delta-ADS client that acknowledges what it is told.
+pub struct Agent {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+    /// Name to version and content.
+    pub holds: BTreeMap<String, (String, String)>,
+}
+
+impl Agent {
+    pub async fn connect(controller: &Controller, held: &BTreeMap<String, String>) -> Self {
+        Self::connect_for(controller, ADDRESS_TYPE_URL, &["*"], held).await
+    }
+
+    pub async fn try_connect(controller: &Controller, token: &Token) -> Result<(), Status> {
+        Self::open(controller, ADDRESS_TYPE_URL, &[], &BTreeMap::new(), token).await.map(drop)
+    }
+
+    pub async fn connect_for(
+        controller: &Controller,
+        type_url: &str,
+        subscribe: &[&str],
+        held: &BTreeMap<String, String>,
+    ) -> Self {
+        Self::open(controller, type_url, subscribe, held, &Token::agent("n1")).await.unwrap()
+    }
+
+    async fn open(
+        controller: &Controller,
+        type_url: &str,
+        subscribe: &[&str],
+        held: &BTreeMap<String, String>,
+        token: &Token,
+    ) -> Result<Self, Status> {
+        let (requests, stream) = mpsc::channel(16);
+        let first = DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names_subscribe: subscribe.iter().map(ToString::to_string).collect(),
+            initial_resource_versions: held.clone().into_iter().collect(),
+            ..Default::default()
+        };
+        requests.send(first).await.unwrap();
+        let mut client = AggregatedDiscoveryServiceClient::new(controller.channel().await);
+        let request = controller.authorised(token, ReceiverStream::new(stream));
+        let responses = soon("the stream", client.delta_aggregated_resources(request)).await?.into_inner();
+        Ok(Self { requests, responses, holds: BTreeMap::new() })
+    }
+
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        self.holds.iter().map(|(name, (version, _))| (name.clone(), version.clone())).collect()
+    }
+
+    /// The names of the next response: changed and removed, each sorted.
+    pub async fn next(&mut self) -> (Vec<String>, Vec<String>) {
+        let response = self.receive().await;
+        let (mut changed, mut removed) = (Vec::new(), response.removed_resources);
+        for resource in response.resources {
+            let content = decode_address(&resource.resource.unwrap().value).unwrap();
+            assert_eq!(content.name(), resource.name);
+            self.holds.insert(resource.name.clone(), (resource.version, format!("{content:?}")));
+            changed.push(resource.name);
+        }
+        removed.iter().for_each(|name| drop(self.holds.remove(name)));
+        changed.sort();
+        removed.sort();
+        self.answer(response.type_url, response.nonce, None).await;
+        (changed, removed)
+    }
+
+    pub async fn reject_next(&mut self) {
+        let response = self.receive().await;
+        let rejection = Rejection { code: 3, message: "not this one".to_owned(), ..Default::default() };
+        self.answer(response.type_url, response.nonce, Some(rejection)).await;
+    }
+
+    async fn receive(&mut self) -> DeltaDiscoveryResponse {
+        soon("a response", self.responses.message()).await.unwrap().expect("the stream goes on")
+    }
+
+    async fn answer(&self, type_url: String, response_nonce: String, error_detail: Option<Rejection>) {
+        let answer = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
+        self.requests.send(answer).await.unwrap();
+    }
+}
