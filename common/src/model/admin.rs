@@ -138,7 +138,7 @@ pub struct PodStatus {
     pub namespace: Arc<str>,
     /// `metadata.uid`.
     pub pod_uid: Arc<str>,
-    /// `enrolled`, `pending` (with the reason), or `released`.
+    /// `enrolled`, or `pending` with the reason.
     pub state: PodState,
     /// Why it is pending.
     pub reason: Option<String>,

@@ -119,12 +119,45 @@ pub struct Workload {
     pub canonical_revision: Arc<str>,
     /// Cluster, for example `Kubernetes`.
     pub cluster: Arc<str>,
-    /// Services it stands behind, with their ports as it serves them.
+    /// Services it stands behind, with their ports as it serves them. In JSON a list of `{service, ports}`.
+    #[serde(with = "served")]
     pub services: BTreeMap<ServiceName, Vec<PortMapping>>,
     /// Pod labels.
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// What its node needs to capture it.
     pub enrolment: Enrolment,
+}
+
+/// A map with structured keys as JSON can hold it.
+mod served {
+    use super::{BTreeMap, Deserialize, PortMapping, Serialize, ServiceName};
+    use serde::{Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Entry {
+        service: ServiceName,
+        ports: Vec<PortMapping>,
+    }
+
+    #[derive(Serialize)]
+    struct EntryRef<'a> {
+        service: &'a ServiceName,
+        ports: &'a [PortMapping],
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        services: &BTreeMap<ServiceName, Vec<PortMapping>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(services.iter().map(|(service, ports)| EntryRef { service, ports }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<ServiceName, Vec<PortMapping>>, D::Error> {
+        let entries = Vec::<Entry>::deserialize(from)?;
+        Ok(entries.into_iter().map(|entry| (entry.service, entry.ports)).collect())
+    }
 }
 
 impl Workload {

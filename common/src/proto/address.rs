@@ -368,6 +368,12 @@ mod tests {
     }
 
     #[test]
+    fn workload_survives_json() {
+        let text = serde_json::to_string(&workload()).unwrap();
+        assert_eq!(serde_json::from_str::<Workload>(&text).unwrap(), workload());
+    }
+
+    #[test]
     fn service_survives_the_wire() {
         let resource = MeshResource::Service(Box::new(Service {
             name: "web".into(),
