@@ -161,7 +161,7 @@ async fn serve_stream(
         Err(error) => Err(CopyError::Tunnel(error)),
     };
     if let Err(error) = result {
-        flow.fail(FlowFlag::Connect, error);
+        flow.fail(FlowFlag::Other, error);
         reset(application);
     }
 }
@@ -201,7 +201,7 @@ async fn carry_plaintext(
     let copied = copy_sockets(socket, &application, &Meter::new([Arc::clone(flow.bytes())])).await;
     copied.map_err(|error| {
         reset(application);
-        (FlowFlag::Connect, error.to_string())
+        (FlowFlag::Other, error.to_string())
     })
 }
 

@@ -116,7 +116,7 @@ async fn carry(
         Upstream::Tunnel(stream) => copy_tunnel(socket, stream, true, &meter).await,
     };
     if let (Err(error), Some(local)) = (&copied, &local) {
-        local.fail(FlowFlag::Connect, error);
+        local.fail(FlowFlag::Other, error);
     }
     Ok(copied?)
 }
@@ -273,8 +273,12 @@ fn describe(flow: &FlowHandle, target: &Target) {
     flow.endpoint(target.address);
 }
 
+fn is_tunnel(to: SocketAddr) -> bool {
+    to.port() == warren_common::ports::HBONE
+}
+
 fn hint(to: SocketAddr, error: &io::Error) -> &'static str {
-    let tunnel = to.port() == warren_common::ports::HBONE;
+    let tunnel = is_tunnel(to);
     match error.kind() {
         io::ErrorKind::TimedOut if tunnel => " (does a NetworkPolicy or a firewall block port 15008?)",
         io::ErrorKind::ConnectionRefused if tunnel => " (is the warren agent of that node running?)",
@@ -290,6 +294,11 @@ impl OutboundError {
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
             Self::Tunnel { status: None, .. } => FlowFlag::H2HandshakeFailure,
+            Self::Route(RouteError::NoHealthyEndpoint { .. }) => FlowFlag::NoHealthyUpstream,
+            Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
+                FlowFlag::NetworkPolicy
+            }
+            Self::Copy(_) => FlowFlag::Other,
             _ => FlowFlag::Connect,
         }
     }
@@ -298,7 +307,7 @@ impl OutboundError {
     fn may_settle(&self) -> bool {
         match self {
             Self::Connect { to, source } => {
-                to.port() == warren_common::ports::HBONE && source.kind() == io::ErrorKind::ConnectionRefused
+                is_tunnel(*to) && source.kind() == io::ErrorKind::ConnectionRefused
             }
             // The listener was closed or its certificate is not there yet, mid-handshake.
             Self::Tls { source, .. } => {

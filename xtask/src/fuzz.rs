@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::process::{cargo, root, run, target_dir};
+use crate::process::{cargo, host, root, run, target_dir};
 
 /// What makes LLVM count the edges that an input reaches.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -17,6 +17,7 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 
 /// Builds the targets and returns one command each, which runs for `seconds`.
 pub(crate) fn targets(seconds: u32, filter: Option<&str>) -> Result<Vec<(String, Command)>> {
+    // With a target given, cargo keeps build scripts and macros free of the coverage flags.
     let build_dir = target_dir().join("fuzz");
     let mut build = cargo();
     build
@@ -54,9 +55,4 @@ fn names() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-/// The triple to build for: with one given, cargo keeps build scripts and macros free of the coverage flags.
-fn host() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" }
 }

@@ -45,6 +45,11 @@ pub(crate) fn show(command: &Command) -> String {
         .join(" ")
 }
 
+/// The triple of this machine.
+pub(crate) fn host() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-gnu" } else { "x86_64-unknown-linux-gnu" }
+}
+
 /// Whether the effective user is root.
 pub(crate) fn is_root() -> bool {
     // /proc/self belongs to the effective user; std alone has no geteuid.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::process::{cargo, root, run};
+use crate::process::{cargo, host, root, run, target_dir};
 
 mod paths;
 mod rules;
@@ -49,6 +49,12 @@ pub(crate) fn run_tidy(options: &Options) -> Result<()> {
                 "--all-targets",
             ])
             .args(["--quiet", "--", "-D", "warnings"]))?;
+        // The kernel programs as host code: clippy needs no BPF target to read them.
+        run(cargo()
+            .args(["clippy", "-p", "warren-ebpf", "--quiet", "--target", host(), "--target-dir"])
+            .arg(target_dir().join("ebpf-clippy"))
+            .args(["--", "-D", "warnings"])
+            .env("RUSTFLAGS", "-Cpanic=abort"))?;
     }
     if !violations.is_empty() {
         bail!("{} violation(s) of the rules of the house", violations.len());
