@@ -308,6 +308,14 @@ impl Lab {
         &self.cgroup
     }
 
+    /// Removes everything now, whatever still runs in it: for an owner that must end at once.
+    pub fn remove_now(&self) -> Result<()> {
+        self.janitor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .finish()
+    }
+
     /// The ends of the daemons' logs, for a failed test.
     #[must_use]
     pub fn log_tails(&self) -> String {

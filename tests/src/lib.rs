@@ -18,6 +18,11 @@
 //!     });
 //! ```
 
+pub mod bench;
+pub mod demo;
 pub mod lab;
+mod nginx;
+mod session;
 mod sys;
+mod terminal;
 pub mod workload;

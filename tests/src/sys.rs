@@ -6,13 +6,14 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Error};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::io::{self, Error, PipeReader};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -89,6 +90,35 @@ pub(crate) fn ignore_job_signals() {
         // SAFETY: SIG_IGN installs no handler of ours.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
+}
+
+static END_ASKED: AtomicBool = AtomicBool::new(false);
+static END_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn note_end_signal(_: libc::c_int) {
+    END_ASKED.store(true, Ordering::SeqCst);
+    let pipe: RawFd = END_PIPE.load(Ordering::SeqCst);
+    // SAFETY: write is async-signal-safe; the string is static and the descriptor is never closed.
+    unsafe { libc::write(pipe, c"!".as_ptr().cast(), 1) };
+}
+
+/// From now on Ctrl-C, SIGTERM and SIGHUP don't end this process (its children they do): each is a byte to read here.
+pub(crate) fn catch_end_signals() -> io::Result<PipeReader> {
+    let (reader, writer) = io::pipe()?;
+    END_PIPE.store(writer.into_raw_fd(), Ordering::SeqCst);
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let handler = note_end_signal as extern "C" fn(libc::c_int);
+        // SAFETY: the handler does nothing but an atomic store and a write, and lives as long as the program.
+        if unsafe { libc::signal(signal, handler as libc::sighandler_t) } == libc::SIG_ERR {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(reader)
+}
+
+/// Whether one of the signals of [`catch_end_signals`] has come.
+pub(crate) fn end_was_asked() -> bool {
+    END_ASKED.load(Ordering::SeqCst)
 }
 
 /// The command starts in a session of its own, out of reach of the terminal's Ctrl-C.

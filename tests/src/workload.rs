@@ -13,6 +13,7 @@ mod connect;
 mod dial;
 mod errno;
 mod hold;
+mod load;
 mod pattern;
 mod serve;
 mod storm;
@@ -45,6 +46,8 @@ enum Command {
     Storm(storm::Options),
     /// Idle connections until stdin closes, then one round trip each (server: `serve echo`)
     Hold(hold::Options),
+    /// HTTP requests at a fixed rate, and how long each took (server: any HTTP/1.1)
+    Load(load::Options),
     /// Checked ping-pong until stdin closes (server: `serve echo`)
     Stream(stream::Options),
 }
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Bulk(options) => bulk::run(&options),
         Command::Storm(options) => storm::run(&options),
         Command::Hold(options) => hold::run(&options),
+        Command::Load(options) => load::run(&options),
         Command::Stream(options) => stream::run(&options),
     };
     match result {

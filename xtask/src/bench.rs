@@ -10,8 +10,8 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Passed on to the bench (see `cargo xtask bench -- --help`)
-    #[arg(last = true)]
+    /// Passed on to the bench: --quick, --only NAME, --json FILE (`cargo xtask bench -- --help` has them all)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
 
