@@ -188,6 +188,17 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout: Duration)
     check(unsafe { libc::poll(&raw mut entry, 1, millis) }).map(|ready| ready > 0)
 }
 
+/// Dissolves a socket's connection, so that the socket can be connected again (connect(2), "AF_UNSPEC").
+pub(crate) fn dissolve(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    let size = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the descriptor is open and the address valid for the call, with its true size.
+    check(unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, size) }).map(drop)
+}
+
 /// An epoll instance that watches one descriptor, edge triggered, as Go's and tokio's runtimes do.
 #[derive(Debug)]
 pub(crate) struct EdgePoll(OwnedFd);

@@ -187,6 +187,14 @@ impl Daemon {
             .context("malformed VmRSS")
     }
 
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        let pid = self
+            .pid()
+            .with_context(|| format!("{} doesn't run", self.place.label()))?;
+        Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+    }
+
     fn proc_file(&self, name: &str) -> Result<String> {
         let pid = self
             .pid()

@@ -1,10 +1,11 @@
 //! A node: its own network namespace, its agent, its kubelet's cgroup.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::builder::LabBuilder;
@@ -138,6 +139,26 @@ impl Node {
     #[must_use]
     pub fn admin_socket(&self) -> &Path {
         &self.admin
+    }
+
+    /// One of the debug commands, asked of this node's agent: `node.warren(["flows", "-o", "json"])`.
+    #[must_use]
+    pub fn warren<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
+        self.command(super::warren_path())
+            .args(args)
+            .env("WARREN_ADMIN_SOCKET", &self.admin)
+    }
+
+    /// What the kernel programs of this node have counted, by name.
+    pub fn kernel_counters(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.admin("/v1/status")?;
+        serde_json::from_value(status["kernel"].clone()).context("no kernel counters in the status")
+    }
+
+    /// Whether the agent says that it is ready, and what it says.
+    pub fn readiness(&self) -> Result<(u16, String)> {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT));
+        http::get(&self.member.netns, address, "/healthz/ready")
     }
 
     /// The agent's metrics in Prometheus text form.

@@ -43,6 +43,9 @@ pub(crate) struct Target {
     /// Ask for multipath TCP
     #[arg(long)]
     mptcp: bool,
+    /// Connect there first, dissolve that connection (AF_UNSPEC), and use the same socket again
+    #[arg(long)]
+    first: Option<SocketAddr>,
     /// Reach an IPv4 address through an IPv6 socket (::ffff:a.b.c.d)
     #[arg(long)]
     v4_mapped: bool,
@@ -89,6 +92,11 @@ impl Target {
         }
         if let Some(bind) = &self.bind {
             socket.bind(&SockAddr::from(parse_bind(bind)?))?;
+        }
+        if let Some(first) = self.first {
+            let first = if self.v4_mapped { mapped(first) } else { first };
+            socket.connect(&first.into())?;
+            sys::dissolve(socket.as_fd())?;
         }
         let target = SockAddr::from(address);
         let end = Instant::now() + self.timeout();

@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// How many bytes `source` sends
     #[arg(long, default_value_t = 1 << 20)]
     bytes: u64,
+    /// `witness` ends its own direction at once
+    #[arg(long)]
+    end_first: bool,
     /// What `http` and `server-first` call themselves
     #[arg(long, default_value = "warren")]
     label: String,
@@ -58,6 +61,8 @@ enum Mode {
     Source,
     /// Tiny HTTP/1.1 with keep-alive; the body names server and peer
     Http,
+    /// Say a line, read to the end, and print what came and how the connection ended
+    Witness,
     /// Reset at once
     Rst,
     /// Close at once
@@ -143,6 +148,7 @@ fn one(stream: TcpStream, accepted: SocketAddr, options: &Options) -> io::Result
         Mode::Sink => modes::half_close(stream, false),
         Mode::Source => modes::source(stream, options.bytes),
         Mode::Http => modes::http(stream, &options.label),
+        Mode::Witness => modes::witness(stream, options.end_first),
         Mode::Rst => Socket::from(stream).set_linger(Some(std::time::Duration::ZERO)),
         Mode::Close => Ok(()),
         Mode::Exchange => super::bulk::serve(&stream),

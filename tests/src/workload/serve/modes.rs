@@ -3,10 +3,12 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::workload::connect::hex;
 use crate::workload::pattern::Pattern;
+use crate::workload::{errno, report};
 
 pub(super) fn echo(mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
@@ -49,6 +51,24 @@ pub(super) fn half_close(mut stream: TcpStream, with_sum: bool) -> io::Result<()
     } else {
         writeln!(stream, "{total}")
     }
+}
+
+pub(super) fn witness(mut stream: TcpStream, end_first: bool) -> io::Result<()> {
+    stream.write_all(b"ready\n")?;
+    if end_first {
+        stream.shutdown(Shutdown::Write)?;
+    }
+    let mut received = 0;
+    let mut buffer = vec![0; 16 * 1024];
+    let end = loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break "EOF".to_owned(),
+            Ok(count) => received += count,
+            Err(error) => break errno::name(&error),
+        }
+    };
+    report(&json!({ "received": received, "end": end }));
+    Ok(())
 }
 
 pub(super) fn source(mut stream: TcpStream, bytes: u64) -> io::Result<()> {
