@@ -116,14 +116,21 @@ impl Document<'_> {
 
     fn decode<T: DeserializeOwned>(&self) -> Result<T, ParseError> {
         serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| {
-            let line = error.location().map(|location| location.line());
-            self.error(line, error.without_snippet().to_string())
+            let mut reason = error.without_snippet().to_string();
+            let Some(location) = error.location() else { return self.error(None, reason) };
+            // The parser counts lines from the document's start; ours is the file's, and stands before the reason.
+            let suffix = format!(" at line {}, column {}", location.line(), location.column());
+            if let Some(message) = reason.strip_suffix(&suffix) {
+                reason = format!("{message} (column {})", location.column());
+            }
+            self.error(Some(location.line()), reason)
         })
     }
 
     /// `line` counts within the document; without one the document's first line is named.
     fn error(&self, line: Option<u64>, reason: impl Into<String>) -> ParseError {
-        let line = line.filter(|line| *line > 0).unwrap_or_else(|| self.first_line());
+        let line = line.filter(|line| *line > 0).map(|line| editor_line(self.text, line));
+        let line = line.unwrap_or_else(|| self.first_line());
         ParseError { line: self.lines_before + line, reason: reason.into() }
     }
 
@@ -134,6 +141,21 @@ impl Document<'_> {
         });
         skipped.count() as u64 + 1
     }
+}
+
+/// The line that editors show for a line as YAML counts: YAML 1.2 also breaks lines at a lone CR, editors do not.
+fn editor_line(text: &str, yaml_line: u64) -> u64 {
+    let (mut yaml, mut editor) = (1, 1);
+    let mut bytes = text.bytes().peekable();
+    while yaml < yaml_line {
+        match bytes.next() {
+            Some(b'\n') => (yaml, editor) = (yaml + 1, editor + 1),
+            Some(b'\r') if bytes.peek() != Some(&b'\n') => yaml += 1,
+            Some(_) => {}
+            None => break,
+        }
+    }
+    editor
 }
 
 fn options() -> Options {
