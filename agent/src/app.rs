@@ -191,10 +191,17 @@ async fn start(config: Config) -> Result<(), AppError> {
         registry,
         Arc::clone(&kernel),
         Arc::new(discovery),
-        Arc::new(Doors::new(workers)),
+        Arc::new(Doors::new(workers.clone())),
         NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
     );
-    let manager = tokio::spawn(manager.run(draining.clone(), move || drop(first_pods)));
+    let manager = tokio::spawn(manager.run(
+        draining.clone(),
+        {
+            let controller = controller.clone();
+            move || !controller.get().from_disk
+        },
+        move || drop(first_pods),
+    ));
 
     let view = AgentView {
         started,
@@ -226,14 +233,15 @@ async fn start(config: Config) -> Result<(), AppError> {
         deadline_s = config.drain_deadline.as_secs(),
         "draining"
     );
-    drain_trigger.start(config.drain_deadline).await;
-    // The manager's end closed the doors; what is open may finish.
-    let _ = manager.await;
     let deadline = Instant::now() + config.drain_deadline;
-    while observer.open_count() > 0 && Instant::now() < deadline {
+    drain_trigger.start(config.drain_deadline).await;
+    // The manager's end closed the doors; what is open may finish. Seats are counted, not flows: when the last flow
+    // of a tunnel has ended, its last bytes may still wait to be sent.
+    let _ = manager.await;
+    while workers.connections() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_POLL).await;
     }
-    match observer.open_count() {
+    match workers.connections() {
         0 => tracing::info!("drained; goodbye"),
         open => tracing::warn!(open, "connections were cut off at the drain deadline"),
     }

@@ -35,16 +35,11 @@ impl Doors {
         self.workers.run_keyed(pod.cookie, move |_| {
             tokio::task::spawn_local(async move {
                 let mut closed = open.clone();
-                let accepting = listener.accept_loop(|accepted| {
-                    doors.enter(door, &pod, accepted, &open);
-                    true
-                });
-                tokio::select! {
-                    ended = accepting => if let Err(error) = ended {
-                        tracing::error!(pod = %pod.workload.name, ?door, %error, "a listener of the pod failed; its connections fail closed");
-                    },
-                    // The sender is never used, only dropped.
-                    _ = closed.changed() => {}
+                // The sender is never used, only dropped.
+                let closing = async move { while closed.changed().await.is_ok() {} };
+                let accepting = listener.accept_loop(closing, |accepted| doors.enter(door, &pod, accepted, &open));
+                if let Err(error) = accepting.await {
+                    tracing::error!(pod = %pod.workload.name, ?door, %error, "a listener of the pod failed; its connections fail closed");
                 }
             });
         });

@@ -7,14 +7,14 @@
 //! Behind each door it is the same: [`Arrival`] -> [`Permit`] -> the application's socket -> copy. The
 //! application's socket can only be opened with a permit.
 
-use crate::accept::{Accepted, connect, reset};
+use crate::accept::{Accepted, connect, deliver_on_close, end, reset};
 use crate::context::Context;
 use crate::flow::Arrival;
 use crate::identity::{CredentialError, PeerError, peer_identity};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::policy::{self, Connection, Denial, Permit};
-use crate::tunnel::{self, CopyError, Incoming, Meter, copy_sockets, copy_tunnel};
+use crate::tunnel::{self, CopyError, Incoming, Meter, ServeError, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +65,8 @@ enum TunnelError {
     Tls(SocketAddr, #[source] io::Error),
     #[error("{0} is no peer: {1}")]
     Peer(SocketAddr, #[source] PeerError),
+    #[error("{0} proved to be {1}, and then: {2}")]
+    Http2(SocketAddr, Rc<Identity>, #[source] ServeError),
 }
 
 /// Another pod of this node at the door.
@@ -90,12 +92,7 @@ pub(crate) async fn serve_hbone(
     let remote = accepted.peer;
     let (stream, peer) = match authenticate(&context, &pod, accepted).await {
         Ok(authenticated) => authenticated,
-        Err(error) => {
-            let flow = context.node.observer.begin(Direction::Inbound, Some(remote), None);
-            flow.destination_workload(&pod.workload);
-            flow.transport(Transport::Hbone);
-            return flow.fail(error.flag(), error);
-        }
+        Err(error) => return record(&context, &pod, remote, None, &error),
     };
     // The pod's release drops the sender: open streams may finish, new ones go elsewhere.
     let released = async move { while open.changed().await.is_ok() {} };
@@ -104,9 +101,26 @@ pub(crate) async fn serve_hbone(
         let (context, pod, peer) = (Rc::clone(&context), Arc::clone(&pod), Rc::clone(&peer));
         tokio::task::spawn_local(serve_stream(context, pod, peer, remote.ip().to_canonical(), incoming));
     };
-    if let Err(error) = tunnel::serve(stream, released, streams).await {
-        tracing::debug!(%remote, %peer, %error, "tunnel ended");
+    match tunnel::serve(stream, released, streams).await {
+        Ok(()) => {}
+        // Its streams have said so, each for itself; a tunnel without any has harmed nobody.
+        Err(error @ ServeError::Gone(_)) => tracing::debug!(%remote, %peer, %error, "tunnel ended"),
+        Err(error) => {
+            let error = TunnelError::Http2(remote, Rc::clone(&peer), error);
+            record(&context, &pod, remote, Some(&peer), &error);
+        }
     }
+}
+
+/// A tunnel that is refused before it has a stream is a flow too: somebody knocked.
+fn record(context: &Context, pod: &Pod, remote: SocketAddr, peer: Option<&Identity>, error: &TunnelError) {
+    let flow = context.node.observer.begin(Direction::Inbound, Some(remote), None);
+    flow.destination_workload(&pod.workload);
+    flow.transport(Transport::Hbone);
+    if let Some(peer) = peer {
+        flow.source_identity(peer);
+    }
+    flow.fail(error.flag(), error);
 }
 
 async fn authenticate(
@@ -118,7 +132,9 @@ async fn authenticate(
     let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
     let handshake = async {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&credential.server));
-        acceptor.accept(accepted.into_stream()?).await
+        let socket = accepted.into_stream()?;
+        deliver_on_close(&socket);
+        acceptor.accept(socket).await
     };
     let stream = tokio::time::timeout(TLS_DEADLINE, handshake)
         .await
@@ -160,9 +176,12 @@ async fn serve_stream(
         Ok(stream) => copy_tunnel(&application, stream, false, &Meter::new([Arc::clone(flow.bytes())])).await,
         Err(error) => Err(CopyError::Tunnel(error)),
     };
-    if let Err(error) = result {
-        flow.fail(FlowFlag::Other, error);
-        reset(application);
+    match result {
+        Ok(()) => end(application),
+        Err(error) => {
+            flow.fail(FlowFlag::Other, error);
+            reset(application);
+        }
     }
 }
 
@@ -175,9 +194,12 @@ pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepte
         Ok(socket) => socket,
         Err(error) => return flow.fail(FlowFlag::Connect, error),
     };
-    if let Err((flag, error)) = carry_plaintext(&context, pod, client, &socket, &flow).await {
-        flow.fail(flag, error);
-        reset(socket);
+    match carry_plaintext(&context, pod, client, &socket, &flow).await {
+        Ok(()) => end(socket),
+        Err((flag, error)) => {
+            flow.fail(flag, error);
+            reset(socket);
+        }
     }
 }
 
@@ -199,10 +221,16 @@ async fn carry_plaintext(
     let application =
         enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let copied = copy_sockets(socket, &application, &Meter::new([Arc::clone(flow.bytes())])).await;
-    copied.map_err(|error| {
-        reset(application);
-        (FlowFlag::Other, error.to_string())
-    })
+    match copied {
+        Ok(()) => {
+            end(application);
+            Ok(())
+        }
+        Err(error) => {
+            reset(application);
+            Err((FlowFlag::Other, error.to_string()))
+        }
+    }
 }
 
 /// The door between two pods of this node: authorised with both identities, as any other.
@@ -309,6 +337,7 @@ impl TunnelError {
         match self {
             Self::Credential(_) | Self::Peer(..) => FlowFlag::IdentityError,
             Self::Tls(..) => FlowFlag::TlsFailure,
+            Self::Http2(..) => FlowFlag::H2HandshakeFailure,
         }
     }
 }

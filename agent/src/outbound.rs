@@ -11,7 +11,7 @@
 //! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
 //! plaintext.
 
-use crate::accept::{Accepted, connect, reset};
+use crate::accept::{Accepted, connect, deliver_on_close, end, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::identity::{CredentialError, PeerError};
@@ -81,9 +81,12 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
         Ok(socket) => socket,
         Err(source) => return flow.fail(FlowFlag::Connect, OutboundError::Connect { to: client, source }),
     };
-    if let Err(error) = carry(&context, &pod, client, &socket, &flow).await {
-        flow.fail(error.flag(), error);
-        reset(socket);
+    match carry(&context, &pod, client, &socket, &flow).await {
+        Ok(()) => end(socket),
+        Err(error) => {
+            flow.fail(error.flag(), error);
+            reset(socket);
+        }
     }
 }
 
@@ -108,8 +111,9 @@ async fn carry(
     let copied = match upstream {
         Upstream::Socket(server) => {
             let copied = copy_sockets(socket, &server, &meter).await;
-            if copied.is_err() {
-                reset(server);
+            match &copied {
+                Ok(()) => end(server),
+                Err(_) => reset(server),
             }
             copied
         }
@@ -222,6 +226,7 @@ async fn open_tunnel(
     };
     let connect = async || {
         let socket = plain_socket(pod, gateway).await?;
+        deliver_on_close(&socket);
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(&credential.client));
         let handshake = tls.connect(gateway.ip().into(), socket);
         let stream = tokio::time::timeout(TLS_DEADLINE, handshake)

@@ -10,7 +10,8 @@ use tokio::task::LocalSet;
 
 type Job<C> = Box<dyn FnOnce(Rc<C>) + Send>;
 
-/// The agent's workers, each with a context `C` of its own.
+/// The agent's workers, each with a context `C` of its own. They end, with everything on them, when the last clone
+/// is dropped.
 pub struct Workers<C> {
     workers: Arc<[Worker<C>]>,
 }
@@ -56,6 +57,11 @@ impl<C: 'static> Workers<C> {
         worker.run(move |context| job(context, seat));
     }
 
+    /// Connections that hold a seat.
+    pub fn connections(&self) -> usize {
+        self.workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum()
+    }
+
     /// Runs `job` on the worker that `key` always falls to.
     pub fn run_keyed(&self, key: u64, job: impl FnOnce(Rc<C>) + Send + 'static) {
         let index = (key % self.workers.len().max(1) as u64) as usize;
@@ -82,7 +88,7 @@ impl<C: 'static> Worker<C> {
     }
 
     fn run(&self, job: impl FnOnce(Rc<C>) + Send + 'static) {
-        // A worker ends only with the process.
+        // A worker ends only with the last handle to it.
         let _ = self.jobs.send(Box::new(job));
     }
 }

@@ -1,11 +1,34 @@
 //! How a TCP connection ends.
+//!
+//! Sockets on the way of an application's bytes reset when they are dropped (SO_LINGER with 0 s), from the moment
+//! they exist: an agent that is killed or cut off must not look like an application that has said all it had to
+//! say. Only [`end`] takes that back. Tunnels need no such care: TLS tells a cut from an end.
 
-use socket2::SockRef;
+use socket2::{SockRef, Socket};
+use std::io;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// Ends the connection with RST, so that the other side sees a failure and not an orderly end.
 pub fn reset(stream: TcpStream) {
     // An error means that the connection is gone already.
-    let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     drop(stream);
+}
+
+/// Ends the connection in order: what is still in the kernel's buffers is delivered.
+pub fn end(stream: TcpStream) {
+    deliver_on_close(&stream);
+    drop(stream);
+}
+
+/// From now on closing the socket is orderly, whoever closes it.
+pub fn deliver_on_close(stream: &TcpStream) {
+    // An error means that the connection is gone already.
+    let _ = SockRef::from(stream).set_linger(None);
+}
+
+/// From now on closing the socket resets the connection, until [`end`].
+pub(super) fn reset_on_close(socket: &Socket) -> io::Result<()> {
+    socket.set_linger(Some(Duration::ZERO))
 }

@@ -1,5 +1,6 @@
 //! Listeners inside a pod's network namespace.
 
+use super::connection::reset_on_close;
 use super::netns::{Netns, NetnsThread};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -40,27 +41,32 @@ impl Listener {
         thread.run(netns, move || listen(address)).await
     }
 
-    /// Accepts until `on_accept` says that it is enough (`false`) or the future is dropped.
+    /// Accepts until `closing` completes; who has connected by then is still accepted.
     ///
     /// # Errors
     /// When the socket fails for good; a lack of file descriptors is waited out.
-    pub async fn accept_loop(self, mut on_accept: impl FnMut(Accepted) -> bool) -> io::Result<()> {
+    pub async fn accept_loop(
+        self,
+        closing: impl Future<Output = ()>,
+        mut on_accept: impl FnMut(Accepted),
+    ) -> io::Result<()> {
         // SAFETY: the AsyncFd owns the descriptor, which an OwnedFd keeps open and the same until it is dropped.
         #[allow(unsafe_code, reason = "tokio asks for the promise that the descriptor stays the same")]
         let listener = unsafe { AsyncFd::register(self.fd)? };
+        let mut closing = std::pin::pin!(closing);
         loop {
-            let mut ready = listener.readable().await?;
-            let accepted = ready.try_io(|fd| {
-                Ok(acceptfrom_with(fd.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
-            });
-            match accepted {
-                Ok(Ok((fd, Some(peer)))) => {
-                    let Ok(peer) = SocketAddr::try_from(peer) else { continue };
-                    if !on_accept(Accepted { fd, peer }) {
-                        return Ok(());
+            let mut ready = tokio::select! {
+                ready = listener.readable() => ready?,
+                () = &mut closing => {
+                    while let Ok(accepted) = accept(listener.get_ref()) {
+                        on_accept(accepted);
                     }
+                    return Ok(());
                 }
-                Ok(Ok((_, None))) | Err(_) => {}
+            };
+            match ready.try_io(|fd| accept(fd.get_ref())) {
+                Ok(Ok(accepted)) => on_accept(accepted),
+                Err(_) => {}
                 Ok(Err(error)) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         tracing::error!(%error, "cannot accept a connection; raise the limit of open files");
@@ -73,6 +79,14 @@ impl Listener {
             }
         }
     }
+}
+
+fn accept(listener: &OwnedFd) -> io::Result<Accepted> {
+    let (fd, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // TCP has no nameless peers: one without a name has gone already.
+    let peer = peer.ok_or_else(|| io::Error::from_raw_os_error(libc::ECONNABORTED))?;
+    Ok(Accepted { fd, peer })
 }
 
 impl AsFd for Listener {
@@ -102,6 +116,8 @@ fn listen(address: SocketAddr) -> io::Result<Listener> {
     if domain == Domain::IPV6 {
         socket.set_only_v6(true)?;
     }
+    // What is accepted inherits it.
+    reset_on_close(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(Listener { fd: socket.into() })

@@ -3,6 +3,7 @@
 //! Opening one means a visit to the namespace thread, which would cost every connection two wake-ups. A small
 //! stock per pod and family hides that: workers take from it and the thread refills it in batches.
 
+use super::connection::reset_on_close;
 use super::netns::{Netns, NetnsThread, netns_cookie};
 use rustix::fd::{AsFd, OwnedFd};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -118,6 +119,7 @@ fn open(family: Family) -> io::Result<OwnedFd> {
     };
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    reset_on_close(&socket)?;
     Ok(socket.into())
 }
 

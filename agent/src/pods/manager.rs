@@ -10,7 +10,7 @@ use super::registry::{Pod, PodRegistry};
 use crate::accept::{Listener, Netns, NetnsThread, PodSockets};
 use crate::kernel::{Kernel, PodCapture};
 use crate::store::Store;
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, OwnedFd};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use warren_common::model::Workload;
 use warren_common::model::admin::{PodState, PodStatus};
+use warren_common::model::{Enrolment, Workload};
 use warren_common::ports;
 use warren_common::runtime::DrainWatch;
 
@@ -27,8 +27,9 @@ use warren_common::runtime::DrainWatch;
 const RETRY: Duration = Duration::from_millis(100);
 /// How often enrolled pods are checked against their cgroups.
 const SWEEP: Duration = Duration::from_secs(5);
-/// A capture that an earlier agent left and that nobody wants is released so long after the first configuration:
-/// a big one comes in pieces, and a pod must not go uncaptured because its piece is late.
+/// A capture that an earlier agent left and that nobody wants is released so long after the controller's first
+/// word: a big configuration comes in pieces, and a pod must not go uncaptured because its piece is late. A saved
+/// configuration may be older than the newest pod, so it releases nothing.
 const STRANGERS_GRACE: Duration = Duration::from_secs(3);
 
 /// Serves an enrolled pod's listeners; the manager's way to the data plane.
@@ -66,15 +67,25 @@ pub struct PodManager {
     thread: NetnsThread,
     enrolled: HashMap<Arc<str>, EnrolledPod>,
     status: watch::Sender<Vec<PodStatus>>,
-    known_since: Option<Instant>,
+    confirmed_since: Option<Instant>,
     strangers_gone: bool,
 }
 
 #[derive(Debug)]
 struct EnrolledPod {
     pod: Arc<Pod>,
+    /// What the kernel was last told to leave alone.
+    captured: Enrolment,
+    inbound: InboundSockets,
     /// Closes the pod's doors when dropped.
     _open: watch::Sender<()>,
+}
+
+/// A pod's plaintext listeners, as the kernel needs them to steer connections.
+#[derive(Debug)]
+struct InboundSockets {
+    v4: Option<OwnedFd>,
+    v6: Option<OwnedFd>,
 }
 
 /// Why a pod is pending.
@@ -88,6 +99,8 @@ enum EnrolError {
     TakenBy(Arc<str>),
     #[error("cannot listen on {address} inside the pod: {source}; does the application use this port?")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("no file descriptor is left for the pod's listeners: {0}")]
+    Descriptors(io::Error),
     #[error(transparent)]
     Kernel(#[from] crate::kernel::KernelError),
 }
@@ -115,16 +128,22 @@ impl PodManager {
             thread,
             enrolled: HashMap::new(),
             status,
-            known_since: None,
+            confirmed_since: None,
             strangers_gone: false,
         };
         (manager, pods)
     }
 
     /// Runs until the drain begins; then the doors close and the kernel keeps capturing, so that nothing of a
-    /// pod leaves in plaintext while the agent is away. `first_round` is called once everything that could be
-    /// enrolled at the start is.
-    pub async fn run(mut self, mut drain: DrainWatch, first_round: impl FnOnce()) {
+    /// pod leaves in plaintext while the agent is away. `confirmed` says whether the store holds the controller's
+    /// word and not only what was saved; `first_round` is called once everything that could be enrolled at the start
+    /// is.
+    pub async fn run(
+        mut self,
+        mut drain: DrainWatch,
+        confirmed: impl Fn() -> bool,
+        first_round: impl FnOnce(),
+    ) {
         let mut changed = self.store.changed();
         let mut first_round = Some(first_round);
         // Generation 0: nothing is known yet, so nothing must be released.
@@ -132,8 +151,10 @@ impl PodManager {
             _ = changed.wait_for(|generation| *generation > 0) => {}
             () = drain.started() => return,
         }
-        self.known_since = Some(Instant::now());
         loop {
+            if self.confirmed_since.is_none() && confirmed() {
+                self.confirmed_since = Some(Instant::now());
+            }
             changed.borrow_and_update();
             let pending = self.reconcile().await || !self.strangers_gone;
             if let Some(first_round) = first_round.take() {
@@ -161,8 +182,8 @@ impl PodManager {
         self.release_unwanted(&wanted);
         let mut states = Vec::with_capacity(wanted.len());
         for (uid, workload) in &wanted {
-            let outcome = match self.enrolled.get(uid) {
-                Some(enrolled) => Ok(enrolled.pod.cookie),
+            let outcome = match self.enrolled.get_mut(uid) {
+                Some(enrolled) => recapture(&*self.kernel, enrolled, workload),
                 None => self.enrol(uid, workload).await,
             };
             states.push(pod_status(workload, &outcome));
@@ -178,7 +199,7 @@ impl PodManager {
             .enrolled
             .iter()
             .filter(|(uid, enrolled)| {
-                let still = wanted.get(*uid).is_some_and(|now| same_capture(now, &enrolled.pod.workload));
+                let still = wanted.get(*uid).is_some_and(|now| same_pod(now, &enrolled.pod.workload));
                 !still || !self.discovery.exists(uid)
             })
             .map(|(uid, _)| Arc::clone(uid))
@@ -203,12 +224,14 @@ impl PodManager {
         let listeners = self.listen(&netns, workload).await?;
         let sockets = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
         let pod = Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets });
-        self.capture(&pod, &netns, &listeners)?;
+        let inbound = InboundSockets::of(&listeners, workload).map_err(EnrolError::Descriptors)?;
+        capture(&*self.kernel, &pod, workload, &inbound)?;
         self.registry.insert(&pod);
         let (open, closed) = watch::channel(());
         self.door.serve(&pod, listeners, closed);
         tracing::info!(pod = %workload.name, namespace = %workload.namespace, cookie, "pod enrolled");
-        self.enrolled.insert(Arc::clone(uid), EnrolledPod { pod, _open: open });
+        let captured = workload.enrolment.clone();
+        self.enrolled.insert(Arc::clone(uid), EnrolledPod { pod, captured, inbound, _open: open });
         Ok(cookie)
     }
 
@@ -264,30 +287,10 @@ impl PodManager {
         Ok(listeners)
     }
 
-    fn capture(&self, pod: &Pod, netns: &Netns, listeners: &PodListeners) -> Result<(), EnrolError> {
-        let workload = &pod.workload;
-        // `listen` opened them in the order of families, and only for families that the pod has.
-        let mut plaintext = listeners.plaintext.iter();
-        let has = |v4: bool| workload.addresses.iter().any(|ip| ip.is_ipv4() == v4);
-        let inbound_v4 = has(true).then(|| plaintext.next()).flatten();
-        let inbound_v6 = has(false).then(|| plaintext.next()).flatten();
-        self.kernel.enrol(&PodCapture {
-            cookie: pod.cookie,
-            netns: netns.as_fd(),
-            addresses: &workload.addresses,
-            inbound_v4: inbound_v4.map(AsFd::as_fd),
-            inbound_v6: inbound_v6.map(AsFd::as_fd),
-            exclude_outbound_ports: &workload.enrolment.exclude_outbound_ports,
-            exclude_inbound_ports: &workload.enrolment.exclude_inbound_ports,
-            exclude_outbound_cidrs: &workload.enrolment.exclude_outbound_cidrs,
-        })?;
-        Ok(())
-    }
-
     /// Releases what an earlier agent enrolled and nobody wants any more. While a pod is pending, a capture
     /// that is not ours may be that pod's, so nothing is released.
     fn forget_strangers(&mut self, states: &[PodStatus]) {
-        let settled = self.known_since.is_some_and(|since| since.elapsed() >= STRANGERS_GRACE);
+        let settled = self.confirmed_since.is_some_and(|since| since.elapsed() >= STRANGERS_GRACE);
         if self.strangers_gone || !settled || states.iter().any(|pod| pod.state == PodState::Pending) {
             return;
         }
@@ -324,6 +327,53 @@ impl PodManager {
     }
 }
 
+impl InboundSockets {
+    fn of(listeners: &PodListeners, workload: &Workload) -> io::Result<Self> {
+        // `listen` opened them in the order of families, and only for families that the pod has.
+        let mut plaintext = listeners.plaintext.iter();
+        let mut next = |v4: bool| {
+            let has = workload.addresses.iter().any(|ip| ip.is_ipv4() == v4);
+            let listener = has.then(|| plaintext.next()).flatten();
+            listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
+        };
+        Ok(Self { v4: next(true)?, v6: next(false)? })
+    }
+}
+
+/// Tells the kernel what of an enrolled pod's traffic to leave alone now. In one step and without a release in
+/// between: not a connection goes around the mesh that should not.
+fn recapture(
+    kernel: &dyn Kernel,
+    enrolled: &mut EnrolledPod,
+    workload: &Workload,
+) -> Result<u64, EnrolError> {
+    if enrolled.captured != workload.enrolment {
+        capture(kernel, &enrolled.pod, workload, &enrolled.inbound)?;
+        enrolled.captured = workload.enrolment.clone();
+        tracing::info!(pod = %workload.name, namespace = %workload.namespace, "the pod's exclusions have changed");
+    }
+    Ok(enrolled.pod.cookie)
+}
+
+fn capture(
+    kernel: &dyn Kernel,
+    pod: &Pod,
+    workload: &Workload,
+    inbound: &InboundSockets,
+) -> Result<(), EnrolError> {
+    kernel.enrol(&PodCapture {
+        cookie: pod.cookie,
+        netns: pod.sockets.netns().as_fd(),
+        addresses: &workload.addresses,
+        inbound_v4: inbound.v4.as_ref().map(AsFd::as_fd),
+        inbound_v6: inbound.v6.as_ref().map(AsFd::as_fd),
+        exclude_outbound_ports: &workload.enrolment.exclude_outbound_ports,
+        exclude_inbound_ports: &workload.enrolment.exclude_inbound_ports,
+        exclude_outbound_cidrs: &workload.enrolment.exclude_outbound_cidrs,
+    })?;
+    Ok(())
+}
+
 fn pod_status(workload: &Workload, outcome: &Result<u64, EnrolError>) -> PodStatus {
     PodStatus {
         name: Arc::clone(&workload.name),
@@ -335,9 +385,9 @@ fn pod_status(workload: &Workload, outcome: &Result<u64, EnrolError>) -> PodStat
     }
 }
 
-/// Whether nothing changed that the capture depends on.
-fn same_capture(a: &Workload, b: &Workload) -> bool {
-    a.uid == b.uid && a.addresses == b.addresses && a.identity == b.identity && a.enrolment == b.enrolment
+/// Whether it is the pod that it was. What else changes can be changed while it is captured.
+fn same_pod(a: &Workload, b: &Workload) -> bool {
+    a.uid == b.uid && a.addresses == b.addresses && a.identity == b.identity
 }
 
 fn unsupported(error: &io::Error) -> bool {

@@ -11,7 +11,7 @@ mod server;
 pub use copy::{CopyError, Meter, copy_sockets, copy_tunnel};
 pub use hbone::{HboneError, connect_request, parse_authority, parse_forwarded};
 pub use pool::{Pool, PoolError, TunnelKey};
-pub use server::{Incoming, serve};
+pub use server::{Incoming, ServeError, serve};
 
 use bytes::Bytes;
 use std::time::Duration;

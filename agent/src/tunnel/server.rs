@@ -7,12 +7,32 @@ use super::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Tells the client's agent, and through it the person who reads its flows, why a stream was refused.
 pub(super) const REASON_HEADER: &str = "x-warren-reason";
+
+/// Why a connection of tunnels ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// What the peer says is no HTTP/2.
+    #[error("the peer does not speak HBONE: {0}")]
+    Protocol(#[source] h2::Error),
+    /// The peer says nothing.
+    #[error("the peer did not begin HTTP/2 within {0} s")]
+    Silent(u64),
+    /// The peer, or the network between, has gone.
+    #[error("the connection ended: {0}")]
+    Gone(#[source] h2::Error),
+}
+
+impl From<h2::Error> for ServeError {
+    fn from(error: h2::Error) -> Self {
+        // What was found here, not what the peer or the kernel told.
+        if error.is_library() { Self::Protocol(error) } else { Self::Gone(error) }
+    }
+}
 
 /// A stream that a peer asks for.
 #[derive(Debug)]
@@ -62,12 +82,12 @@ impl Incoming {
 /// `closing` completes the peer is told to open no more (GOAWAY), and open streams go on to their end.
 ///
 /// # Errors
-/// When the peer breaks the protocol or the connection.
+/// [`ServeError`]: when the peer breaks the protocol or the connection.
 pub async fn serve<S>(
     stream: S,
     closing: impl Future<Output = ()>,
     mut on_stream: impl FnMut(Incoming),
-) -> io::Result<()>
+) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -80,8 +100,7 @@ where
         .handshake::<_, Bytes>(stream);
     let mut connection = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)
         .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-        .map_err(into_io)?;
+        .map_err(|_| ServeError::Silent(HANDSHAKE_DEADLINE.as_secs()))??;
     let mut closing = std::pin::pin!(closing);
     let mut told = false;
     loop {
@@ -95,16 +114,8 @@ where
         };
         match accepted {
             Some(Ok((request, respond))) => on_stream(Incoming { request, respond }),
-            Some(Err(error)) => return Err(into_io(error)),
+            Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }
-    }
-}
-
-fn into_io(error: h2::Error) -> io::Error {
-    if error.is_io() {
-        error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
-    } else {
-        io::Error::other(error)
     }
 }

@@ -18,10 +18,7 @@ use warren_common::proto::discovery::{
 };
 use warren_common::runtime::{DrainWatch, ReadinessGuard};
 
-const BACKOFF: Backoff = Backoff {
-    base: Duration::from_millis(100),
-    cap: Duration::from_secs(15),
-};
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
 /// A controller that sends its whole world in one message is understood up to here.
 const MAX_MESSAGE: usize = 16 << 20;
 const SAVED_CONFIGURATION: &str = "mesh.pb";
@@ -63,15 +60,8 @@ pub async fn run(
     mut drain: DrainWatch,
 ) {
     status.update(|status| status.url.clone_from(&config.url));
-    let mut link = Link {
-        config,
-        store,
-        status,
-        ready: Some(ready),
-        session: Session::new(),
-        writer: None,
-        answers: 0,
-    };
+    let mut link =
+        Link { config, store, status, ready: Some(ready), session: Session::new(), writer: None, answers: 0 };
     link.start().await;
     let mut failures = 0;
     loop {
@@ -126,18 +116,22 @@ impl Link {
             tracing::warn!(path = %folder.display(), %error, "cannot keep the configuration on disk");
             return;
         }
+        // Said before the store has it: who looks there must not take it for the controller's word.
+        self.status.update(|status| status.from_disk = true);
         // Blocks this runtime for the time of one read, before anything else runs.
-        match disk::restore(&path, &mut self.session, &self.store) {
+        let restored = disk::restore(&path, &mut self.session, &self.store);
+        if !matches!(restored, Ok(true)) {
+            self.status.update(|status| status.from_disk = false);
+        }
+        match restored {
             Ok(true) => {
                 self.ready = None;
-                self.status.update(|status| status.from_disk = true);
                 tracing::info!(path = %path.display(), "started with the saved configuration");
             }
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(%error, "saved configuration ignored");
-                self.status
-                    .update(|status| status.last_error = Some(error.to_string()));
+                self.status.update(|status| status.last_error = Some(error.to_string()));
             }
         }
         self.writer = Some(Writer::spawn(path, self.store.clone()));
@@ -168,10 +162,8 @@ impl Link {
             request.node = Some(self.node());
             let _ = requests.try_send(request);
         }
-        let responses = client
-            .delta_aggregated_resources(ReceiverStream::new(queue))
-            .await
-            .map_err(Box::new)?;
+        let responses =
+            client.delta_aggregated_resources(ReceiverStream::new(queue)).await.map_err(Box::new)?;
         self.status.update(|status| {
             status.connected = true;
             status.last_error = None;
@@ -186,23 +178,11 @@ impl Link {
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
     ) -> Result<(), StreamError> {
         while let Some(response) = responses.message().await.map_err(Box::new)? {
-            let Outcome {
-                changes,
-                request,
-                rejected,
-            } = self.session.on_response(response);
+            let Outcome { changes, request, rejected } = self.session.on_response(response);
             self.answers += 1;
-            tracing::debug!(
-                changes = changes.len(),
-                rejected = rejected.len(),
-                "configuration received"
-            );
+            tracing::debug!(changes = changes.len(), rejected = rejected.len(), "configuration received");
             for rejection in &rejected {
-                tracing::warn!(
-                    resource = rejection.resource,
-                    reason = rejection.reason,
-                    "resource rejected"
-                );
+                tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
             }
             // The first response counts even if it is empty: now the mesh is known to be.
             if !changes.is_empty() || self.ready.is_some() {
@@ -227,9 +207,7 @@ impl Link {
     }
 
     fn node(&self) -> Node {
-        let text = |text: &str| Value {
-            kind: Some(Kind::StringValue(text.to_owned())),
-        };
+        let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
         let fields = [
             ("NODE_NAME".to_owned(), text(&self.config.node)),
             ("WARREN_VERSION".to_owned(), text(env!("CARGO_PKG_VERSION"))),
@@ -237,9 +215,7 @@ impl Link {
         Node {
             id: self.config.node.to_string(),
             cluster: String::new(),
-            metadata: Some(Struct {
-                fields: fields.into(),
-            }),
+            metadata: Some(Struct { fields: fields.into() }),
         }
     }
 }
