@@ -159,6 +159,8 @@ async fn serve_stream(
         context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
     flow.transport(Transport::Hbone);
     flow.source_identity(&peer);
+    // Whatever it asks for, this is whose door it knocked at.
+    flow.destination_workload(&pod.workload);
     let destination = match destination {
         Ok(destination) if pod.owns(destination.ip()) => destination,
         Ok(other) => {

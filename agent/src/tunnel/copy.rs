@@ -155,10 +155,14 @@ async fn into_tunnel(
         socket.readable().await.map_err(|error| side.failed(error))?;
         // Capacity is asked for only when there is something to send: an idle stream reserves no window.
         send.reserve_capacity(CHUNK);
-        let capacity = match poll_fn(|cx| send.poll_capacity(cx)).await {
-            Some(Ok(capacity)) => capacity,
-            Some(Err(error)) => return Err(CopyError::Tunnel(error)),
-            None => return Err(CopyError::Tunnel(Reason::STREAM_CLOSED.into())),
+        let capacity = match send.capacity() {
+            // `poll_capacity` tells of growth only: what a small window has left would be waited for in vain.
+            0 => match poll_fn(|cx| send.poll_capacity(cx)).await {
+                Some(Ok(capacity)) => capacity,
+                Some(Err(error)) => return Err(CopyError::Tunnel(error)),
+                None => return Err(CopyError::Tunnel(Reason::STREAM_CLOSED.into())),
+            },
+            left => left,
         };
         match read_chunk(socket, capacity) {
             Ok(chunk) if chunk.is_empty() => {

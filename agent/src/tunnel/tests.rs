@@ -302,6 +302,38 @@ fn a_tunnel_carries_both_directions_and_their_ends() {
     });
 }
 
+/// Not every peer has windows as large as ours: the default is smaller than one read of the copy loop.
+#[test]
+fn a_peer_with_a_small_window_is_not_kept_waiting() {
+    real(async || {
+        let (far, mut server) = pair().await;
+        let (pipe, far_pipe) = tokio::io::duplex(1 << 16);
+        let far = Rc::new(RefCell::new(Some(far)));
+        tokio::task::spawn_local(async move {
+            let _ = serve(far_pipe, std::future::pending(), |incoming| {
+                let socket = far.borrow_mut().take().unwrap();
+                let stream = incoming.accept().unwrap();
+                tokio::task::spawn_local(async move {
+                    copy_tunnel(&socket, stream, false, &Meter::default()).await.unwrap();
+                });
+            })
+            .await;
+        });
+        let (mut send, connection) = h2::client::handshake(pipe).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let (response, mut stream) = send.send_request(request("10.0.0.1:80"), false).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        for word in ["one", "two"] {
+            server.write_all(word.as_bytes()).await.unwrap();
+            assert_eq!(body.data().await.unwrap().unwrap(), word);
+        }
+        server.shutdown().await.unwrap();
+        assert!(body.data().await.is_none());
+        stream.send_data(bytes::Bytes::new(), true).unwrap();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+    });
+}
+
 #[test]
 fn a_reset_crosses_the_tunnel() {
     real(async || {
