@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::process::{cargo, is_root, run, target_dir};
+use crate::process::{cargo, exec, is_root, run, target_dir};
 use crate::setup::{self, Need};
 
 #[derive(Args)]
@@ -21,5 +21,5 @@ pub(crate) fn run_bench(options: &Options) -> Result<()> {
     }
     setup::ensure(&[Need::Build, Need::Lab, Need::Bench])?;
     run(cargo().args(["build", "--release", "-p", "warren", "-p", "warren-tests"]))?;
-    run(Command::new(target_dir().join("release/warren-bench")).args(&options.arguments))
+    exec(Command::new(target_dir().join("release/warren-bench")).args(&options.arguments))
 }

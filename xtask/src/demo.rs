@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::process::{cargo, is_root, run, target_dir};
+use crate::process::{cargo, exec, is_root, run, target_dir};
 use crate::setup::{self, Need};
 
 #[derive(Args)]
@@ -25,5 +25,5 @@ pub(crate) fn run_demo(options: &Options) -> Result<()> {
     if options.keep {
         demo.arg("--keep");
     }
-    run(&mut demo)
+    exec(&mut demo)
 }

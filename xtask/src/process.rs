@@ -36,6 +36,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Shows the command and becomes it, so that Ctrl-C is its own to handle and nobody returns to the prompt before it.
+pub(crate) fn exec(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    let shown = show(command);
+    eprintln!("+ {shown}");
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start `{shown}`"))
+}
+
 /// The command as a person would type it.
 pub(crate) fn show(command: &Command) -> String {
     std::iter::once(command.get_program())

@@ -46,7 +46,8 @@ pub(crate) fn without_restart(scene: &mut Scene<'_>) -> Result<()> {
     let count = |key: &str| report[key].as_u64().context("the client did not report");
     let (requests, failed) = (count("requests")?, count("failed")?);
     scene.story.say("The client that never stopped:")?;
-    let mut table = format!("{requests} requests, {failed} failed\n");
+    let slowest = report["max_us"].as_f64().unwrap_or_default() / 1000.0;
+    let mut table = format!("{requests} requests, {failed} failed, the slowest took {slowest:.0} ms\n");
     for (answer, times) in report["answers"].as_object().into_iter().flatten() {
         table += &format!("{times:>5} x {answer}\n");
     }
