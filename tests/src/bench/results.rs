@@ -84,12 +84,7 @@ pub(crate) fn of(samples: &[Sample], memory: Option<&Memory>) -> Results {
     groups
 }
 
-fn of_kind<'a>(
-    samples: &'a [Sample],
-    measure: Measure,
-    route: Route,
-    mode: Mode,
-) -> impl Iterator<Item = &'a Sample> {
+fn of_kind(samples: &[Sample], measure: Measure, route: Route, mode: Mode) -> impl Iterator<Item = &Sample> {
     samples
         .iter()
         .filter(move |sample| sample.measure == measure && sample.route == route && sample.mode == mode)
