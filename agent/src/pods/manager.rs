@@ -311,7 +311,8 @@ impl PodManager {
         }
     }
 
-    fn report(&self, states: Vec<PodStatus>) {
+    fn report(&self, mut states: Vec<PodStatus>) {
+        states.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         self.status.send_if_modified(|current| {
             if *current == states {
                 return false;
