@@ -154,7 +154,8 @@ fn clients_bound_to_a_device(lab: &Lab) -> Result<()> {
 
 fn multipath_clients(lab: &Lab) -> Result<()> {
     if !std::path::Path::new("/proc/sys/net/mptcp").exists() {
-        println!("SKIPPED: multipath clients: this kernel has no MPTCP");
+        use std::io::Write as _;
+        writeln!(std::io::stdout(), "    SKIPPED: multipath clients: this kernel has no MPTCP")?;
         return Ok(());
     }
     for server in SERVERS {

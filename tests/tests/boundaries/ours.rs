@@ -122,7 +122,7 @@ pub(crate) fn what_is_excluded_is_left_alone(lab: &Lab) -> Result<()> {
         .map(|pod| pod.serve(["whoami", "--port", "9000", "--port", "9001"]))
         .into_iter()
         .collect::<Result<Vec<_>>>()?;
-    let mut excluded = vec![both(&far, 9001), both(&cidr, 9000)].concat();
+    let mut excluded = [both(&far, 9001), both(&cidr, 9000)].concat();
     excluded.sort();
     for to in &excluded {
         let node = lab.node("n1");
