@@ -40,12 +40,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AdminArgs {
     /// Unix socket of the agent's admin API
-    #[arg(
-        long,
-        env = "WARREN_ADMIN_SOCKET",
-        default_value = "/run/warren/admin.sock",
-        value_name = "PATH"
-    )]
+    #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     pub(crate) admin_socket: PathBuf,
 }
 
@@ -65,12 +60,7 @@ pub(crate) struct LogArgs {
     #[arg(long, env = "WARREN_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
     /// How log lines look; they go to standard error
-    #[arg(
-        long,
-        env = "WARREN_LOG_FORMAT",
-        default_value = "text",
-        value_name = "FORMAT"
-    )]
+    #[arg(long, env = "WARREN_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogLook,
 }
 
@@ -115,10 +105,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
             "d" => 86_400_000,
             _ => return Err(wrong()),
         };
-        let part = number
-            .checked_mul(milliseconds)
-            .map(Duration::from_millis)
-            .ok_or_else(wrong)?;
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)?;
         total = total.checked_add(part).ok_or_else(wrong)?;
         rest = after;
     }
@@ -140,16 +127,7 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
-        for wrong in [
-            "",
-            "10",
-            "s",
-            "10x",
-            "1h30",
-            "99999999999999999999s",
-            "-1s",
-            "18446744073709551615d",
-        ] {
+        for wrong in ["", "10", "s", "10x", "1h30", "99999999999999999999s", "-1s", "18446744073709551615d"] {
             assert!(duration(wrong).is_err(), "{wrong:?} was read");
         }
     }

@@ -58,10 +58,7 @@ pub(crate) enum ClientError {
 
 /// Runs `work` on a runtime of its own.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
-    Ok(tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(work))
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
 /// Asks for `target` and reads the whole answer.
@@ -76,10 +73,7 @@ pub(crate) async fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Res
 /// Asks for `target`, whose answer is a line of JSON per event.
 pub(crate) async fn follow(socket: &Path, target: &str) -> Result<Lines, ClientError> {
     let body = patiently(open(socket, target)).await?;
-    Ok(Lines {
-        body,
-        buffer: Vec::new(),
-    })
+    Ok(Lines { body, buffer: Vec::new() })
 }
 
 async fn patiently<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
@@ -108,12 +102,9 @@ async fn open(socket: &Path, target: &str) -> Result<Incoming, ClientError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
-    *request.uri_mut() = target
-        .parse()
-        .map_err(|_| ClientError::Refused(format!("{target:?} is no path")))?;
-    request
-        .headers_mut()
-        .insert(http::header::HOST, http::HeaderValue::from_static("warren"));
+    *request.uri_mut() =
+        target.parse().map_err(|_| ClientError::Refused(format!("{target:?} is no path")))?;
+    request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("warren"));
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = response.into_body();
@@ -122,9 +113,7 @@ async fn open(socket: &Path, target: &str) -> Result<Incoming, ClientError> {
     }
     let text = body.collect().await?.to_bytes();
     let said = serde_json::from_slice(&text).map(|AdminError { error }| error);
-    Err(ClientError::Refused(
-        said.unwrap_or_else(|_| format!("status {status}")),
-    ))
+    Err(ClientError::Refused(said.unwrap_or_else(|_| format!("status {status}"))))
 }
 
 /// The lines of an answer as they come.

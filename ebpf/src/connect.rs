@@ -23,9 +23,7 @@ use warren_common::{
 };
 
 const LOOPBACK_V4: Ip = Ip::v4(u32::from_be_bytes([127, 0, 0, 1]).to_be());
-const LOOPBACK_V6: Ip = Ip {
-    words: [0, 0, 0, 1_u32.to_be()],
-};
+const LOOPBACK_V6: Ip = Ip { words: [0, 0, 0, 1_u32.to_be()] };
 const AGENT_PORT: u32 = ports::OUTBOUND as u32;
 
 /// What the hook tells the kernel.
@@ -69,13 +67,7 @@ fn connect<const V6: bool>(sa: &SockAddr<'_, V6>) -> i32 {
         Verdict::Leave(reason) => report::count(reason),
         Verdict::FailOpen => {
             report::count(Counter::FailedOpen);
-            report::event(
-                EventKind::FailedOpen,
-                report::pid(),
-                cookie,
-                &destination,
-                &Endpoint::default(),
-            );
+            report::event(EventKind::FailedOpen, report::pid(), cookie, &destination, &Endpoint::default());
         }
     }
     // The socket may have been captured by an earlier connect: it must not go on showing that destination.
@@ -136,15 +128,7 @@ fn is_excluded_port(pod: &PodConfig, port: u32) -> bool {
 #[inline(always)]
 fn is_excluded_cidr(pod: &PodConfig, cookie: u64, ip: &Ip) -> bool {
     pod.flags & pod_flags::HAS_EXCLUDED_CIDRS != 0
-        && CIDRS
-            .get(&Key::new(
-                192,
-                CidrKey {
-                    cookie_be: cookie.to_be_bytes(),
-                    ip: *ip,
-                },
-            ))
-            .is_some()
+        && CIDRS.get(&Key::new(192, CidrKey { cookie_be: cookie.to_be_bytes(), ip: *ip })).is_some()
 }
 
 /// Whether somebody listens on the agent's port in this namespace (`bpf_sk_lookup_tcp`, Linux 4.20).
@@ -161,17 +145,11 @@ fn agent_listens<const V6: bool>(sa: &SockAddr<'_, V6>, destination: &Endpoint) 
         (bpf_sock_tuple__bindgen_ty_1 { ipv6: v6 }, size_of_val(&v6))
     } else {
         let word = LOOPBACK_V4.words[3];
-        let v4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-            saddr: word,
-            daddr: word,
-            sport: 0,
-            dport: port,
-        };
+        let v4 =
+            bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr: word, daddr: word, sport: 0, dport: port };
         (bpf_sock_tuple__bindgen_ty_1 { ipv4: v4 }, size_of_val(&v4))
     };
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: addresses,
-    };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: addresses };
     // SAFETY: the context is the hook's, the tuple outlives the call and is initialised up to `size`.
     unsafe {
         let sk = bpf_sk_lookup_tcp(
@@ -196,13 +174,7 @@ fn capture<const V6: bool>(sa: &SockAddr<'_, V6>, cookie: u64, destination: &End
         || storage::set(&DESTINATION, sa.socket(), destination).is_err()
     {
         report::count(Counter::ConnectDenied);
-        report::event(
-            EventKind::ConnectDenied,
-            report::pid(),
-            cookie,
-            destination,
-            &Endpoint::default(),
-        );
+        report::event(EventKind::ConnectDenied, report::pid(), cookie, destination, &Endpoint::default());
         return DENY;
     }
     let (listener, counter) = match (V6, destination.ip.is_v4()) {
@@ -239,22 +211,13 @@ fn unbind_device<const V6: bool>(sa: &SockAddr<'_, V6>, cookie: u64, destination
         return false;
     }
     report::count(Counter::DeviceUnbound);
-    report::event(
-        EventKind::DeviceUnbound,
-        report::pid(),
-        cookie,
-        destination,
-        &Endpoint::default(),
-    );
+    report::event(EventKind::DeviceUnbound, report::pid(), cookie, destination, &Endpoint::default());
     true
 }
 
 #[inline(always)]
 fn log<const V6: bool>(sa: &SockAddr<'_, V6>, node: &NodeConfig, cookie: u64, destination: &Endpoint) {
     if node.debug == 1 {
-        info!(
-            sa.context(),
-            "connect in netns {}: port {} to the agent", cookie, destination.port
-        );
+        info!(sa.context(), "connect in netns {}: port {} to the agent", cookie, destination.port);
     }
 }

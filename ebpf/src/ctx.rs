@@ -37,16 +37,7 @@ pub(crate) unsafe fn read<T>(field: *const T) -> T {
 pub(crate) unsafe fn read_ip6(field: *const [u32; 4]) -> Ip {
     let words = field.cast::<u32>();
     // SAFETY: the caller's promise; four words stand there.
-    unsafe {
-        Ip {
-            words: [
-                read(words),
-                read(words.add(1)),
-                read(words.add(2)),
-                read(words.add(3)),
-            ],
-        }
-    }
+    unsafe { Ip { words: [read(words), read(words.add(1)), read(words.add(2)), read(words.add(3))] } }
 }
 
 /// Both of a context's or socket's address fields, read whatever the family is: a branch around the reads would
@@ -112,11 +103,7 @@ impl<'a, const V6: bool> SockAddr<'a, V6> {
             };
             // The field is 32 bits wide and holds the 16-bit network order port in its first two bytes.
             let port = u32::from(u16::from_be(read(&raw const (*raw).user_port) as u16));
-            Endpoint {
-                ip,
-                port,
-                family: if V6 { AF_INET6 } else { AF_INET },
-            }
+            Endpoint { ip, port, family: if V6 { AF_INET6 } else { AF_INET } }
         }
     }
 
@@ -206,13 +193,7 @@ impl<'a> SockOps<'a> {
     #[inline(always)]
     pub(crate) fn new_state(&self) -> u32 {
         // SAFETY: the program's context.
-        unsafe {
-            read(
-                (&raw const (*self.raw()).__bindgen_anon_1.args)
-                    .cast::<u32>()
-                    .add(1),
-            )
-        }
+        unsafe { read((&raw const (*self.raw()).__bindgen_anon_1.args).cast::<u32>().add(1)) }
     }
 
     /// The socket; `None` for a connection that is only a request so far.

@@ -17,10 +17,7 @@
 #![no_main]
 // Every context field, map value and socket is a raw pointer that the verifier checks.
 #![allow(unsafe_code)]
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "the entry points' signature is given by aya's macros"
-)]
+#![allow(clippy::needless_pass_by_value, reason = "the entry points' signature is given by aya's macros")]
 #![allow(
     clippy::needless_borrows_for_generic_args,
     reason = "keys of 48 bytes are not copied on a stack of 512"

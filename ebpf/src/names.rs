@@ -63,11 +63,7 @@ fn show_own<const V6: bool>(sa: &SockAddr<'_, V6>) -> i32 {
     let Some(pod) = (unsafe { PODS.get(sa.cookie()) }) else {
         return ALLOW;
     };
-    let own = if sa.endpoint().ip.is_v4() {
-        pod.ipv4
-    } else {
-        pod.ipv6
-    };
+    let own = if sa.endpoint().ip.is_v4() { pod.ipv4 } else { pod.ipv6 };
     if !own.is_unspecified() {
         sa.set_ip(&own);
     }

@@ -15,10 +15,7 @@ use warren_common::abi::Connection;
 pub(crate) fn sockops_kubelet(ctx: SockOpsContext) -> u32 {
     let ops = SockOps::new(&ctx);
     // sk_lookup can't ask for the cookie of the pod's namespace.
-    let probe = || Connection {
-        cookie: 0,
-        ..ops.connection_of_peer()
-    };
+    let probe = || Connection { cookie: 0, ..ops.connection_of_peer() };
     match ops.op() {
         BPF_SOCK_OPS_TCP_CONNECT_CB => {
             let _ = PROBES.insert(&probe(), &1, 0);

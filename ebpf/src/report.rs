@@ -16,13 +16,7 @@ pub(crate) fn count(counter: Counter) {
 /// Sends an event, or counts that it was lost.
 #[inline(always)]
 pub(crate) fn event(kind: EventKind, pid: u32, cookie: u64, destination: &Endpoint, source: &Endpoint) {
-    let event = Event {
-        kind: kind as u32,
-        pid,
-        cookie,
-        destination: *destination,
-        source: *source,
-    };
+    let event = Event { kind: kind as u32, pid, cookie, destination: *destination, source: *source };
     if EVENTS.output(&event, 0).is_err() {
         count(Counter::EventLost);
     }

@@ -21,12 +21,8 @@ const LOOPBACK_IFINDEX: u32 = 1;
 pub(crate) fn steer(ctx: SkLookupContext) -> u32 {
     let raw = ctx.lookup;
     // SAFETY: the program's context.
-    let (protocol, ifindex) = unsafe {
-        (
-            read(&raw const (*raw).protocol),
-            read(&raw const (*raw).ingress_ifindex),
-        )
-    };
+    let (protocol, ifindex) =
+        unsafe { (read(&raw const (*raw).protocol), read(&raw const (*raw).ingress_ifindex)) };
     if protocol != TCP || ifindex == LOOPBACK_IFINDEX {
         return sk_action::SK_PASS;
     }
@@ -53,11 +49,7 @@ fn exception(connection: &Connection) -> Option<Counter> {
     if unsafe { PROBES.get(connection) }.is_some() {
         return Some(Counter::ProbePassed);
     }
-    if is_excluded(&connection.local, connection.local_port) {
-        Some(Counter::InboundPassed)
-    } else {
-        None
-    }
+    if is_excluded(&connection.local, connection.local_port) { Some(Counter::InboundPassed) } else { None }
 }
 
 #[inline(always)]
@@ -84,27 +76,11 @@ fn no_agent(ctx: &SkLookupContext, connection: &Connection) -> u32 {
     let (verdict, counter, kind) = if node.fail_open == 1 {
         (sk_action::SK_PASS, Counter::FailedOpen, EventKind::FailedOpen)
     } else {
-        (
-            sk_action::SK_DROP,
-            Counter::InboundRefused,
-            EventKind::InboundRefused,
-        )
+        (sk_action::SK_DROP, Counter::InboundRefused, EventKind::InboundRefused)
     };
-    let family = if connection.local.is_v4() {
-        AF_INET
-    } else {
-        AF_INET6
-    };
-    let destination = Endpoint {
-        ip: connection.local,
-        port: connection.local_port,
-        family,
-    };
-    let source = Endpoint {
-        ip: connection.remote,
-        port: connection.remote_port,
-        family,
-    };
+    let family = if connection.local.is_v4() { AF_INET } else { AF_INET6 };
+    let destination = Endpoint { ip: connection.local, port: connection.local_port, family };
+    let source = Endpoint { ip: connection.remote, port: connection.remote_port, family };
     report::count(counter);
     // No task and no cookie here.
     report::event(kind, 0, 0, &destination, &source);

@@ -121,13 +121,7 @@ impl Lab {
             .nodes
             .iter()
             .zip(1..)
-            .map(|(name, number)| {
-                Ok(Member {
-                    number,
-                    name: name.clone(),
-                    netns: next()?,
-                })
-            })
+            .map(|(name, number)| Ok(Member { number, name: name.clone(), netns: next()? }))
             .collect::<Result<_>>()?;
         let pod_spaces: Vec<_> = plan.pods.iter().map(|_| next()).collect::<Result<_>>()?;
 
@@ -148,34 +142,16 @@ impl Lab {
             nodes.push(Node::new(&dir, &cgroup.join(&member.name), member, plan)?);
         }
         let tokens = Tokens::generate()?;
-        fs::write(
-            dir.join("jwks.json"),
-            serde_json::to_string_pretty(&tokens.jwks())?,
-        )?;
+        fs::write(dir.join("jwks.json"), serde_json::to_string_pretty(&tokens.jwks())?)?;
         for node in &world.nodes {
             let token = tokens.sign(&Tokens::agent_claims(&node.name, &node.uid))?;
             fs::write(dir.join("tokens").join(&node.name), token)?;
         }
         let controller = controller(&dir, &ctl, plan);
         let manifests = Manifests::new(dir.join("manifests"));
-        let state = Mutex::new(State {
-            world,
-            manifests,
-            pods: BTreeMap::new(),
-        });
+        let state = Mutex::new(State { world, manifests, pods: BTreeMap::new() });
         let janitor = Mutex::new(janitor);
-        let lab = Self {
-            id,
-            dir,
-            cgroup,
-            fabric,
-            ctl,
-            controller,
-            nodes,
-            tokens,
-            state,
-            janitor,
-        };
+        let lab = Self { id, dir, cgroup, fabric, ctl, controller, nodes, tokens, state, janitor };
         lab.populate(plan, &members, &pod_spaces)?;
         Ok(lab)
     }
@@ -191,11 +167,7 @@ impl Lab {
             links.push(self.place_pod(&mut state, spec, netns)?);
         }
         let mut members = nodes.to_vec();
-        members.push(Member {
-            number: CTL,
-            name: "ctl".to_owned(),
-            netns: self.ctl.netns().clone(),
-        });
+        members.push(Member { number: CTL, name: "ctl".to_owned(), netns: self.ctl.netns().clone() });
         network::build(self.fabric.netns(), &members, nodes, &links)?;
         self.publish(&mut state)
     }
@@ -217,9 +189,7 @@ impl Lab {
         for node in &self.nodes {
             node.agent().spawn()?;
         }
-        self.nodes
-            .iter()
-            .try_for_each(|node| node.agent().wait_ready(Duration::from_secs(20)))
+        self.nodes.iter().try_for_each(|node| node.agent().wait_ready(Duration::from_secs(20)))
     }
 
     /// Starts the controller and waits until it is ready.
@@ -241,9 +211,7 @@ impl Lab {
     #[allow(clippy::expect_used, reason = "a name that the test itself chose")]
     pub fn node(&self, name: &str) -> &Node {
         let found = self.nodes.iter().find(|node| node.name() == name);
-        found
-            .ok_or_else(|| format!("the lab has no node {name}"))
-            .expect("a node of this lab")
+        found.ok_or_else(|| format!("the lab has no node {name}")).expect("a node of this lab")
     }
 
     /// All nodes.
@@ -260,9 +228,7 @@ impl Lab {
     #[allow(clippy::expect_used, reason = "a name that the test itself chose")]
     pub fn pod(&self, name: &str) -> Pod {
         let found = self.state().pods.get(name).cloned();
-        found
-            .ok_or_else(|| format!("the lab has no pod {name}"))
-            .expect("a pod of this lab")
+        found.ok_or_else(|| format!("the lab has no pod {name}")).expect("a pod of this lab")
     }
 
     /// A service's addresses; `name` or `namespace/name`.
@@ -314,10 +280,7 @@ impl Lab {
 
     /// Removes everything now, whatever still runs in it: for an owner that must end at once.
     pub fn remove_now(&self) -> Result<()> {
-        self.janitor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .finish()
+        self.janitor.lock().unwrap_or_else(PoisonError::into_inner).finish()
     }
 
     /// The ends of the daemons' logs, for a failed test.
@@ -327,10 +290,7 @@ impl Lab {
         let daemons = std::iter::once(&self.controller).chain(agents);
         let tail =
             |daemon: &Daemon| format!("--- {}\n{}\n", daemon.log_path().display(), daemon.log_tail(40));
-        daemons
-            .filter(|daemon| daemon.log_path().exists())
-            .map(tail)
-            .collect()
+        daemons.filter(|daemon| daemon.log_path().exists()).map(tail).collect()
     }
 }
 
@@ -355,11 +315,7 @@ fn claim_id(janitor: &Janitor) -> Result<(String, PathBuf)> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let root = cgroup::root()?;
     for _ in 0..1000 {
-        let id = format!(
-            "{}{}",
-            base36(std::process::id()),
-            base36(COUNTER.fetch_add(1, Ordering::Relaxed))
-        );
+        let id = format!("{}{}", base36(std::process::id()), base36(COUNTER.fetch_add(1, Ordering::Relaxed)));
         let path = root.join(format!("warren-{id}"));
         match fs::create_dir(&path) {
             Ok(()) => {
@@ -370,10 +326,7 @@ fn claim_id(janitor: &Janitor) -> Result<(String, PathBuf)> {
             Err(error) => return Err(error).with_context(|| format!("cannot make {}", path.display())),
         }
     }
-    bail!(
-        "too many labs of earlier processes are left in {}",
-        root.display()
-    )
+    bail!("too many labs of earlier processes are left in {}", root.display())
 }
 
 fn base36(mut number: u32) -> String {
@@ -389,10 +342,7 @@ fn base36(mut number: u32) -> String {
 
 fn make_dirs(dir: &Path, nodes: &[String]) -> Result<()> {
     let fixed = ["manifests", "hosts", "logs", "ca", "tokens", "bpf"].map(str::to_owned);
-    for name in fixed
-        .into_iter()
-        .chain(nodes.iter().map(|node| format!("nodes/{node}/state")))
-    {
+    for name in fixed.into_iter().chain(nodes.iter().map(|node| format!("nodes/{node}/state"))) {
         let path = dir.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
     }
@@ -431,18 +381,8 @@ fn controller(dir: &Path, ctl: &Place, plan: &LabBuilder) -> Daemon {
     let root = root_certificate(dir);
     let netns = ctl.netns().clone();
     let address = SocketAddr::from((network::fabric4(CTL), CONTROLLER_PORT));
-    let ready = move || {
-        root.exists()
-            && netns
-                .enter(|| TcpStream::connect(address).is_ok())
-                .unwrap_or(false)
-    };
-    Daemon::new(
-        ctl.clone(),
-        args,
-        dir.join("logs/controller.log"),
-        Box::new(ready),
-    )
+    let ready = move || root.exists() && netns.enter(|| TcpStream::connect(address).is_ok()).unwrap_or(false);
+    Daemon::new(ctl.clone(), args, dir.join("logs/controller.log"), Box::new(ready))
 }
 
 /// Where the controller puts the root certificate that agents trust.
@@ -464,11 +404,7 @@ pub(crate) fn warren_path() -> PathBuf {
 fn beside_us(name: &str) -> PathBuf {
     let us = std::env::current_exe().unwrap_or_default();
     let dir = us.parent().unwrap_or(Path::new("."));
-    let dir = if dir.ends_with("deps") {
-        dir.parent().unwrap_or(dir)
-    } else {
-        dir
-    };
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
     dir.join(name)
 }
 

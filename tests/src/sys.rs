@@ -1,8 +1,5 @@
 //! The system calls that std lacks. Everything unsafe of this crate is here, each with its reason.
-#![allow(
-    unsafe_code,
-    reason = "namespaces, mounts, sessions and epoll have no safe wrapper in std"
-)]
+#![allow(unsafe_code, reason = "namespaces, mounts, sessions and epoll have no safe wrapper in std")]
 
 use std::ffi::CString;
 use std::fs::File;
@@ -17,11 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -52,16 +45,8 @@ pub(crate) fn mount(source: &Path, target: &Path, kind: &str, flags: libc::c_ulo
     let target = c_path(target)?;
     let kind = CString::new(kind)?;
     // SAFETY: the strings outlive the call; a null `data` is allowed.
-    check(unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            std::ptr::null(),
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
+        .map(drop)
 }
 
 /// Takes a mount out of sight now; the kernel frees it when its last user is gone.
@@ -154,20 +139,8 @@ pub(crate) fn start_in(command: &mut Command, setting: Setting) {
             // SAFETY: all strings are owned by the closure or static; null types and data are allowed here.
             unsafe {
                 check(libc::unshare(libc::CLONE_NEWNS))?;
-                check(libc::mount(
-                    root.as_ptr(),
-                    root.as_ptr(),
-                    null,
-                    private,
-                    null.cast(),
-                ))?;
-                check(libc::mount(
-                    hosts.as_ptr(),
-                    etc_hosts.as_ptr(),
-                    null,
-                    libc::MS_BIND,
-                    null.cast(),
-                ))?;
+                check(libc::mount(root.as_ptr(), root.as_ptr(), null, private, null.cast()))?;
+                check(libc::mount(hosts.as_ptr(), etc_hosts.as_ptr(), null, libc::MS_BIND, null.cast()))?;
             }
         }
         Ok(())
@@ -178,11 +151,7 @@ pub(crate) fn start_in(command: &mut Command, setting: Setting) {
 
 /// Waits until `fd` is ready for `events` (POLLIN, POLLOUT); false when the time is over.
 pub(crate) fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout: Duration) -> io::Result<bool> {
-    let mut entry = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events,
-        revents: 0,
-    };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     let millis = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
     // SAFETY: one valid pollfd, and the count says so.
     check(unsafe { libc::poll(&raw mut entry, 1, millis) }).map(|ready| ready > 0)
@@ -190,10 +159,7 @@ pub(crate) fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout: Duration)
 
 /// Dissolves a socket's connection, so that the socket can be connected again (connect(2), "AF_UNSPEC").
 pub(crate) fn dissolve(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let nowhere = libc::sockaddr {
-        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
-        sa_data: [0; 14],
-    };
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let size = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: the descriptor is open and the address valid for the call, with its true size.
     check(unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, size) }).map(drop)
@@ -208,18 +174,10 @@ impl EdgePoll {
         // SAFETY: the new descriptor is ours; OwnedFd closes it.
         let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        let mut event = libc::epoll_event {
-            events: events as u32,
-            u64: 0,
-        };
+        let mut event = libc::epoll_event { events: events as u32, u64: 0 };
         // SAFETY: both descriptors are open, the event is valid for the call.
         check(unsafe {
-            libc::epoll_ctl(
-                epoll.as_raw_fd(),
-                libc::EPOLL_CTL_ADD,
-                fd.as_raw_fd(),
-                &raw mut event,
-            )
+            libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
         })?;
         Ok(Self(epoll))
     }

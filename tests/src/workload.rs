@@ -1,8 +1,5 @@
 //! Servers and clients that say exactly what they saw, for tests. Clients print one line of JSON.
-#![allow(
-    clippy::print_stdout,
-    reason = "the report on stdout is what these programs are for"
-)]
+#![allow(clippy::print_stdout, reason = "the report on stdout is what these programs are for")]
 
 use std::process::ExitCode;
 
@@ -60,11 +57,7 @@ pub fn main() -> ExitCode {
             crate::sys::pause();
         },
         Command::Janitor => {
-            return if crate::lab::janitor_process() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
+            return if crate::lab::janitor_process() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
         Command::HoldLab => crate::lab::hold(),
         Command::Serve(options) => serve::run(&options),

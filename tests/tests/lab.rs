@@ -16,12 +16,7 @@ fn two_nodes() -> LabBuilder {
         .pod("web-1", |pod| pod.on("n1").namespace("shop").label("app", "web"))
         .pod("web-2", |pod| pod.on("n2").namespace("shop").label("app", "web"))
         .pod("far", |pod| pod.on("n2"))
-        .service("web", |service| {
-            service
-                .namespace("shop")
-                .port("http", 80, 8080)
-                .select("app", "web")
-        })
+        .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
 }
 
 #[test]
@@ -33,18 +28,10 @@ fn pods_reach_each_other_by_every_address() {
             let _server = pod.serve(["whoami", "--port", "9000"])?;
             for to in [format!("{}:9000", pod.ip4()), format!("[{}]:9000", pod.ip6())] {
                 for style in ["blocking", "nonblocking", "epoll", "go"] {
-                    let seen = client
-                        .workload(["connect", "--to", &to, "--style", style])
-                        .json()?;
-                    ensure!(
-                        seen["ok"] == true && seen["peername"] == to,
-                        "{style} to {name}: {seen}"
-                    );
-                    let own = if to.starts_with('[') {
-                        client.ip6().to_string()
-                    } else {
-                        client.ip4().to_string()
-                    };
+                    let seen = client.workload(["connect", "--to", &to, "--style", style]).json()?;
+                    ensure!(seen["ok"] == true && seen["peername"] == to, "{style} to {name}: {seen}");
+                    let own =
+                        if to.starts_with('[') { client.ip6().to_string() } else { client.ip4().to_string() };
                     ensure!(
                         seen["text"].as_str().unwrap_or("").contains(&own),
                         "{name} doesn't see {own}: {seen}"
@@ -71,10 +58,7 @@ fn a_service_spreads_over_its_ready_pods() {
         for url in [format!("http://{vip4}/"), format!("http://[{vip6}]/")] {
             let mut seen = [false; 2];
             for _ in 0..40 {
-                let text = client
-                    .command("curl")
-                    .args(["-sS", "--max-time", "5", &url])
-                    .stdout()?;
+                let text = client.command("curl").args(["-sS", "--max-time", "5", &url]).stdout()?;
                 seen[usize::from(text.contains("server=web-2"))] = true;
             }
             ensure!(seen == [true, true], "{url} reaches one pod only");
@@ -82,39 +66,18 @@ fn a_service_spreads_over_its_ready_pods() {
         // The service's own pod, through the service, and the node itself.
         for _ in 0..4 {
             let url = format!("http://{vip4}/");
-            lab.pod("web-1")
-                .command("curl")
-                .args(["-sS", "--max-time", "5", &url])
-                .stdout()?;
-            lab.node("n2")
-                .command("curl")
-                .args(["-sS", "--max-time", "5", &url])
-                .stdout()?;
-            lab.node("n1")
-                .kubelet_command("curl")
-                .args(["-sS", "--max-time", "5", &url])
-                .stdout()?;
+            lab.pod("web-1").command("curl").args(["-sS", "--max-time", "5", &url]).stdout()?;
+            lab.node("n2").command("curl").args(["-sS", "--max-time", "5", &url]).stdout()?;
+            lab.node("n1").kubelet_command("curl").args(["-sS", "--max-time", "5", &url]).stdout()?;
         }
         lab.set_ready("web-1", false)?;
         for _ in 0..10 {
-            let text = client
-                .command("curl")
-                .args(["-sS", "http://web.shop/"])
-                .resolve_names()
-                .stdout()?;
-            ensure!(
-                text.contains("server=web-2"),
-                "a pod that isn't ready got a request: {text}"
-            );
+            let text = client.command("curl").args(["-sS", "http://web.shop/"]).resolve_names().stdout()?;
+            ensure!(text.contains("server=web-2"), "a pod that isn't ready got a request: {text}");
         }
         lab.set_ready("web-2", false)?;
-        let refused = client
-            .workload(["connect", "--to", &format!("{vip4}:80")])
-            .json()?;
-        ensure!(
-            refused["error"] == "ECONNREFUSED",
-            "a service without endpoints: {refused}"
-        );
+        let refused = client.workload(["connect", "--to", &format!("{vip4}:80")]).json()?;
+        ensure!(refused["error"] == "ECONNREFUSED", "a service without endpoints: {refused}");
         Ok(())
     });
 }
@@ -124,26 +87,13 @@ fn names_resolve_as_in_the_pods_namespace() {
     two_nodes().test(|lab| {
         let vip = lab.vip("shop/web")?.0.to_string();
         let resolve = |pod: &str, name: &str| {
-            lab.pod(pod)
-                .command("getent")
-                .args(["ahostsv4", name])
-                .resolve_names()
-                .run()
+            lab.pod(pod).command("getent").args(["ahostsv4", name]).resolve_names().run()
         };
         for name in ["web", "web.shop", "web.shop.svc.cluster.local"] {
-            ensure!(
-                resolve("client", name)?.stdout.starts_with(&vip),
-                "{name} in its own namespace"
-            );
+            ensure!(resolve("client", name)?.stdout.starts_with(&vip), "{name} in its own namespace");
         }
-        ensure!(
-            resolve("far", "web.shop")?.stdout.starts_with(&vip),
-            "web.shop in another namespace"
-        );
-        ensure!(
-            !resolve("far", "web")?.stdout.starts_with(&vip),
-            "web in another namespace"
-        );
+        ensure!(resolve("far", "web.shop")?.stdout.starts_with(&vip), "web.shop in another namespace");
+        ensure!(!resolve("far", "web")?.stdout.starts_with(&vip), "web in another namespace");
         Ok(())
     });
 }
@@ -160,28 +110,10 @@ fn workloads_check_every_byte() {
         let _rst = far.serve(["rst", "--port", "9007"])?;
         let to = |port: u16| format!("{}:{port}", far.ip4());
 
-        let bulk = [
-            "bulk",
-            "--to",
-            &to(9001),
-            "--connections",
-            "50",
-            "--bytes",
-            "16777216",
-        ];
+        let bulk = ["bulk", "--to", &to(9001), "--connections", "50", "--bytes", "16777216"];
         let bulk = client.workload(bulk).json()?;
         ensure!(bulk["ok"] == true, "{bulk}");
-        let storm = [
-            "storm",
-            "--to",
-            &to(9002),
-            "--also",
-            &to(9003),
-            "--count",
-            "4000",
-            "--threads",
-            "8",
-        ];
+        let storm = ["storm", "--to", &to(9002), "--also", &to(9003), "--count", "4000", "--threads", "8"];
         let storm = client.workload(storm).json()?;
         ensure!(storm["ok"] == true && storm["good"] == 4000, "{storm}");
 
@@ -190,48 +122,21 @@ fn workloads_check_every_byte() {
         hold.wait_for("\"open\":200", Duration::from_secs(10))?;
         let held = hold.report(Duration::from_secs(10))?;
         ensure!(held["ok"] == true, "{held}");
-        let mut stream = client
-            .workload(["stream", "--to", &to(9004)])
-            .with_stdin()
-            .spawn()?;
+        let mut stream = client.workload(["stream", "--to", &to(9004)]).with_stdin().spawn()?;
         stream.wait_for("streaming", Duration::from_secs(10))?;
         lab.set_ready("web-1", false)?;
         let streamed = stream.report(Duration::from_secs(10))?;
-        ensure!(
-            streamed["lost_bytes"] == 0 && streamed["failed_connects"] == 0,
-            "{streamed}"
-        );
+        ensure!(streamed["lost_bytes"] == 0 && streamed["failed_connects"] == 0, "{streamed}");
 
-        let half = client
-            .workload(["connect", "--to", &to(9005), "--send-bytes", "1000000"])
-            .json()?;
+        let half = client.workload(["connect", "--to", &to(9005), "--send-bytes", "1000000"]).json()?;
         ensure!(half["text"].as_str().unwrap_or("").contains(" 1000000"), "{half}");
-        let first = [
-            "connect",
-            "--to",
-            &to(9006),
-            "--read-line",
-            "--send",
-            "hello",
-            "--style",
-            "epoll",
-        ];
+        let first = ["connect", "--to", &to(9006), "--read-line", "--send", "hello", "--style", "epoll"];
         let first = client.workload(first).json()?;
-        ensure!(
-            first["line"] == "220 warren ready" && first["text"] == "hello",
-            "{first}"
-        );
-        let rst = client
-            .workload(["connect", "--to", &to(9007), "--send", "x", "--keep-open"])
-            .json()?;
+        ensure!(first["line"] == "220 warren ready" && first["text"] == "hello", "{first}");
+        let rst = client.workload(["connect", "--to", &to(9007), "--send", "x", "--keep-open"]).json()?;
         ensure!(rst["error"] == "ECONNRESET", "{rst}");
-        let closed = client
-            .workload(["connect", "--to", &to(9099), "--style", "go"])
-            .json()?;
-        ensure!(
-            closed["error"] == "ECONNREFUSED" && closed["stage"] == "connect",
-            "{closed}"
-        );
+        let closed = client.workload(["connect", "--to", &to(9099), "--style", "go"]).json()?;
+        ensure!(closed["error"] == "ECONNREFUSED" && closed["stage"] == "connect", "{closed}");
         Ok(())
     });
 }
@@ -245,18 +150,11 @@ fn the_cluster_changes_live() {
         ensure!(manifest("namespace-shop.yaml")?.contains("warren.dev/mesh: enabled"));
         lab.label_pod("web-1", "version", Some("v1"))?;
         ensure!(manifest("pod-shop-web-1.yaml")?.contains("version: v1"));
-        lab.add_service(
-            &ServiceSpec::new("late")
-                .port("tcp", 90, 9000)
-                .select("app", "late"),
-        )?;
+        lab.add_service(&ServiceSpec::new("late").port("tcp", 90, 9000).select("app", "late"))?;
         let late = lab.add_pod(&PodSpec::new("late").on("n2").label("app", "late"))?;
         let _server = late.serve(["echo", "--port", "9000"])?;
         let to = format!("{}:90", lab.vip("late")?.0);
-        let seen = lab
-            .pod("client")
-            .workload(["connect", "--to", &to, "--send", "hello"])
-            .json()?;
+        let seen = lab.pod("client").workload(["connect", "--to", &to, "--send", "hello"]).json()?;
         ensure!(seen["text"] == "hello", "{seen}");
         ensure!(manifest("endpointslice-default-late-ipv4.yaml")?.contains(&late.ip4().to_string()));
         let group = late.place().cgroup().to_path_buf();
@@ -276,22 +174,14 @@ fn two_labs_live_side_by_side_and_leave_nothing() {
     }
     let start = Instant::now();
     let one = two_nodes().up().expect("first lab");
-    println!(
-        "a lab of two nodes and four pods is up after {:?}",
-        start.elapsed()
-    );
+    println!("a lab of two nodes and four pods is up after {:?}", start.elapsed());
     let two = two_nodes().up().expect("second lab");
     assert_eq!(one.pod("far").ip4(), two.pod("far").ip4());
     let ids = [one.id().to_owned(), two.id().to_owned()];
     let cgroups = [one.cgroup().to_path_buf(), two.cgroup().to_path_buf()];
     let _only_in_one = one.pod("far").serve(["echo", "--port", "9000"]).expect("server");
     let to = format!("{}:9000", one.pod("far").ip4());
-    let ask = |lab: &Lab| {
-        lab.pod("client")
-            .workload(["connect", "--to", &to])
-            .json()
-            .expect("report")
-    };
+    let ask = |lab: &Lab| lab.pod("client").workload(["connect", "--to", &to]).json().expect("report");
     assert_eq!(ask(&one)["ok"], true);
     assert_eq!(ask(&two)["error"], "ECONNREFUSED", "the labs are connected");
     let start = Instant::now();
@@ -318,18 +208,14 @@ fn a_killed_owner_leaves_nothing() -> Result<()> {
     BufReader::new(owner.stdout.take().context("stdout")?).read_line(&mut id)?;
     let id = id.trim();
     let mounts = std::fs::read_to_string("/proc/mounts")?;
-    let mounted = mounts
-        .lines()
-        .map(|line| line.split(' ').collect::<Vec<_>>())
-        .find(|line| line[2] == "cgroup2");
+    let mounted =
+        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|line| line[2] == "cgroup2");
     let cgroup = PathBuf::from(mounted.context("cgroup2")?[1]).join(format!("warren-{id}"));
     assert!(!remains(id, &cgroup).is_empty(), "the lab is up");
     owner.kill()?;
     owner.wait()?;
-    poll_until("the janitor", Duration::from_secs(10), || {
-        remains(id, &cgroup).is_empty().then_some(())
-    })
-    .with_context(|| format!("left: {:?}", remains(id, &cgroup)))
+    poll_until("the janitor", Duration::from_secs(10), || remains(id, &cgroup).is_empty().then_some(()))
+        .with_context(|| format!("left: {:?}", remains(id, &cgroup)))
 }
 
 /// What is still there of a lab.
@@ -345,11 +231,6 @@ fn remains(id: &str, cgroup: &Path) -> Vec<String> {
     let dir = std::env::temp_dir().join(format!("warren-{id}"));
     left.extend(dir.exists().then(|| dir.display().to_string()));
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    left.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(&format!("warren-{id}")))
-            .map(str::to_owned),
-    );
+    left.extend(mounts.lines().filter(|line| line.contains(&format!("warren-{id}"))).map(str::to_owned));
     left
 }

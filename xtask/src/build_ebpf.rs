@@ -25,19 +25,10 @@ const OBJECT: &str = "warren.bpf.o";
 const HASHES: &str = "SOURCES.sha256";
 
 /// What the object is built from.
-const SOURCES: &[&str] = &[
-    "ebpf/src",
-    "ebpf/Cargo.toml",
-    "common/src/abi",
-    "common/src/lib.rs",
-];
+const SOURCES: &[&str] = &["ebpf/src", "ebpf/Cargo.toml", "common/src/abi", "common/src/lib.rs"];
 /// What the layout of maps depends on: pinned maps are taken over only between objects that agree on it.
-const ABI_SOURCES: &[&str] = &[
-    "ebpf/src/maps.rs",
-    "common/src/abi/mod.rs",
-    "common/src/abi/counters.rs",
-    "common/src/abi/events.rs",
-];
+const ABI_SOURCES: &[&str] =
+    &["ebpf/src/maps.rs", "common/src/abi/mod.rs", "common/src/abi/counters.rs", "common/src/abi/events.rs"];
 
 /// Builds the object, or with `check` only verifies that the committed one belongs to the sources.
 pub fn run(check: bool) -> Result<()> {
@@ -46,10 +37,7 @@ pub fn run(check: bool) -> Result<()> {
     let expected = hash_file()?;
     if check {
         let committed = fs::read_to_string(&hashes).unwrap_or_default();
-        ensure!(
-            root.join(OBJECT_DIR).join(OBJECT).exists(),
-            "{OBJECT_DIR}/{OBJECT} is missing: {REBUILD}"
-        );
+        ensure!(root.join(OBJECT_DIR).join(OBJECT).exists(), "{OBJECT_DIR}/{OBJECT} is missing: {REBUILD}");
         ensure!(
             committed == expected,
             "{OBJECT_DIR}/{OBJECT} was not built from the sources as they are now: {REBUILD}"
@@ -73,11 +61,7 @@ pub fn source_hash() -> Result<String> {
 
 /// The content of the file beside the object, in the format of `sha256sum`.
 fn hash_file() -> Result<String> {
-    Ok(format!(
-        "{}  sources\n{}  abi\n",
-        source_hash()?,
-        hash(ABI_SOURCES)?
-    ))
+    Ok(format!("{}  sources\n{}  abi\n", source_hash()?, hash(ABI_SOURCES)?))
 }
 
 fn hash(sources: &[&str]) -> Result<String> {
@@ -116,10 +100,7 @@ fn collect(root: &Path, path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map(Path::to_owned)
-        .unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// A compiler that can build for the BPF target.
@@ -138,10 +119,8 @@ impl Toolchain {
              LLVM: `apt install llvm-22-dev && LLVM_PREFIX=/usr/lib/llvm-22 cargo install bpf-linker --locked \
              --no-default-features --features llvm-22`"
         );
-        let candidates = [
-            std::env::var_os("WARREN_BPF_RUSTC").map(PathBuf::from),
-            Some("/usr/bin/rustc".into()),
-        ];
+        let candidates =
+            [std::env::var_os("WARREN_BPF_RUSTC").map(PathBuf::from), Some("/usr/bin/rustc".into())];
         for rustc in candidates.into_iter().flatten() {
             if sysroot(Command::new(&rustc)).is_some_and(|sysroot| has_core(&sysroot)) {
                 return Ok(Self::Precompiled(rustc));
@@ -171,31 +150,20 @@ impl Toolchain {
             }
             Self::Nightly { rustup } => {
                 let mut command = Command::new(rustup);
-                command
-                    .args(["run", "nightly", "cargo", "build", "-Zbuild-std=core"])
-                    .env_remove("RUSTC");
+                command.args(["run", "nightly", "cargo", "build", "-Zbuild-std=core"]).env_remove("RUSTC");
                 command
             }
         };
         command
             .current_dir(root)
-            .args([
-                "--release",
-                "--package",
-                "warren-ebpf",
-                "--target",
-                TARGET,
-                "--target-dir",
-            ])
+            .args(["--release", "--package", "warren-ebpf", "--target", TARGET, "--target-dir"])
             .arg(&target_dir)
             // The BPF target's features are unstable; this is how a stable compiler agrees to use them.
             .env("RUSTC_BOOTSTRAP", "1")
             .env_remove("RUSTC_WRAPPER")
             .env_remove("RUSTC_WORKSPACE_WRAPPER")
             .env("CARGO_ENCODED_RUSTFLAGS", flags(root));
-        let status = command
-            .status()
-            .with_context(|| format!("starting {command:?}"))?;
+        let status = command.status().with_context(|| format!("starting {command:?}"))?;
         ensure!(status.success(), "building the kernel programs failed ({status})");
         Ok(target_dir.join(TARGET).join("release/warren-ebpf"))
     }
@@ -230,11 +198,7 @@ fn place_object(built: &Path, object: &Path) -> Result<()> {
         fs::copy(built, object).with_context(|| format!("copying to {}", object.display()))?;
         return Ok(());
     };
-    let status = Command::new(&objcopy)
-        .arg("--strip-debug")
-        .arg(built)
-        .arg(object)
-        .status()?;
+    let status = Command::new(&objcopy).arg("--strip-debug").arg(built).arg(object).status()?;
     ensure!(status.success(), "{} failed ({status})", objcopy.display());
     Ok(())
 }
@@ -251,11 +215,7 @@ fn objcopy() -> Option<PathBuf> {
 }
 
 fn sysroot(mut rustc: Command) -> Option<PathBuf> {
-    let output = rustc
-        .args(["--print", "sysroot"])
-        .output()
-        .ok()
-        .filter(|it| it.status.success())?;
+    let output = rustc.args(["--print", "sysroot"]).output().ok().filter(|it| it.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().into())
 }
 
@@ -270,7 +230,5 @@ fn has_core(sysroot: &Path) -> bool {
 
 fn in_path(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(tool))
-        .find(|it| it.is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|it| it.is_file())
 }

@@ -71,10 +71,7 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
 }
 
 fn missing(needs: &[Need]) -> Vec<&'static Package> {
-    PACKAGES
-        .iter()
-        .filter(|package| needs.contains(&package.need) && !package.present())
-        .collect()
+    PACKAGES.iter().filter(|package| needs.contains(&package.need) && !package.present()).collect()
 }
 
 fn tell(missing: &[&Package]) {
@@ -106,11 +103,7 @@ fn install(missing: &[&Package], yes: bool) -> Result<()> {
         process::run(apt().args(["update", "-q"]))?;
     }
     let daemons = KeepDaemonsDown::begin()?;
-    process::run(
-        apt()
-            .args(["install", "-y", "-q", "--no-install-recommends"])
-            .args(&names),
-    )?;
+    process::run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&names))?;
     drop(daemons);
     Ok(())
 }
@@ -132,10 +125,8 @@ fn confirm(what: &str) -> Result<bool> {
 /// Whether apt's package lists name every package; a fresh image has no lists.
 fn lists_know(names: &[&str]) -> Result<bool> {
     for name in names {
-        let output = Command::new("apt-cache")
-            .args(["policy", name])
-            .output()
-            .context("cannot run apt-cache")?;
+        let output =
+            Command::new("apt-cache").args(["policy", name]).output().context("cannot run apt-cache")?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !text.contains("Candidate:") || text.contains("Candidate: (none)") {
             return Ok(false);
@@ -187,13 +178,7 @@ fn install_linker(needs: &[Need]) -> Result<()> {
     process::run(
         process::cargo()
             .env("LLVM_PREFIX", "/usr/lib/llvm-22")
-            .args([
-                "install",
-                "bpf-linker",
-                "--version",
-                "0.13.0",
-                "--no-default-features",
-            ])
+            .args(["install", "bpf-linker", "--version", "0.13.0", "--no-default-features"])
             .args(["--features", "llvm-22", "--locked"]),
     )
 }
@@ -211,10 +196,7 @@ mod tests {
 
     #[test]
     fn the_bpf_toolchain_is_only_for_those_who_ask() {
-        let lab: Vec<_> = PACKAGES
-            .iter()
-            .filter(|package| package.need != Need::Ebpf)
-            .collect();
+        let lab: Vec<_> = PACKAGES.iter().filter(|package| package.need != Need::Ebpf).collect();
         assert!(lab.iter().all(|package| !package.name.contains("llvm")));
     }
 }

@@ -32,22 +32,13 @@ pub(crate) struct Options {
 pub(crate) fn run_tidy(options: &Options) -> Result<()> {
     let violations = check_tree(&root())?;
     for found in &violations {
-        println!(
-            "{}:{}: {}: {}: {}",
-            found.file, found.line, found.rule, found.what, found.why
-        );
+        println!("{}:{}: {}: {}: {}", found.file, found.line, found.rule, found.what, found.why);
     }
     if !options.house {
         run(cargo().args(["fmt", "--all", "--check"]))?;
         // The kernel programs build for another target only; `build-ebpf` lints them there.
         run(cargo()
-            .args([
-                "clippy",
-                "--workspace",
-                "--exclude",
-                "warren-ebpf",
-                "--all-targets",
-            ])
+            .args(["clippy", "--workspace", "--exclude", "warren-ebpf", "--all-targets"])
             .args(["--quiet", "--", "-D", "warnings"]))?;
         // The kernel programs as host code: clippy needs no BPF target to read them.
         run(cargo()
@@ -73,11 +64,7 @@ fn check_tree(root: &Path) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
     for path in files {
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .into_owned();
+        let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
         violations.extend(rules::check(&name, &text));
     }
     Ok(violations)

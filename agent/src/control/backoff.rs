@@ -17,13 +17,9 @@ impl Backoff {
     /// Full jitter: anything from `base` to the ceiling, so that a node's worth of agents that lost the same
     /// controller does not come back in step.
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        let ceiling = 2u32
-            .checked_pow(attempt)
-            .and_then(|factor| self.base.checked_mul(factor));
+        let ceiling = 2u32.checked_pow(attempt).and_then(|factor| self.base.checked_mul(factor));
         let ceiling = ceiling.unwrap_or(self.cap).min(self.cap);
-        ceiling
-            .mul_f64(random.clamp(0.0, 1.0))
-            .max(self.base.min(self.cap))
+        ceiling.mul_f64(random.clamp(0.0, 1.0)).max(self.base.min(self.cap))
     }
 }
 
@@ -31,10 +27,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff {
-        base: Duration::from_millis(100),
-        cap: Duration::from_secs(15),
-    };
+    const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
 
     #[test]
     fn grows_to_the_cap_and_never_below_the_base() {
@@ -51,11 +44,7 @@ mod tests {
             (3, f64::NAN.max(0.0), 100),
         ] {
             let delay = BACKOFF.delay(attempt, random);
-            assert_eq!(
-                delay,
-                Duration::from_millis(expected_ms),
-                "attempt {attempt}, random {random}"
-            );
+            assert_eq!(delay, Duration::from_millis(expected_ms), "attempt {attempt}, random {random}");
         }
     }
 }

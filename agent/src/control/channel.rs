@@ -72,18 +72,15 @@ pub enum ControlError {
 /// # Errors
 /// [`ControlError`], naming the file or the peer at fault.
 pub async fn connect(config: &ControlConfig) -> Result<ControlChannel, ControlError> {
-    let url = || ControlError::Url {
-        url: config.url.clone(),
-    };
+    let url = || ControlError::Url { url: config.url.clone() };
     let endpoint = Endpoint::from_shared(config.url.clone()).map_err(|_| url())?;
     if endpoint.uri().scheme_str() != Some("https") {
         return Err(url());
     }
     let ca = read("CA certificates", &config.ca_file).await?;
     let token = read("token", &config.token_file).await?;
-    let token = BearerToken::new(&token).ok_or_else(|| ControlError::Token {
-        path: config.token_file.clone(),
-    })?;
+    let token =
+        BearerToken::new(&token).ok_or_else(|| ControlError::Token { path: config.token_file.clone() })?;
     let failed = |error: tonic::transport::Error| ControlError::Connect {
         url: config.url.clone(),
         reason: causes(&error),
@@ -107,11 +104,7 @@ pub async fn connect(config: &ControlConfig) -> Result<ControlChannel, ControlEr
 }
 
 async fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ControlError> {
-    let failed = |source| ControlError::File {
-        what,
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| ControlError::File { what, path: path.to_owned(), source };
     tokio::fs::read(path).await.map_err(failed)
 }
 
@@ -186,18 +179,9 @@ mod tests {
             "never the token in the clear"
         );
         config.url = "https://127.0.0.1:1".to_owned();
-        assert!(matches!(
-            connect(&config).await,
-            Err(ControlError::File {
-                what: "CA certificates",
-                ..
-            })
-        ));
+        assert!(matches!(connect(&config).await, Err(ControlError::File { what: "CA certificates", .. })));
         std::fs::write(&ca_file, "").unwrap();
-        assert!(matches!(
-            connect(&config).await,
-            Err(ControlError::File { what: "token", .. })
-        ));
+        assert!(matches!(connect(&config).await, Err(ControlError::File { what: "token", .. })));
         std::fs::write(&token_file, "\n").unwrap();
         assert!(matches!(connect(&config).await, Err(ControlError::Token { .. })));
         std::fs::write(&token_file, "abc").unwrap();

@@ -32,11 +32,7 @@ pub fn write_atomically(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     for part in parts {
         file.write_all(part)?;
     }
@@ -56,10 +52,7 @@ mod tests {
         write_atomically(&path, &[b"one"]).unwrap();
         write_atomically(&path, &[b"t", b"wo"]).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

@@ -62,9 +62,8 @@ impl SignedChain {
     /// # Errors
     /// [`CaError::Malformed`] when it holds none, too many, or is no PEM.
     pub fn from_pem(pem: String) -> Result<Self, CaError> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .take(MAX_CHAIN + 1)
-            .collect();
+        let certificates: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(pem.as_bytes()).take(MAX_CHAIN + 1).collect();
         let certificates = certificates.map_err(|error| CaError::Malformed(error.to_string()))?;
         if certificates.is_empty() || certificates.len() > MAX_CHAIN {
             return Err(CaError::Malformed(format!("{} certificates", certificates.len())));
@@ -83,10 +82,7 @@ pub struct ControllerCa {
 impl ControllerCa {
     /// A client of the controller that `config` names; connects when the first certificate is asked for.
     pub fn new(config: ControlConfig) -> Self {
-        Self {
-            config,
-            channel: Mutex::default(),
-        }
+        Self { config, channel: Mutex::default() }
     }
 
     async fn channel(&self) -> Result<ControlChannel, ControlError> {
@@ -111,9 +107,7 @@ impl ControllerCa {
         let channel = self.channel().await?;
         let validity_s = i64::try_from(validity.as_secs()).unwrap_or(i64::MAX);
         let request = certificate_request(identity, csr_pem, validity_s);
-        let answer = IstioCertificateServiceClient::new(channel)
-            .create_certificate(request)
-            .await;
+        let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await;
         let answer = answer.map_err(|status| CaError::Refused {
             code: status.code().description().to_owned(),
             message: status.message().chars().take(500).collect(),

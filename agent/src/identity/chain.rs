@@ -50,10 +50,7 @@ pub(super) fn check(
 ) -> Result<CheckedChain, ChainError> {
     let found = peer_identity_at(Some(chain), expected.trust_domain(), now)?;
     if found != *expected {
-        return Err(ChainError::Identity {
-            found,
-            expected: expected.clone(),
-        });
+        return Err(ChainError::Identity { found, expected: expected.clone() });
     }
     let (leaf, intermediates) = chain.split_first().ok_or(PeerError::NoCertificate)?;
     let at = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
@@ -61,9 +58,7 @@ pub(super) fn check(
     let (_, parsed) =
         parse_x509_certificate(leaf).map_err(|error| PeerError::Malformed(error.to_string()))?;
     // Peers have the roots: sending them would only make every handshake longer.
-    let certificates = chain
-        .iter()
-        .filter(|certificate| !roots.certificates.contains(certificate));
+    let certificates = chain.iter().filter(|certificate| !roots.certificates.contains(certificate));
     Ok(CheckedChain {
         certificates: certificates.cloned().collect(),
         not_before: system_time(parsed.validity().not_before),
@@ -81,7 +76,5 @@ pub(super) fn system_time(time: ASN1Time) -> SystemTime {
 pub(super) fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let time = OffsetDateTime::from_unix_timestamp(seconds.try_into().unwrap_or(i64::MAX));
-    time.ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| format!("{seconds} s after 1970"))
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s after 1970"))
 }

@@ -43,12 +43,7 @@ impl Credential {
         issued: Option<SystemTime>,
     ) -> Result<Self, rustls::Error> {
         let der = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let CheckedChain {
-            certificates,
-            not_before,
-            not_after,
-            serial,
-        } = chain;
+        let CheckedChain { certificates, not_before, not_after, serial } = chain;
         let from = issued.map_or(not_before, |issued| issued.max(not_before));
         Ok(Self {
             identity,
@@ -64,10 +59,7 @@ impl Credential {
 
     /// How long it is still valid at `now`; none if it has expired.
     pub fn left(&self, now: SystemTime) -> Option<Duration> {
-        self.not_after
-            .duration_since(now)
-            .ok()
-            .filter(|left| !left.is_zero())
+        self.not_after.duration_since(now).ok().filter(|left| !left.is_zero())
     }
 }
 

@@ -31,10 +31,7 @@ impl KeyFolder {
         let path = state_dir.join("certs");
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
-        Ok(Self {
-            path,
-            changing: Mutex::default(),
-        })
+        Ok(Self { path, changing: Mutex::default() })
     }
 
     /// The key and chain of an identity, if they are there. Nothing about them is checked yet.
@@ -62,19 +59,13 @@ impl KeyFolder {
             return Ok(());
         }
         let path = self.path.join(file_name(identity));
-        write_atomically(
-            &path,
-            &[key.serialize_pem().as_bytes(), b"\n", chain.pem.as_bytes()],
-        )
+        write_atomically(&path, &[key.serialize_pem().as_bytes(), b"\n", chain.pem.as_bytes()])
     }
 
     /// Deletes every file that belongs to none of the identities that `wanted` names at that moment.
     pub(super) fn sweep(&self, wanted: impl FnOnce() -> Vec<Identity>) -> io::Result<()> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep: BTreeSet<OsString> = wanted()
-            .iter()
-            .map(|identity| file_name(identity).into())
-            .collect();
+        let keep: BTreeSet<OsString> = wanted().iter().map(|identity| file_name(identity).into()).collect();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
             if !keep.contains(&entry.file_name()) {

@@ -106,23 +106,15 @@ impl Identities {
             return;
         }
         *known = true;
-        for (_, entry) in current
-            .iter()
-            .filter(|(identity, _)| !identities.contains(identity))
-        {
+        for (_, entry) in current.iter().filter(|(identity, _)| !identities.contains(identity)) {
             entry.slot.retired.store(true, Ordering::Release);
             entry.task.abort();
         }
         let entry = |identity: Identity| {
-            let entry = current
-                .get(&identity)
-                .cloned()
-                .unwrap_or_else(|| inner.certify(identity.clone()));
+            let entry = current.get(&identity).cloned().unwrap_or_else(|| inner.certify(identity.clone()));
             (identity, entry)
         };
-        inner
-            .entries
-            .store(Arc::new(identities.into_iter().map(entry).collect()));
+        inner.entries.store(Arc::new(identities.into_iter().map(entry).collect()));
         inner.changed.send_replace(());
         if let Some(folder) = inner.shared.folder.clone() {
             let entries = inner.entries.clone();
@@ -196,33 +188,22 @@ impl Identities {
         let entries = self.0.entries.load();
         let mut certificates: Vec<_> = entries.values().map(|entry| self.describe(&entry.slot)).collect();
         certificates.sort_by(|a, b| a.identity.cmp(&b.identity));
-        let roots = self
-            .0
-            .shared
-            .roots
-            .load()
-            .as_ref()
-            .map(|roots| roots.describe())
-            .unwrap_or_default();
+        let roots = self.0.shared.roots.load().as_ref().map(|roots| roots.describe()).unwrap_or_default();
         Certificates { certificates, roots }
     }
 
     fn describe(&self, slot: &Slot) -> Certificate {
         let credential = slot.credential.load();
         let failure = slot.outcome.borrow().clone();
-        let state = match (
-            credential.as_ref().map(|held| held.left(self.0.shared.now())),
-            failure,
-        ) {
+        let state = match (credential.as_ref().map(|held| held.left(self.0.shared.now())), failure) {
             (Some(Some(_)), None) => "ready".to_owned(),
             (Some(Some(_)), Some(reason)) => format!("ready, renewal fails: {reason}"),
             (Some(None), reason) => {
                 format!("expired: {}", reason.as_deref().unwrap_or("renewal is under way"))
             }
-            (None, reason) => format!(
-                "waiting: {}",
-                reason.as_deref().unwrap_or("the CA has not answered yet")
-            ),
+            (None, reason) => {
+                format!("waiting: {}", reason.as_deref().unwrap_or("the CA has not answered yet"))
+            }
         };
         let time = |of: fn(&Credential) -> SystemTime| credential.as_ref().map(|held| rfc3339(of(held)));
         Certificate {
@@ -239,10 +220,7 @@ impl Identities {
 impl Inner {
     fn certify(&self, identity: Identity) -> Arc<Entry> {
         let slot = Arc::new(Slot::new(identity));
-        let task = self
-            .runtime
-            .spawn(keep_certified(self.shared.clone(), slot.clone()))
-            .abort_handle();
+        let task = self.runtime.spawn(keep_certified(self.shared.clone(), slot.clone())).abort_handle();
         Arc::new(Entry { slot, task })
     }
 }

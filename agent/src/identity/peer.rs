@@ -63,17 +63,13 @@ pub fn peer_identity_at(
     trust_domain: &str,
     now: SystemTime,
 ) -> Result<Identity, PeerError> {
-    let leaf = certs
-        .and_then(|certs| certs.first())
-        .ok_or(PeerError::NoCertificate)?;
+    let leaf = certs.and_then(|certs| certs.first()).ok_or(PeerError::NoCertificate)?;
     let malformed = |error: String| PeerError::Malformed(error);
     let (rest, certificate) = parse_x509_certificate(leaf).map_err(|error| malformed(error.to_string()))?;
     if !rest.is_empty() {
         return Err(malformed(format!("{} bytes after its end", rest.len())));
     }
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|error| malformed(error.to_string()))?;
+    let names = certificate.subject_alternative_name().map_err(|error| malformed(error.to_string()))?;
     let names = names.map_or(&[][..], |extension| &extension.value.general_names);
     let mut uris = names.iter().filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
@@ -85,17 +81,11 @@ pub fn peer_identity_at(
     };
     let found: Identity = uri.parse()?;
     if found.trust_domain() != trust_domain {
-        return Err(PeerError::TrustDomain {
-            found,
-            expected: trust_domain.to_owned(),
-        });
+        return Err(PeerError::TrustDomain { found, expected: trust_domain.to_owned() });
     }
     let not_after = system_time(certificate.validity().not_after);
     if now > not_after {
-        return Err(PeerError::Expired {
-            found,
-            not_after: rfc3339(not_after),
-        });
+        return Err(PeerError::Expired { found, not_after: rfc3339(not_after) });
     }
     Ok(found)
 }

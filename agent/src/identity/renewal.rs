@@ -5,10 +5,7 @@ use std::time::{Duration, SystemTime};
 
 /// Between two renewals of one identity, however short its certificates live.
 const SHORTEST: Duration = Duration::from_millis(500);
-const RETRY: Backoff = Backoff {
-    base: Duration::from_millis(200),
-    cap: Duration::from_secs(15),
-};
+const RETRY: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(15) };
 /// So many tries at least fit into what is left of a certificate when its renewal is due.
 const TRIES: u32 = 10;
 
@@ -41,11 +38,7 @@ mod tests {
             (100, 0.5, 500),
             (0, 0.5, 500),
         ] {
-            let at = renew_at(
-                UNIX_EPOCH,
-                UNIX_EPOCH + Duration::from_millis(lifetime_ms),
-                random,
-            );
+            let at = renew_at(UNIX_EPOCH, UNIX_EPOCH + Duration::from_millis(lifetime_ms), random);
             assert_eq!(
                 at.duration_since(UNIX_EPOCH).unwrap().as_millis(),
                 expected_ms,

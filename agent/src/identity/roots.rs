@@ -38,14 +38,10 @@ pub(super) struct Roots {
 
 impl Roots {
     pub(super) async fn load(path: &Path) -> Result<Self, RootsError> {
-        let pem = tokio::fs::read(path).await.map_err(|source| RootsError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&pem).map_err(|reason| RootsError::Content {
-            path: path.to_owned(),
-            reason,
-        })
+        let pem = tokio::fs::read(path)
+            .await
+            .map_err(|source| RootsError::Read { path: path.to_owned(), source })?;
+        Self::parse(&pem).map_err(|reason| RootsError::Content { path: path.to_owned(), reason })
     }
 
     fn parse(pem: &[u8]) -> Result<Self, String> {
@@ -53,25 +49,17 @@ impl Roots {
         let certificates = certificates.map_err(|error| error.to_string())?;
         let mut store = RootCertStore::empty();
         for certificate in &certificates {
-            store
-                .add(certificate.clone())
-                .map_err(|error| error.to_string())?;
+            store.add(certificate.clone()).map_err(|error| error.to_string())?;
         }
         if store.is_empty() {
             return Err("it holds no PEM certificate".to_owned());
         }
-        Ok(Self {
-            store: Arc::new(store),
-            certificates,
-        })
+        Ok(Self { store: Arc::new(store), certificates })
     }
 
     /// For people.
     pub(super) fn describe(&self) -> Vec<RootCertificate> {
-        let parsed = self
-            .certificates
-            .iter()
-            .filter_map(|der| parse_x509_certificate(der).ok());
+        let parsed = self.certificates.iter().filter_map(|der| parse_x509_certificate(der).ok());
         let describe =
             |(_, certificate): (_, x509_parser::certificate::X509Certificate<'_>)| RootCertificate {
                 subject: certificate.subject().to_string(),

@@ -126,12 +126,7 @@ impl ServerCertVerifier for ChainVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &PROVIDER.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

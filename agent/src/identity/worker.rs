@@ -103,9 +103,7 @@ enum IssueError {
 
 /// Runs until it is aborted, which the manager does when the last pod of the identity goes.
 pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
-    let mut due = take_up_saved(&shared, &slot)
-        .await
-        .unwrap_or_else(|| shared.now());
+    let mut due = take_up_saved(&shared, &slot).await.unwrap_or_else(|| shared.now());
     let mut failures = 0;
     loop {
         until(&shared, due).await;
@@ -124,11 +122,7 @@ pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
                 tracing::warn!(identity = %slot.identity, %error, "no certificate");
                 slot.outcome.send_replace(Some(error.to_string().into()));
                 let now = shared.now();
-                let left = slot
-                    .credential
-                    .load()
-                    .as_ref()
-                    .and_then(|credential| credential.left(now));
+                let left = slot.credential.load().as_ref().and_then(|credential| credential.left(now));
                 due = now + retry_delay(failures, left, rand::random());
                 failures += 1;
             }
@@ -168,14 +162,7 @@ fn credential(
 ) -> Result<Credential, IssueError> {
     let checked = check(&chain.certificates, identity, roots, shared.now())?;
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
-    Ok(Credential::new(
-        identity.clone(),
-        key,
-        checked,
-        roots,
-        generation,
-        issued,
-    )?)
+    Ok(Credential::new(identity.clone(), key, checked, roots, generation, issued)?)
 }
 
 async fn load_roots(shared: &Shared) -> Result<Arc<Roots>, RootsError> {
@@ -207,11 +194,7 @@ async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<Credential
     };
     let wanted = identity.clone();
     let loaded = tokio::task::spawn_blocking(move || folder.load(&wanted)).await;
-    let Some((key, chain)) = loaded
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(IssueError::Saved)?
-    else {
+    let Some((key, chain)) = loaded.map_err(io::Error::other).flatten().map_err(IssueError::Saved)? else {
         return Ok(None);
     };
     let roots = load_roots(shared).await?;
@@ -223,9 +206,7 @@ async fn save(shared: &Shared, slot: &Arc<Slot>, key: KeyPair, chain: SignedChai
         return;
     };
     let saved = tokio::task::spawn_blocking(move || {
-        folder.save(&slot.identity, &key, &chain, || {
-            slot.retired.load(Ordering::Acquire)
-        })
+        folder.save(&slot.identity, &key, &chain, || slot.retired.load(Ordering::Acquire))
     });
     if let Err(error) = saved.await.map_err(io::Error::other).flatten() {
         tracing::warn!(%error, "cannot save a certificate: it would be asked for again after a restart");

@@ -15,15 +15,8 @@ use std::os::fd::AsFd as _;
 pub(super) const STEER: &str = "steer";
 
 /// Programs of the pods' cgroup. The connect hooks come last: what they redirect needs all the others.
-const PODS: &[&str] = &[
-    "sockops_pods",
-    "getpeername4",
-    "getpeername6",
-    "getsockname4",
-    "getsockname6",
-    "connect4",
-    "connect6",
-];
+const PODS: &[&str] =
+    &["sockops_pods", "getpeername4", "getpeername6", "getsockname4", "getsockname6", "connect4", "connect6"];
 const AGENT: &str = "sockops_agent";
 const KUBELET: &str = "sockops_kubelet";
 
@@ -58,13 +51,8 @@ pub(super) fn cgroups(object: &mut Ebpf, cgroups: &Cgroups, pins: &Pins) -> Resu
 
 fn attach(object: &mut Ebpf, name: &'static str, cgroup: &Cgroup, pins: &Pins) -> Result<(), KernelError> {
     let program = object.program_mut(name).ok_or(KernelError::Missing(name))?;
-    let fd = program
-        .fd()
-        .and_then(|fd| Ok(fd.try_clone()?))
-        .map_err(KernelError::attach(name))?;
-    pins::update_or_pin(&pins.link(name, cgroup.id), fd.as_fd(), name, || {
-        link(program, name, cgroup)
-    })
+    let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(KernelError::attach(name))?;
+    pins::update_or_pin(&pins.link(name, cgroup.id), fd.as_fd(), name, || link(program, name, cgroup))
 }
 
 fn link(program: &mut Program, name: &'static str, cgroup: &Cgroup) -> Result<FdLink, KernelError> {
@@ -89,17 +77,10 @@ fn link(program: &mut Program, name: &'static str, cgroup: &Cgroup) -> Result<Fd
 /// cgroup lives: during a handover the predecessor still works there.
 fn prune(cgroups: &Cgroups, pins: &Pins) -> Result<(), KernelError> {
     let mut ours = vec![pins.link(AGENT, cgroups.agent.id)];
-    ours.extend(
-        cgroups
-            .kubelet
-            .iter()
-            .map(|kubelet| pins.link(KUBELET, kubelet.id)),
-    );
+    ours.extend(cgroups.kubelet.iter().map(|kubelet| pins.link(KUBELET, kubelet.id)));
     ours.extend(PODS.iter().map(|name| pins.link(name, cgroups.pods.id)));
     for path in pins.cgroup_links()? {
-        let is_agents = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(AGENT));
+        let is_agents = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AGENT));
         if !ours.contains(&path) && (!is_agents || pins::is_dead(&path)) {
             pins::remove_link(&path)?;
         }

@@ -33,37 +33,24 @@ impl Cgroups {
 impl Cgroup {
     fn open(path: &Path) -> Result<Self, KernelError> {
         let dir = File::open(path).map_err(KernelError::file("opening cgroup", path))?;
-        let metadata = dir
-            .metadata()
-            .map_err(KernelError::file("reading cgroup", path))?;
+        let metadata = dir.metadata().map_err(KernelError::file("reading cgroup", path))?;
         let magic = sys::fs_magic(path).map_err(KernelError::file("reading cgroup", path))?;
         if !metadata.is_dir() || magic != CGROUP2_MAGIC {
-            return Err(KernelError::NotCgroup2 {
-                path: path.to_owned(),
-            });
+            return Err(KernelError::NotCgroup2 { path: path.to_owned() });
         }
-        Ok(Self {
-            dir,
-            id: metadata.ino(),
-        })
+        Ok(Self { dir, id: metadata.ino() })
     }
 }
 
 /// Refuses kernels below the floor.
 pub(super) fn kernel_version() -> Result<(), KernelError> {
     let found = sys::kernel_release();
-    if is_supported(&found) {
-        Ok(())
-    } else {
-        Err(KernelError::KernelTooOld { found })
-    }
+    if is_supported(&found) { Ok(()) } else { Err(KernelError::KernelTooOld { found }) }
 }
 
 /// Whether a release is 6.1 or later. What can't be read is given the benefit of the doubt: the verifier decides.
 fn is_supported(release: &str) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6, 1),
         _ => true,

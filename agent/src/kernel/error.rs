@@ -115,31 +115,18 @@ pub enum KernelError {
 
 impl KernelError {
     pub(super) fn map(map: &'static str) -> impl FnOnce(aya::maps::MapError) -> Self {
-        move |source| Self::Map {
-            map,
-            source: source.into(),
-        }
+        move |source| Self::Map { map, source: source.into() }
     }
 
     pub(super) fn map_io(map: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Map {
-            map,
-            source: source.into(),
-        }
+        move |source| Self::Map { map, source: source.into() }
     }
 
     pub(super) fn attach<E: Into<Cause>>(program: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Attach {
-            program,
-            source: source.into(),
-        }
+        move |source| Self::Attach { program, source: source.into() }
     }
 
     pub(super) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            what,
-            path: path.into(),
-            source,
-        }
+        move |source| Self::File { what, path: path.into(), source }
     }
 }

@@ -90,11 +90,7 @@ impl Reader<'_> {
         let words = [self.u32()?, self.u32()?, self.u32()?, self.u32()?];
         // Ports are 16 bits wide; a larger number is no record of ours.
         let port = self.u32().filter(|port| u16::try_from(*port).is_ok())?;
-        Some(Endpoint {
-            ip: Ip { words },
-            port,
-            family: self.u32()?,
-        })
+        Some(Endpoint { ip: Ip { words }, port, family: self.u32()? })
     }
 }
 

@@ -47,9 +47,7 @@ impl BpfKernel {
         for name in maps::PINNED {
             loader.map_pin_path(name, pins.maps().join(name));
         }
-        let mut object = loader
-            .load(OBJECT)
-            .map_err(|error| KernelError::Object(error.into()))?;
+        let mut object = loader.load(OBJECT).map_err(|error| KernelError::Object(error.into()))?;
         attach::load_all(&mut object)?;
 
         let flows = FlowMaps::take(&mut object)?;
@@ -75,11 +73,7 @@ impl BpfKernel {
         for dir in &foreign {
             pins::remove_all(dir)?;
         }
-        Ok(Self {
-            flows,
-            pods: Mutex::new(pods),
-            events: Mutex::new(Some(events)),
-        })
+        Ok(Self { flows, pods: Mutex::new(pods), events: Mutex::new(Some(events)) })
     }
 
     /// Removes every program and map under `pin_dir`. Enrolled pods are captured no more.
@@ -109,8 +103,7 @@ fn carry_over(maps: &Path, pods: &mut HashMap<MapData, u64, PodConfig>) -> Resul
     };
     for cookie in sys::map_keys(old.fd().as_fd()).map_err(KernelError::map_io("PODS"))? {
         if matches!(pods.get(&cookie, 0), Err(MapError::KeyNotFound)) {
-            pods.insert(cookie, PodConfig::default(), 0)
-                .map_err(KernelError::map("PODS"))?;
+            pods.insert(cookie, PodConfig::default(), 0).map_err(KernelError::map("PODS"))?;
         }
     }
     Ok(())
@@ -138,12 +131,8 @@ impl Kernel for BpfKernel {
     }
 
     fn present_client(&self, upstream: BorrowedFd<'_>, client: SocketAddr) -> Result<(), KernelError> {
-        sys::store_on_socket(
-            self.flows.agent_peer.fd().as_fd(),
-            upstream,
-            &Endpoint::from(client),
-        )
-        .map_err(KernelError::map_io("AGENT_PEER"))
+        sys::store_on_socket(self.flows.agent_peer.fd().as_fd(), upstream, &Endpoint::from(client))
+            .map_err(KernelError::map_io("AGENT_PEER"))
     }
 
     fn counters(&self) -> Result<[u64; COUNTER_COUNT], KernelError> {

@@ -47,20 +47,13 @@ impl FlowMaps {
         let Map::SkStorage(agent_peer) = take(object, "AGENT_PEER")? else {
             return Err(KernelError::Missing("socket storage AGENT_PEER"));
         };
-        Ok(Self {
-            origin: typed(object, "ORIGIN")?,
-            agent_peer,
-            counters: typed(object, "COUNTERS")?,
-        })
+        Ok(Self { origin: typed(object, "ORIGIN")?, agent_peer, counters: typed(object, "COUNTERS")? })
     }
 
     pub(super) fn counters(&self) -> Result<[u64; COUNTER_COUNT], KernelError> {
         let mut sums = [0; COUNTER_COUNT];
         for (index, sum) in sums.iter_mut().enumerate() {
-            let values = self
-                .counters
-                .get(&(index as u32), 0)
-                .map_err(KernelError::map("COUNTERS"))?;
+            let values = self.counters.get(&(index as u32), 0).map_err(KernelError::map("COUNTERS"))?;
             *sum = values.iter().sum();
         }
         Ok(sums)

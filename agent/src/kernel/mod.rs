@@ -17,10 +17,7 @@
 //!
 //! Invariant: `PODS` holds a pod only after its listeners and its sk_lookup link are in place.
 // The bpf(2) syscalls that aya lacks (`sys`) and what they need.
-#![allow(
-    unsafe_code,
-    reason = "system calls without a safe wrapper; all of them in `sys`"
-)]
+#![allow(unsafe_code, reason = "system calls without a safe wrapper; all of them in `sys`")]
 
 mod attach;
 mod check;

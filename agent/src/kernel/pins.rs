@@ -26,10 +26,8 @@ impl Pins {
     /// Makes sure that the directory exists on a bpffs.
     pub(super) fn open(root: &Path) -> Result<Self, KernelError> {
         ensure_bpffs(root)?;
-        let pins = Self {
-            root: root.to_owned(),
-            abi: abi_hash().ok_or(KernelError::Missing("hash of the ABI"))?,
-        };
+        let pins =
+            Self { root: root.to_owned(), abi: abi_hash().ok_or(KernelError::Missing("hash of the ABI"))? };
         for dir in [pins.maps(), pins.links(), pins.pods()] {
             fs::create_dir_all(&dir).map_err(KernelError::file("creating", &dir))?;
         }
@@ -62,10 +60,7 @@ impl Pins {
     /// Map directories of objects with another ABI.
     pub(super) fn foreign_maps(&self) -> Result<Vec<PathBuf>, KernelError> {
         let ours = [self.maps(), self.links(), self.pods()];
-        Ok(entries(&self.root)?
-            .into_iter()
-            .filter(|it| !ours.contains(it))
-            .collect())
+        Ok(entries(&self.root)?.into_iter().filter(|it| !ours.contains(it)).collect())
     }
 
     /// Links on cgroups.
@@ -76,10 +71,7 @@ impl Pins {
     /// Pods with a pinned sk_lookup link.
     pub(super) fn pod_links(&self) -> Result<Vec<(u64, PathBuf)>, KernelError> {
         let cookie = |it: &PathBuf| u64::from_str_radix(it.file_name()?.to_str()?, 16).ok();
-        Ok(entries(&self.pods())?
-            .into_iter()
-            .filter_map(|it| Some((cookie(&it)?, it)))
-            .collect())
+        Ok(entries(&self.pods())?.into_iter().filter_map(|it| Some((cookie(&it)?, it))).collect())
     }
 }
 
@@ -129,10 +121,7 @@ pub(super) fn remove_link(path: &Path) -> Result<(), KernelError> {
 
 /// Removes everything: first the links, so that no program runs while its maps go.
 pub(super) fn uninstall(root: &Path) -> Result<(), KernelError> {
-    for dir in [root.join(LINKS), root.join(PODS)]
-        .iter()
-        .filter(|it| it.exists())
-    {
+    for dir in [root.join(LINKS), root.join(PODS)].iter().filter(|it| it.exists()) {
         for link in entries(dir)? {
             remove_link(&link)?;
         }
@@ -168,20 +157,12 @@ fn ensure_bpffs(path: &Path) -> Result<(), KernelError> {
         sys::mount_bpffs(Path::new(BPFFS))
             .map_err(KernelError::file("mounting a BPF file system at", BPFFS))?;
     }
-    if on_bpffs() {
-        Ok(())
-    } else {
-        Err(KernelError::NotBpffs {
-            path: path.to_owned(),
-        })
-    }
+    if on_bpffs() { Ok(()) } else { Err(KernelError::NotBpffs { path: path.to_owned() }) }
 }
 
 /// The first 16 digits of the ABI's hash.
 fn abi_hash() -> Option<&'static str> {
-    HASHES
-        .lines()
-        .find_map(|line| line.strip_suffix("  abi")?.get(..16))
+    HASHES.lines().find_map(|line| line.strip_suffix("  abi")?.get(..16))
 }
 
 #[cfg(test)]

@@ -18,15 +18,9 @@ impl<'a> Plan<'a> {
     pub(super) fn new(pod: &PodCapture<'a>) -> Result<Self, KernelError> {
         let mut config = PodConfig::default();
         for address in pod.addresses {
-            let slot = if address.is_ipv4() {
-                &mut config.ipv4
-            } else {
-                &mut config.ipv6
-            };
+            let slot = if address.is_ipv4() { &mut config.ipv4 } else { &mut config.ipv6 };
             if !slot.is_unspecified() || address.is_loopback() || address.is_unspecified() {
-                return Err(KernelError::Addresses {
-                    found: pod.addresses.to_vec(),
-                });
+                return Err(KernelError::Addresses { found: pod.addresses.to_vec() });
             }
             *slot = (*address).into();
         }
@@ -38,16 +32,10 @@ impl<'a> Plan<'a> {
         if !pod.exclude_outbound_cidrs.is_empty() {
             config.flags |= pod_flags::HAS_EXCLUDED_CIDRS;
         }
-        let cidrs = pod
-            .exclude_outbound_cidrs
-            .iter()
-            .map(|(ip, prefix)| cidr(pod.cookie, *ip, *prefix));
+        let cidrs = pod.exclude_outbound_cidrs.iter().map(|(ip, prefix)| cidr(pod.cookie, *ip, *prefix));
         Ok(Self {
             config,
-            inbound: InboundConfig {
-                exclude_len,
-                exclude_ports,
-            },
+            inbound: InboundConfig { exclude_len, exclude_ports },
             listeners: listeners(pod)?,
             cidrs: cidrs.collect::<Result<_, _>>()?,
         })
@@ -58,22 +46,14 @@ impl<'a> Plan<'a> {
 fn listeners<'a>(pod: &PodCapture<'a>) -> Result<Vec<(Ip, BorrowedFd<'a>)>, KernelError> {
     let mut listeners = Vec::new();
     for address in pod.addresses.iter().copied() {
-        let listener = if address.is_ipv4() {
-            pod.inbound_v4
-        } else {
-            pod.inbound_v6
-        };
+        let listener = if address.is_ipv4() { pod.inbound_v4 } else { pod.inbound_v6 };
         let listener = listener.ok_or(KernelError::NoListener { address })?;
         if !sys::is_listening(listener).map_err(KernelError::Socket)? {
             return Err(KernelError::NoListener { address });
         }
         let found = sys::netns_cookie(listener).map_err(KernelError::Socket)?;
         if found != pod.cookie {
-            return Err(KernelError::ListenerElsewhere {
-                address,
-                found,
-                expected: pod.cookie,
-            });
+            return Err(KernelError::ListenerElsewhere { address, found, expected: pod.cookie });
         }
         listeners.push((address.into(), listener));
     }
@@ -82,9 +62,7 @@ fn listeners<'a>(pod: &PodCapture<'a>) -> Result<Vec<(Ip, BorrowedFd<'a>)>, Kern
 
 fn ports(list: &[u16]) -> Result<([u16; MAX_EXCLUDED_PORTS], u32), KernelError> {
     let mut ports = [0; MAX_EXCLUDED_PORTS];
-    let slots = ports
-        .get_mut(..list.len())
-        .ok_or(KernelError::TooManyPorts { found: list.len() })?;
+    let slots = ports.get_mut(..list.len()).ok_or(KernelError::TooManyPorts { found: list.len() })?;
     slots.copy_from_slice(list);
     Ok((ports, list.len() as u32))
 }
@@ -102,13 +80,7 @@ fn cidr(cookie: u64, address: IpAddr, prefix: u8) -> Result<Key<CidrKey>, Kernel
         let mask = u32::MAX.checked_shl(32 - kept).unwrap_or(0);
         *word &= mask.to_be();
     }
-    Ok(Key::new(
-        64 + bits,
-        CidrKey {
-            cookie_be: cookie.to_be_bytes(),
-            ip,
-        },
-    ))
+    Ok(Key::new(64 + bits, CidrKey { cookie_be: cookie.to_be_bytes(), ip }))
 }
 
 #[cfg(test)]
@@ -132,18 +104,9 @@ mod tests {
 
     #[test]
     fn impossible_prefixes_and_long_lists_are_refused() {
-        assert!(matches!(
-            cidr(1, "10.0.0.0".parse().unwrap(), 33),
-            Err(KernelError::Cidr { .. })
-        ));
-        assert!(matches!(
-            cidr(1, "fd00::".parse().unwrap(), 129),
-            Err(KernelError::Cidr { .. })
-        ));
-        assert!(matches!(
-            ports(&[1; 17]),
-            Err(KernelError::TooManyPorts { found: 17 })
-        ));
+        assert!(matches!(cidr(1, "10.0.0.0".parse().unwrap(), 33), Err(KernelError::Cidr { .. })));
+        assert!(matches!(cidr(1, "fd00::".parse().unwrap(), 129), Err(KernelError::Cidr { .. })));
+        assert!(matches!(ports(&[1; 17]), Err(KernelError::TooManyPorts { found: 17 })));
         assert_eq!(ports(&[80, 81]).unwrap().1, 2);
     }
 }

@@ -31,17 +31,10 @@ pub(super) struct Pods {
 impl Pods {
     /// Takes over the pods that the maps know, and forgets those whose network namespace is gone.
     pub(super) fn new(object: Ebpf, maps: PodMaps, pins: Pins) -> Result<Self, KernelError> {
-        let mut pods = Self {
-            object,
-            maps,
-            pins,
-            addresses: HashMap::new(),
-        };
+        let mut pods = Self { object, maps, pins, addresses: HashMap::new() };
         for entry in pods.maps.pods.iter() {
             let (cookie, config) = entry.map_err(KernelError::map("PODS"))?;
-            let addresses = [config.ipv4, config.ipv6]
-                .into_iter()
-                .filter(|ip| !ip.is_unspecified());
+            let addresses = [config.ipv4, config.ipv6].into_iter().filter(|ip| !ip.is_unspecified());
             pods.addresses.insert(cookie, addresses.collect());
         }
         for (cookie, path) in pods.pins.pod_links()? {
@@ -53,11 +46,7 @@ impl Pods {
     }
 
     pub(super) fn cookies(&self) -> Result<Vec<u64>, KernelError> {
-        self.maps
-            .pods
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map("PODS"))
+        self.maps.pods.keys().collect::<Result<_, _>>().map_err(KernelError::map("PODS"))
     }
 
     pub(super) fn enrol(&mut self, pod: &PodCapture<'_>) -> Result<(), KernelError> {
@@ -80,29 +69,16 @@ impl Pods {
 
     fn apply(&mut self, pod: &PodCapture<'_>, plan: &Plan<'_>) -> Result<(), KernelError> {
         let cookie = pod.cookie;
-        self.addresses
-            .insert(cookie, plan.listeners.iter().map(|(ip, _)| *ip).collect());
+        self.addresses.insert(cookie, plan.listeners.iter().map(|(ip, _)| *ip).collect());
         for (ip, listener) in &plan.listeners {
-            self.maps
-                .inbound
-                .insert(ip, plan.inbound, 0)
-                .map_err(KernelError::map("INBOUND"))?;
-            self.maps
-                .listeners
-                .insert(ip, *listener, 0)
-                .map_err(KernelError::map("LISTENERS"))?;
+            self.maps.inbound.insert(ip, plan.inbound, 0).map_err(KernelError::map("INBOUND"))?;
+            self.maps.listeners.insert(ip, *listener, 0).map_err(KernelError::map("LISTENERS"))?;
         }
         self.steer(cookie, pod.netns)?;
         for cidr in &plan.cidrs {
-            self.maps
-                .cidrs
-                .insert(cidr, 1, 0)
-                .map_err(KernelError::map("CIDRS"))?;
+            self.maps.cidrs.insert(cidr, 1, 0).map_err(KernelError::map("CIDRS"))?;
         }
-        self.maps
-            .pods
-            .insert(cookie, plan.config, 0)
-            .map_err(KernelError::map("PODS"))?;
+        self.maps.pods.insert(cookie, plan.config, 0).map_err(KernelError::map("PODS"))?;
         self.forget_cidrs(cookie, &plan.cidrs)
     }
 
@@ -111,10 +87,7 @@ impl Pods {
         let Some(Program::SkLookup(program)) = self.object.program_mut(STEER) else {
             return Err(KernelError::Missing(STEER));
         };
-        let fd = program
-            .fd()
-            .and_then(|fd| Ok(fd.try_clone()?))
-            .map_err(KernelError::attach(STEER))?;
+        let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(KernelError::attach(STEER))?;
         pins::update_or_pin(&self.pins.pod(cookie), fd.as_fd(), STEER, || link(program, netns))
     }
 

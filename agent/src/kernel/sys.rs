@@ -26,11 +26,7 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 unsafe fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i64> {
     // SAFETY: the caller's promise; the size is that of the attributes.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attributes as *mut T, size_of::<T>()) };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(answer)
-    }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 /// Opens what is pinned at a path.
@@ -42,11 +38,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
         file_flags: u32,
     }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = Attributes {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: 0,
-        file_flags: 0,
-    };
+    let mut attributes = Attributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the pin part of `union bpf_attr`; `pathname` is a terminated string that outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?;
     // SAFETY: the kernel has just handed us this descriptor (it sets close-on-exec), nobody else owns it.
@@ -80,9 +72,7 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     struct Attributes {
         link_fd: u32,
     }
-    let mut attributes = Attributes {
-        link_fd: link.as_raw_fd() as u32,
-    };
+    let mut attributes = Attributes { link_fd: link.as_raw_fd() as u32 };
     // SAFETY: `link_detach` of `union bpf_attr`; it points to nothing.
     unsafe { bpf(BPF_LINK_DETACH, &mut attributes) }.map(drop)
 }
@@ -114,11 +104,7 @@ pub(super) fn link_is_alive(link: BorrowedFd<'_>) -> io::Result<bool> {
     };
     // SAFETY: `info` of `union bpf_attr`; the kernel writes at most `info_len` bytes to `info`.
     unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
-    let second = if info.kind == BPF_LINK_TYPE_NETNS {
-        0
-    } else {
-        info.target[1]
-    };
+    let second = if info.kind == BPF_LINK_TYPE_NETNS { 0 } else { info.target[1] };
     Ok(info.target[0] != 0 || second != 0)
 }
 
@@ -193,11 +179,7 @@ pub(super) fn mount_bpffs(path: &Path) -> io::Result<()> {
     let bpf: &CStr = c"bpf";
     // SAFETY: three valid strings; bpffs takes no data.
     let answer = unsafe { libc::mount(bpf.as_ptr(), path.as_ptr(), bpf.as_ptr(), 0, std::ptr::null()) };
-    if answer != 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// An integer socket option of `SOL_SOCKET`.
@@ -214,11 +196,7 @@ fn socket_option<T: Default>(socket: BorrowedFd<'_>, option: libc::c_int) -> io:
             &raw mut length,
         )
     };
-    if answer != 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(value)
-    }
+    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(value) }
 }
 
 /// Cookie of a socket's network namespace (Linux 5.14).
@@ -234,11 +212,7 @@ pub(super) fn is_listening(socket: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// Waits until a descriptor is readable; `false` when the time is up.
 pub(super) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let milliseconds = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
     // SAFETY: one valid `pollfd`.
     match unsafe { libc::poll(&raw mut poll, 1, milliseconds) } {

@@ -38,9 +38,7 @@ pub(super) fn closed(record: &Record, details: &Details) {
     };
     let target = details.endpoint.or(destination.address);
     let hbone = target.filter(|_| details.transport == Transport::Hbone);
-    let dialled = hbone
-        .map(|target| SocketAddr::new(target.ip(), ports::HBONE))
-        .or(target);
+    let dialled = hbone.map(|target| SocketAddr::new(target.ip(), ports::HBONE)).or(target);
     let error = details.failure.as_ref().map(|(_, error)| &**error);
     macro_rules! line {
         ($level:expr, $error:expr, $message:literal) => {
@@ -70,11 +68,7 @@ pub(super) fn closed(record: &Record, details: &Details) {
         (Verdict::Denied, Some(error)) => line!(Level::WARN, error, "connection failed"),
         (Verdict::Denied, None) => {
             let rule = details.policy.as_deref().unwrap_or("no rule allows it");
-            line!(
-                Level::WARN,
-                format_args!("denied by policy: {rule}"),
-                "connection failed"
-            );
+            line!(Level::WARN, format_args!("denied by policy: {rule}"), "connection failed");
         }
         (_, Some(error)) => line!(Level::ERROR, error, "connection complete"),
         (_, None) => line!(Level::INFO, None::<&str>, "connection complete"),
@@ -122,12 +116,9 @@ mod tests {
         tracing::subscriber::with_default(subscriber, work);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let (line, duration) = text.split_once(" duration=").unwrap_or((&text, ""));
-        format!(
-            "{line} {}",
-            duration.split_once(' ').map_or("", |(_, rest)| rest).trim_end()
-        )
-        .trim_end()
-        .to_owned()
+        format!("{line} {}", duration.split_once(' ').map_or("", |(_, rest)| rest).trim_end())
+            .trim_end()
+            .to_owned()
     }
 
     #[test]
@@ -160,10 +151,7 @@ mod tests {
     #[test]
     fn failures_are_errors_and_denials_warnings() {
         let failed = logged(|| call(&observer(1)).fail(FlowFlag::Connect, "connection refused"));
-        assert!(
-            failed.starts_with("ERROR access: connection complete"),
-            "{failed}"
-        );
+        assert!(failed.starts_with("ERROR access: connection complete"), "{failed}");
         assert!(failed.ends_with("error=\"connection refused\""), "{failed}");
         let denied = logged(|| call(&observer(1)).verdict(Verdict::Denied, &"shop/deny".into()));
         assert!(denied.starts_with(" WARN access: connection failed"), "{denied}");

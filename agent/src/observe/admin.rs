@@ -70,10 +70,7 @@ impl Drop for SocketFile {
 
 /// Binds beside `path`, restricts, then renames: nobody ever meets an open door or no socket at all.
 fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
     let mut beside = path.as_os_str().to_owned();
@@ -87,13 +84,7 @@ fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
     let inode = fs::symlink_metadata(&beside)?.ino();
     fs::rename(&beside, path)?;
-    Ok((
-        listener,
-        SocketFile {
-            path: path.to_owned(),
-            inode,
-        },
-    ))
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
 }
 
 const PATHS: &str = "/v1/status, /v1/flows, /v1/workloads, /v1/services, /v1/certs";
@@ -110,20 +101,14 @@ fn route<B>(request: &Request<B>, observer: &Observer, view: &dyn AdminView) -> 
         "/v1/services" => json(ok, &view.services()),
         "/v1/certs" => json(ok, &view.certificates()),
         "/v1/flows" => match FlowQuery::parse(request.uri().query().unwrap_or_default()) {
-            Ok(FlowQuery {
-                follow: false,
-                filter,
-            }) => json(ok, &observer.flows(&filter)),
+            Ok(FlowQuery { follow: false, filter }) => json(ok, &observer.flows(&filter)),
             Ok(FlowQuery { follow: true, filter }) => {
                 let events = Answer::Events(Box::new(observer.subscribe(filter)));
                 answer(ok, "application/x-ndjson", events)
             }
             Err(said) => error(StatusCode::BAD_REQUEST, said),
         },
-        path => error(
-            StatusCode::NOT_FOUND,
-            format!("there is no {path:?} here; there is {PATHS}"),
-        ),
+        path => error(StatusCode::NOT_FOUND, format!("there is no {path:?} here; there is {PATHS}")),
     }
 }
 
@@ -140,11 +125,7 @@ impl FlowQuery {
         let mut parsed = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            let flag = || {
-                value
-                    .parse()
-                    .map_err(|_| format!("{name}={value:?} must be true or false"))
-            };
+            let flag = || value.parse().map_err(|_| format!("{name}={value:?} must be true or false"));
             match name {
                 "follow" => parsed.follow = flag()?,
                 "open" => parsed.filter.open = flag()?,
@@ -152,16 +133,12 @@ impl FlowQuery {
                 "namespace" => parsed.filter.namespace = Some(value.to_owned()),
                 "pod" => parsed.filter.pod = Some(value.to_owned()),
                 "last" => {
-                    let last = value
-                        .parse()
-                        .map_err(|_| format!("last={value:?} must be a number"))?;
+                    let last = value.parse().map_err(|_| format!("last={value:?} must be a number"))?;
                     parsed.filter.last = Some(last);
                 }
                 _ => {
                     let known = "follow, open, failed, namespace, pod, last";
-                    return Err(format!(
-                        "{name:?} is not a parameter of /v1/flows; it takes {known}"
-                    ));
+                    return Err(format!("{name:?} is not a parameter of /v1/flows; it takes {known}"));
                 }
             }
         }

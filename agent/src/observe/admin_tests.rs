@@ -14,10 +14,7 @@ struct View;
 
 /// Behind no service: the model's map of services has no JSON form yet.
 fn bare_workload() -> Arc<Workload> {
-    Arc::new(Workload {
-        services: BTreeMap::new(),
-        ..(*workload("web")).clone()
-    })
+    Arc::new(Workload { services: BTreeMap::new(), ..(*workload("web")).clone() })
 }
 
 impl AdminView for View {
@@ -39,25 +36,15 @@ impl AdminView for View {
     }
 
     fn workloads(&self) -> Workloads {
-        Workloads {
-            workloads: vec![bare_workload()],
-        }
+        Workloads { workloads: vec![bare_workload()] }
     }
 
     fn services(&self) -> Services {
-        Services {
-            services: vec![ServiceView {
-                service: Arc::new(service()),
-                endpoints: vec![],
-            }],
-        }
+        Services { services: vec![ServiceView { service: Arc::new(service()), endpoints: vec![] }] }
     }
 
     fn certificates(&self) -> Certificates {
-        Certificates {
-            certificates: vec![],
-            roots: vec![],
-        }
+        Certificates { certificates: vec![], roots: vec![] }
     }
 }
 
@@ -79,12 +66,7 @@ impl Served {
         while !path.exists() {
             tokio::task::yield_now().await;
         }
-        Self {
-            directory,
-            observer,
-            drain: trigger,
-            server,
-        }
+        Self { directory, observer, drain: trigger, server }
     }
 
     fn path(&self) -> PathBuf {
@@ -107,24 +89,15 @@ async fn everything_is_json() {
     let served = Served::start().await;
     drop(call(&served.observer));
     let (code, body) = served.get("/v1/status").await;
-    assert_eq!(
-        (code, &*serde_json::from_str::<Status>(&body).unwrap().node),
-        (200, "node-a")
-    );
+    assert_eq!((code, &*serde_json::from_str::<Status>(&body).unwrap().node), (200, "node-a"));
     let (_, body) = served.get("/v1/flows").await;
     assert_eq!(serde_json::from_str::<Flows>(&body).unwrap().flows.len(), 1);
     let (_, body) = served.get("/v1/flows?failed=true&last=3").await;
     assert_eq!(serde_json::from_str::<Flows>(&body).unwrap().flows.len(), 0);
     let (_, body) = served.get("/v1/workloads").await;
-    assert_eq!(
-        serde_json::from_str::<Workloads>(&body).unwrap().workloads[0],
-        bare_workload()
-    );
+    assert_eq!(serde_json::from_str::<Workloads>(&body).unwrap().workloads[0], bare_workload());
     let (_, body) = served.get("/v1/services").await;
-    assert_eq!(
-        *serde_json::from_str::<Services>(&body).unwrap().services[0].service,
-        service()
-    );
+    assert_eq!(*serde_json::from_str::<Services>(&body).unwrap().services[0].service, service());
     let (_, body) = served.get("/v1/certs").await;
     assert!(serde_json::from_str::<Certificates>(&body).is_ok());
 }
@@ -148,10 +121,7 @@ async fn errors_say_what_to_do() {
 async fn only_the_owner_may_open_it_and_a_stale_one_is_replaced() {
     let served = Served::start().await;
     let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-    assert_eq!(
-        (mode(&served.path()), mode(served.path().parent().unwrap())),
-        (0o600, 0o700)
-    );
+    assert_eq!((mode(&served.path()), mode(served.path().parent().unwrap())), (0o600, 0o700));
     // A successor takes the path over; the end of the first leaves the successor's socket alone.
     let (_trigger, watch) = drain();
     let before = fs::metadata(served.path()).unwrap().ino();
@@ -161,21 +131,14 @@ async fn only_the_owner_may_open_it_and_a_stale_one_is_replaced() {
     }
     served.drain.start(Duration::from_secs(5)).await;
     served.server.await.unwrap().unwrap();
-    assert!(
-        UnixStream::connect(served.directory.path().join("run/admin.sock"))
-            .await
-            .is_ok()
-    );
+    assert!(UnixStream::connect(served.directory.path().join("run/admin.sock")).await.is_ok());
     second.abort();
 }
 
 /// Asks to follow and reads past the headers.
 async fn follow(served: &Served, target: &str) -> BufReader<UnixStream> {
     let mut stream = UnixStream::connect(served.path()).await.unwrap();
-    stream
-        .write_all(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut lines = BufReader::new(stream);
     let mut line = String::new();
     while line != "\r\n" {
@@ -196,13 +159,8 @@ async fn followers_get_a_line_per_event_until_they_go() {
         lines.read_line(&mut size).await.unwrap();
         lines.read_line(&mut line).await.unwrap();
         lines.read_line(&mut end).await.unwrap();
-        assert_eq!(
-            (usize::from_str_radix(size.trim(), 16).unwrap(), &*end),
-            (line.len(), "\r\n")
-        );
-        let FlowEvent::Flow(flow) = serde_json::from_str(&line).unwrap() else {
-            panic!("{line}")
-        };
+        assert_eq!((usize::from_str_radix(size.trim(), 16).unwrap(), &*end), (line.len(), "\r\n"));
+        let FlowEvent::Flow(flow) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
         assert_eq!(flow.state, state);
     }
     drop(lines);

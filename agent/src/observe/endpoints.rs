@@ -70,10 +70,7 @@ pub async fn serve_readiness(listener: TcpListener, readiness: Readiness) -> Inf
             if waiting.is_empty() {
                 text(StatusCode::OK, "ready\n".to_owned())
             } else {
-                let lines = waiting
-                    .iter()
-                    .map(|name| format!("waiting for {name}\n"))
-                    .collect();
+                let lines = waiting.iter().map(|name| format!("waiting for {name}\n")).collect();
                 text(StatusCode::SERVICE_UNAVAILABLE, lines)
             }
         })
@@ -92,10 +89,7 @@ fn get<B>(
     if paths.contains(&request.uri().path()) {
         return respond();
     }
-    text(
-        StatusCode::NOT_FOUND,
-        format!("there is {} here\n", paths.join(" and ")),
-    )
+    text(StatusCode::NOT_FOUND, format!("there is {} here\n", paths.join(" and ")))
 }
 
 #[cfg(test)]

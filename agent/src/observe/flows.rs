@@ -30,11 +30,7 @@ pub struct ObserveConfig {
 impl ObserveConfig {
     /// The defaults for `node`.
     pub fn new(node: Arc<str>) -> Self {
-        Self {
-            node,
-            flow_ring: 4096,
-            access_log: true,
-        }
+        Self { node, flow_ring: 4096, access_log: true }
     }
 }
 
@@ -65,10 +61,7 @@ impl Observer {
                 open: (0..SHARDS).map(|_| Mutex::default()).collect(),
                 closed: Mutex::new(VecDeque::with_capacity(ring.min(1024))),
                 followers: Followers::default(),
-                config: ObserveConfig {
-                    flow_ring: ring,
-                    ..config
-                },
+                config: ObserveConfig { flow_ring: ring, ..config },
             }),
         }
     }
@@ -94,23 +87,13 @@ impl Observer {
         let closed: Vec<_> = self.inner.closed.lock().iter().cloned().collect();
         let seen: HashSet<u64> = closed.iter().map(|record| record.id).collect();
         let open = open.into_iter().filter(|record| !seen.contains(&record.id));
-        let mut found: Vec<_> = closed
-            .into_iter()
-            .map(|record| (record, FlowState::Closed))
-            .collect();
+        let mut found: Vec<_> = closed.into_iter().map(|record| (record, FlowState::Closed)).collect();
         found.extend(open.map(|record| (record, FlowState::Open)));
         found.retain(|(record, state)| filter.wants(record, *state));
         found.sort_by_key(|(record, _)| record.id);
         let skip = filter.last.map_or(0, |last| found.len().saturating_sub(last));
-        let flows = found
-            .iter()
-            .skip(skip)
-            .map(|(record, state)| self.render(record, *state))
-            .collect();
-        Flows {
-            flows,
-            evicted: self.inner.metrics.evicted.load(Relaxed),
-        }
+        let flows = found.iter().skip(skip).map(|(record, state)| self.render(record, *state)).collect();
+        Flows { flows, evicted: self.inner.metrics.evicted.load(Relaxed) }
     }
 
     /// Follows flows as they end (and begin, if `filter` asks for open ones). The stream is bounded; a reader
@@ -121,11 +104,7 @@ impl Observer {
 
     /// Connections open at the moment.
     pub fn open_count(&self) -> u64 {
-        self.inner
-            .open
-            .iter()
-            .map(|shard| shard.lock().len() as u64)
-            .sum()
+        self.inner.open.iter().map(|shard| shard.lock().len() as u64).sum()
     }
 
     /// All metrics as OpenMetrics text.
@@ -176,11 +155,7 @@ impl Observer {
         let evicted = {
             let mut ring = inner.closed.lock();
             ring.push_back(record.clone());
-            if ring.len() > inner.config.flow_ring {
-                ring.pop_front()
-            } else {
-                None
-            }
+            if ring.len() > inner.config.flow_ring { ring.pop_front() } else { None }
         };
         // In the ring before it leaves the open flows, so that no reader misses it.
         self.shard(record.id).lock().remove(&record.id);
@@ -195,11 +170,7 @@ impl Observer {
     }
 
     fn open_records(&self) -> Vec<Arc<Record>> {
-        self.inner
-            .open
-            .iter()
-            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
-            .collect()
+        self.inner.open.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 }
 

@@ -23,15 +23,9 @@ fn a_flow_is_open_until_its_handle_is_dropped() {
     assert_eq!(seen.state, FlowState::Closed);
     assert_eq!(seen.source.pod.as_deref(), Some("client-1"));
     assert_eq!(seen.source.workload.as_deref(), Some("client"));
-    assert_eq!(
-        seen.destination.service.as_deref(),
-        Some("web.shop.svc.cluster.local")
-    );
+    assert_eq!(seen.destination.service.as_deref(), Some("web.shop.svc.cluster.local"));
     assert_eq!(seen.destination.endpoint, Some("10.0.2.3:8080".parse().unwrap()));
-    assert_eq!(
-        (seen.transport, seen.verdict),
-        (Transport::Hbone, Verdict::Allowed)
-    );
+    assert_eq!((seen.transport, seen.verdict), (Transport::Hbone, Verdict::Allowed));
     assert_eq!(seen.policy.as_deref(), Some("shop/allow-client"));
     assert_eq!((seen.flags.as_str(), seen.error), ("-", None));
 }
@@ -44,14 +38,8 @@ fn the_ring_keeps_the_newest_and_counts_the_rest() {
     }
     let flows = all(&observer);
     assert_eq!(flows.evicted, 7);
-    assert_eq!(
-        flows.flows.iter().map(|flow| flow.id).collect::<Vec<_>>(),
-        [8, 9, 10]
-    );
-    assert_eq!(
-        metric(&observer, "warren_flows_evicted_total"),
-        ["warren_flows_evicted_total 7"]
-    );
+    assert_eq!(flows.flows.iter().map(|flow| flow.id).collect::<Vec<_>>(), [8, 9, 10]);
+    assert_eq!(metric(&observer, "warren_flows_evicted_total"), ["warren_flows_evicted_total 7"]);
 }
 
 #[test]
@@ -70,67 +58,15 @@ fn filters_choose() {
     broken.fail(FlowFlag::Other, "a consequence");
     drop(broken);
     let _open = observer.begin(Direction::Inbound, None, None);
-    let ids = |filter: FlowFilter| {
-        observer
-            .flows(&filter)
-            .flows
-            .iter()
-            .map(|f| f.id)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        ids(FlowFilter {
-            failed: true,
-            ..FlowFilter::default()
-        }),
-        [2]
-    );
-    assert_eq!(
-        ids(FlowFilter {
-            last: Some(2),
-            ..FlowFilter::default()
-        }),
-        [2, 3]
-    );
-    assert_eq!(
-        ids(FlowFilter {
-            namespace: Some("shop".into()),
-            ..FlowFilter::default()
-        }),
-        [1, 2]
-    );
-    assert_eq!(
-        ids(FlowFilter {
-            namespace: Some("other".into()),
-            ..FlowFilter::default()
-        }),
-        [0_u64; 0]
-    );
-    assert_eq!(
-        ids(FlowFilter {
-            pod: Some("web-1".into()),
-            ..FlowFilter::default()
-        }),
-        [1, 2]
-    );
-    assert_eq!(
-        ids(FlowFilter {
-            pod: Some("client".into()),
-            ..FlowFilter::default()
-        }),
-        [1, 2]
-    );
-    let failed = observer
-        .flows(&FlowFilter {
-            failed: true,
-            ..FlowFilter::default()
-        })
-        .flows
-        .remove(0);
-    assert_eq!(
-        (failed.flags.as_str(), failed.error.as_deref()),
-        ("CONNECT", Some("connection refused"))
-    );
+    let ids = |filter: FlowFilter| observer.flows(&filter).flows.iter().map(|f| f.id).collect::<Vec<_>>();
+    assert_eq!(ids(FlowFilter { failed: true, ..FlowFilter::default() }), [2]);
+    assert_eq!(ids(FlowFilter { last: Some(2), ..FlowFilter::default() }), [2, 3]);
+    assert_eq!(ids(FlowFilter { namespace: Some("shop".into()), ..FlowFilter::default() }), [1, 2]);
+    assert_eq!(ids(FlowFilter { namespace: Some("other".into()), ..FlowFilter::default() }), [0_u64; 0]);
+    assert_eq!(ids(FlowFilter { pod: Some("web-1".into()), ..FlowFilter::default() }), [1, 2]);
+    assert_eq!(ids(FlowFilter { pod: Some("client".into()), ..FlowFilter::default() }), [1, 2]);
+    let failed = observer.flows(&FlowFilter { failed: true, ..FlowFilter::default() }).flows.remove(0);
+    assert_eq!((failed.flags.as_str(), failed.error.as_deref()), ("CONNECT", Some("connection refused")));
 }
 
 fn poll(stream: &mut FlowStream) -> Option<FlowEvent> {
@@ -144,10 +80,7 @@ fn poll(stream: &mut FlowStream) -> Option<FlowEvent> {
 fn a_follower_sees_ends_and_on_request_beginnings() {
     let observer = observer(8);
     let mut ends = observer.subscribe(FlowFilter::default());
-    let mut both = observer.subscribe(FlowFilter {
-        open: true,
-        ..FlowFilter::default()
-    });
+    let mut both = observer.subscribe(FlowFilter { open: true, ..FlowFilter::default() });
     let flow = call(&observer);
     flow.established();
     drop(flow);
@@ -169,9 +102,7 @@ fn a_slow_follower_learns_exactly_how_much_it_missed() {
     for _ in 0..1024 + 7 {
         drop(call(&observer));
     }
-    let Some(FlowEvent::Flow(first)) = poll(&mut stream) else {
-        panic!("no flow")
-    };
+    let Some(FlowEvent::Flow(first)) = poll(&mut stream) else { panic!("no flow") };
     assert_eq!(first.id, 1);
     // There is room for one: it carries the loss before it.
     drop(call(&observer));
@@ -185,10 +116,7 @@ fn a_slow_follower_learns_exactly_how_much_it_missed() {
     }
     assert_eq!(lost, [(1024, 7), (1025, 1)]);
     assert_eq!(flows, 1025);
-    assert_eq!(
-        metric(&observer, "warren_flow_events_lost_total"),
-        ["warren_flow_events_lost_total 8"]
-    );
+    assert_eq!(metric(&observer, "warren_flow_events_lost_total"), ["warren_flow_events_lost_total 8"]);
 }
 
 #[test]
@@ -198,10 +126,7 @@ fn who_stops_following_costs_nothing_more() {
     for _ in 0..2000 {
         drop(call(&observer));
     }
-    assert_eq!(
-        metric(&observer, "warren_flow_events_lost_total"),
-        ["warren_flow_events_lost_total 0"]
-    );
+    assert_eq!(metric(&observer, "warren_flow_events_lost_total"), ["warren_flow_events_lost_total 0"]);
 }
 
 #[test]

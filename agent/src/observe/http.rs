@@ -147,29 +147,20 @@ impl Body for Answer {
 pub(super) fn answer(status: StatusCode, kind: &'static str, body: Answer) -> Response<Answer> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
 /// Plain text.
 pub(super) fn text(status: StatusCode, body: String) -> Response<Answer> {
-    answer(
-        status,
-        "text/plain; charset=utf-8",
-        Answer::Full(Some(body.into())),
-    )
+    answer(status, "text/plain; charset=utf-8", Answer::Full(Some(body.into())))
 }
 
 /// `value` as JSON.
 pub(super) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response<Answer> {
     match serde_json::to_vec(value) {
         Ok(body) => answer(status, "application/json", Answer::Full(Some(body.into()))),
-        Err(error) => text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("cannot encode the answer: {error}"),
-        ),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the answer: {error}")),
     }
 }
 

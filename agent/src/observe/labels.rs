@@ -82,19 +82,11 @@ pub(super) struct TcpLabels {
 impl TcpLabels {
     /// The labels of a connection; with a flag, those of its failure.
     pub(super) fn new(direction: Direction, details: &Details, flag: Option<FlowFlag>) -> Self {
-        let Details {
-            source,
-            destination,
-            transport,
-            ..
-        } = details;
-        let service = details
-            .service
-            .clone()
-            .or_else(|| match (direction, &destination.workload) {
-                (Direction::Inbound, Some(workload)) => served(workload, destination.address?.port()),
-                _ => None,
-            });
+        let Details { source, destination, transport, .. } = details;
+        let service = details.service.clone().or_else(|| match (direction, &destination.workload) {
+            (Direction::Inbound, Some(workload)) => served(workload, destination.address?.port()),
+            _ => None,
+        });
         // What stays on the node is authenticated by the kernel instead of by TLS. It counts as mutual_tls
         // only when both identities are proven, so that "encrypted or never on a wire" is what panels show.
         let proven = source.identity.is_some() && destination.identity.is_some();
@@ -145,34 +137,21 @@ fn served(workload: &Workload, port: u16) -> Option<ServiceLabels> {
 }
 
 fn text(value: Option<&Arc<str>>) -> &str {
-    value
-        .map(AsRef::as_ref)
-        .filter(|value: &&str| !value.is_empty())
-        .unwrap_or(UNKNOWN)
+    value.map(AsRef::as_ref).filter(|value: &&str| !value.is_empty()).unwrap_or(UNKNOWN)
 }
 
 fn revision(value: Option<&Arc<str>>) -> &str {
-    value
-        .map(AsRef::as_ref)
-        .filter(|value: &&str| !value.is_empty())
-        .unwrap_or("latest")
+    value.map(AsRef::as_ref).filter(|value: &&str| !value.is_empty()).unwrap_or("latest")
 }
 
 fn principal(identity: Option<&Identity>) -> Cow<'static, str> {
-    identity.map_or(Cow::Borrowed(UNKNOWN), |identity| {
-        Cow::Owned(identity.to_string())
-    })
+    identity.map_or(Cow::Borrowed(UNKNOWN), |identity| Cow::Owned(identity.to_string()))
 }
 
 /// The text format's escapes; the library writes values as they are.
 fn escaped(value: &str) -> Cow<'_, str> {
     if value.contains(['\\', '"', '\n']) {
-        Cow::Owned(
-            value
-                .replace('\\', r"\\")
-                .replace('"', "\\\"")
-                .replace('\n', r"\n"),
-        )
+        Cow::Owned(value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n"))
     } else {
         Cow::Borrowed(value)
     }
@@ -180,22 +159,14 @@ fn escaped(value: &str) -> Cow<'_, str> {
 
 impl EncodeLabelSet for TcpLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let Self {
-            source: src,
-            destination: dst,
-            service,
-            ..
-        } = self;
+        let Self { source: src, destination: dst, service, .. } = self;
         let reporter = reporter(self.direction);
         let mut label =
             |name: &str, value: &str| (name, escaped(value).as_ref()).encode(encoder.encode_label());
         label("reporter", reporter)?;
         label("source_workload", text(src.workload.as_ref()))?;
         label("source_canonical_service", text(src.canonical_service.as_ref()))?;
-        label(
-            "source_canonical_revision",
-            revision(src.canonical_revision.as_ref()),
-        )?;
+        label("source_canonical_revision", revision(src.canonical_revision.as_ref()))?;
         label("source_workload_namespace", text(src.namespace.as_ref()))?;
         label("source_principal", &principal(src.principal.as_ref()))?;
         label("source_app", text(src.app.as_ref()))?;
@@ -207,26 +178,14 @@ impl EncodeLabelSet for TcpLabels {
         label("destination_app", text(dst.app.as_ref()))?;
         label("destination_version", text(dst.version.as_ref()))?;
         label("destination_service", text(service.as_ref().map(|s| &s.hostname)))?;
-        label(
-            "destination_canonical_service",
-            text(dst.canonical_service.as_ref()),
-        )?;
-        label(
-            "destination_canonical_revision",
-            revision(dst.canonical_revision.as_ref()),
-        )?;
+        label("destination_canonical_service", text(dst.canonical_service.as_ref()))?;
+        label("destination_canonical_revision", revision(dst.canonical_revision.as_ref()))?;
         label("destination_service_name", self.service_name())?;
-        label(
-            "destination_service_namespace",
-            text(service.as_ref().map(|s| &s.namespace)),
-        )?;
+        label("destination_service_namespace", text(service.as_ref().map(|s| &s.namespace)))?;
         label("destination_cluster", text(dst.cluster.as_ref()))?;
         label("request_protocol", "tcp")?;
         label("response_flags", self.flag)?;
-        label(
-            "connection_security_policy",
-            if self.mutual_tls { "mutual_tls" } else { UNKNOWN },
-        )
+        label("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { UNKNOWN })
     }
 }
 

@@ -112,54 +112,23 @@ impl Collector for Scrape {
         // First, so that who only asks what runs here need not read the rest.
         self.node(&mut encoder)?;
         let table = self.0.series.read();
-        let rows: Vec<_> = table
-            .iter()
-            .map(|(labels, series)| (labels.clone(), series.clone()))
-            .collect();
+        let rows: Vec<_> = table.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect();
         drop(table);
-        let established: Vec<_> = rows
-            .iter()
-            .filter(|(_, series)| series.opened.load(Relaxed) > 0)
-            .collect();
-        let failed: Vec<_> = rows
-            .iter()
-            .filter(|(_, series)| series.failed.load(Relaxed) > 0)
-            .collect();
+        let established: Vec<_> = rows.iter().filter(|(_, series)| series.opened.load(Relaxed) > 0).collect();
+        let failed: Vec<_> = rows.iter().filter(|(_, series)| series.failed.load(Relaxed) > 0).collect();
 
         let mut tcp = |name, help, rows: &[&(TcpLabels, Arc<Series>)], value: fn(&Series) -> &AtomicU64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             for (labels, series) in rows {
                 let value = value(series).load(Relaxed);
-                family
-                    .encode_family(labels)?
-                    .encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+                family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
             }
             Ok(())
         };
-        tcp(
-            "istio_tcp_connections_opened",
-            "Connections opened",
-            &established,
-            |s| &s.opened,
-        )?;
-        tcp(
-            "istio_tcp_connections_closed",
-            "Connections closed",
-            &established,
-            |s| &s.closed,
-        )?;
-        tcp(
-            "istio_tcp_sent_bytes",
-            "Bytes sent towards the client",
-            &established,
-            |s| &s.to_client,
-        )?;
-        tcp(
-            "istio_tcp_received_bytes",
-            "Bytes received from the client",
-            &established,
-            |s| &s.from_client,
-        )?;
+        tcp("istio_tcp_connections_opened", "Connections opened", &established, |s| &s.opened)?;
+        tcp("istio_tcp_connections_closed", "Connections closed", &established, |s| &s.closed)?;
+        tcp("istio_tcp_sent_bytes", "Bytes sent towards the client", &established, |s| &s.to_client)?;
+        tcp("istio_tcp_received_bytes", "Bytes received from the client", &established, |s| &s.from_client)?;
         let help = "Connections that failed or were denied, by response_flags";
         tcp("istio_tcp_connections_failed", help, &failed, |s| &s.failed)?;
         Ok(())
@@ -175,9 +144,7 @@ impl Scrape {
             encoder.encode_descriptor("istio_tcp_sockets_open", help, None, MetricType::Gauge)?;
         for direction in [Direction::Outbound, Direction::Inbound] {
             let open = metrics.open[direction as usize].load(Relaxed);
-            family
-                .encode_family(&[("reporter", reporter(direction))])?
-                .encode_gauge(&open)?;
+            family.encode_family(&[("reporter", reporter(direction))])?.encode_gauge(&open)?;
         }
         let mut family =
             encoder.encode_descriptor("istio_build", "What runs here", None, MetricType::Gauge)?;
@@ -189,26 +156,14 @@ impl Scrape {
         let help = "Flow events that followers were too slow to get";
         counter(encoder, "warren_flow_events_lost", help, &metrics.lost)?;
         let help = "Connections counted under unknown labels because there are too many label sets";
-        counter(
-            encoder,
-            "warren_metric_series_overflow",
-            help,
-            &metrics.overflowed,
-        )?;
+        counter(encoder, "warren_metric_series_overflow", help, &metrics.overflowed)?;
 
-        let kernel = metrics
-            .kernel
-            .read()
-            .as_ref()
-            .map(|read| read())
-            .unwrap_or_default();
+        let kernel = metrics.kernel.read().as_ref().map(|read| read()).unwrap_or_default();
         let help = "What the kernel programs counted";
         let mut family =
             encoder.encode_descriptor("warren_kernel_events", help, None, MetricType::Counter)?;
         for (name, count) in kernel {
-            family
-                .encode_family(&[("name", name)])?
-                .encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            family.encode_family(&[("name", name)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         Ok(())
     }

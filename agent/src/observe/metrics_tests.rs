@@ -31,9 +31,7 @@ fn labels_are_istios_tcp_set() {
 #[test]
 fn what_is_not_known_is_unknown() {
     let observer = observer(8);
-    observer
-        .begin(Direction::Outbound, None, Some("192.0.2.9:443".parse().unwrap()))
-        .established();
+    observer.begin(Direction::Outbound, None, Some("192.0.2.9:443".parse().unwrap())).established();
     let line = opened(&observer);
     for expected in [
         r#"source_workload="unknown""#,
@@ -94,13 +92,7 @@ fn failures_count_on_their_own_with_their_flag() {
     drop(broken);
     let failed = metric(&observer, "istio_tcp_connections_failed_total");
     assert_eq!(failed.len(), 2);
-    assert_eq!(
-        failed
-            .iter()
-            .filter(|line| line.contains(r#"response_flags="DENY""#))
-            .count(),
-        1
-    );
+    assert_eq!(failed.iter().filter(|line| line.contains(r#"response_flags="DENY""#)).count(), 1);
     // Only what was opened is closed, and under the same labels.
     assert!(opened(&observer).ends_with(" 1"));
     assert_eq!(metric(&observer, OPENED).len(), 1);
@@ -116,17 +108,11 @@ fn the_node_is_described() {
     for line in [
         "istio_tcp_sockets_open{reporter=\"source\"} 1",
         "istio_tcp_sockets_open{reporter=\"destination\"} 0",
-        &format!(
-            "istio_build{{component=\"warren\",tag=\"{}\"}} 1",
-            env!("CARGO_PKG_VERSION")
-        ),
+        &format!("istio_build{{component=\"warren\",tag=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         "warren_kernel_events_total{name=\"captured_v4\"} 5",
         "# TYPE istio_tcp_connections_opened counter",
     ] {
-        assert!(
-            text.lines().any(|found| found == line),
-            "{line} is not in\n{text}"
-        );
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
     }
     assert!(text.ends_with("# EOF\n"));
 }
@@ -140,8 +126,5 @@ fn the_number_of_series_is_bounded() {
         flow.established();
     }
     assert_eq!(metric(&observer, OPENED).len(), super::MAX_SERIES + 1);
-    assert_eq!(
-        metric(&observer, "warren_metric_series_overflow"),
-        ["warren_metric_series_overflow_total 5"]
-    );
+    assert_eq!(metric(&observer, "warren_metric_series_overflow"), ["warren_metric_series_overflow_total 5"]);
 }

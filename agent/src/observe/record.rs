@@ -134,14 +134,8 @@ impl Record {
             counted: ByteCounters::default(),
             series: OnceLock::new(),
             details: Mutex::new(Details {
-                source: Peer {
-                    address: source,
-                    ..Peer::default()
-                },
-                destination: Peer {
-                    address: destination,
-                    ..Peer::default()
-                },
+                source: Peer { address: source, ..Peer::default() },
+                destination: Peer { address: destination, ..Peer::default() },
                 service: None,
                 endpoint: None,
                 transport: Transport::None,

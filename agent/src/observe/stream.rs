@@ -78,20 +78,11 @@ struct Item {
 impl Followers {
     pub(super) fn subscribe(&self, observer: Observer, filter: FlowFilter) -> FlowStream {
         let (queue, events) = mpsc::channel(QUEUE);
-        let follower = Arc::new(Follower {
-            filter,
-            queue,
-            lost: AtomicU64::new(0),
-        });
+        let follower = Arc::new(Follower { filter, queue, lost: AtomicU64::new(0) });
         let mut list = self.list.write();
         list.push(follower.clone());
         self.count.store(list.len(), Relaxed);
-        FlowStream {
-            observer,
-            follower,
-            events,
-            held: None,
-        }
+        FlowStream { observer, follower, events, held: None }
     }
 
     /// Hands `record` to everybody who wants it; returns how many could not take it.
@@ -108,11 +99,7 @@ impl Followers {
             match follower.queue.try_reserve() {
                 Ok(place) => {
                     let lost_before = follower.lost.swap(0, Relaxed);
-                    place.send(Item {
-                        record: record.clone(),
-                        state,
-                        lost_before,
-                    });
+                    place.send(Item { record: record.clone(), state, lost_before });
                 }
                 Err(_) => {
                     follower.lost.fetch_add(1, Relaxed);
@@ -158,11 +145,7 @@ impl FlowStream {
             return Poll::Ready(Some(FlowEvent::Flow(Box::new(flow))));
         }
         match self.events.poll_recv(context) {
-            Poll::Ready(Some(Item {
-                record,
-                state,
-                lost_before,
-            })) => {
+            Poll::Ready(Some(Item { record, state, lost_before })) => {
                 let flow = self.observer.render(&record, state);
                 if lost_before == 0 {
                     return Poll::Ready(Some(FlowEvent::Flow(Box::new(flow))));

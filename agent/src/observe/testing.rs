@@ -10,11 +10,7 @@ use warren_common::model::{
 };
 
 pub(super) fn observer(flow_ring: usize) -> Observer {
-    Observer::new(ObserveConfig {
-        node: "node-a".into(),
-        flow_ring,
-        access_log: true,
-    })
+    Observer::new(ObserveConfig { node: "node-a".into(), flow_ring, access_log: true })
 }
 
 pub(super) fn identity(account: &str) -> Identity {
@@ -22,14 +18,8 @@ pub(super) fn identity(account: &str) -> Identity {
 }
 
 pub(super) fn workload(owner: &str) -> Arc<Workload> {
-    let web = ServiceName {
-        namespace: "shop".into(),
-        hostname: "web.shop.svc.cluster.local".into(),
-    };
-    let mapping = PortMapping {
-        service_port: 80,
-        target_port: 8080,
-    };
+    let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
+    let mapping = PortMapping { service_port: 80, target_port: 8080 };
     Arc::new(Workload {
         uid: WorkloadUid(format!("Kubernetes//Pod/shop/{owner}-1").into()),
         name: format!("{owner}-1").into(),
@@ -54,10 +44,7 @@ pub(super) fn workload(owner: &str) -> Arc<Workload> {
 pub(super) fn service() -> Service {
     Service {
         name: "web".into(),
-        key: ServiceName {
-            namespace: "shop".into(),
-            hostname: "web.shop.svc.cluster.local".into(),
-        },
+        key: ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() },
         addresses: vec!["10.96.0.7".parse().unwrap()],
         ports: vec![ServicePort {
             service_port: 80,
@@ -86,10 +73,5 @@ pub(super) fn call(observer: &Observer) -> FlowHandle {
 
 /// The lines of the metrics that start with `prefix`.
 pub(super) fn metric(observer: &Observer, prefix: &str) -> Vec<String> {
-    observer
-        .encode_metrics()
-        .lines()
-        .filter(|line| line.starts_with(prefix))
-        .map(str::to_owned)
-        .collect()
+    observer.encode_metrics().lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect()
 }

@@ -50,11 +50,7 @@ impl Mesh {
         }
         self.workloads_by_ip.replace(old.as_ref(), Some(&workload));
         if let Some(old) = &old {
-            for name in old
-                .services
-                .keys()
-                .filter(|name| !workload.services.contains_key(*name))
-            {
+            for name in old.services.keys().filter(|name| !workload.services.contains_key(*name)) {
                 leave(&mut self.endpoints, name, &old.uid);
             }
             if old.node != workload.node {
@@ -105,10 +101,7 @@ impl Mesh {
 /// The service that a resource's name means, if it can mean one.
 fn service_name(name: &str) -> Option<ServiceName> {
     let (namespace, hostname) = name.split_once('/')?;
-    Some(ServiceName {
-        namespace: namespace.into(),
-        hostname: hostname.into(),
-    })
+    Some(ServiceName { namespace: namespace.into(), hostname: hostname.into() })
 }
 
 type Lists<K> = HashMap<K, Vector<Arc<Workload>>>;

@@ -65,10 +65,7 @@ struct Claims<T> {
 // Derived impls would ask for `T: Clone`.
 impl<T> Clone for Claims<T> {
     fn clone(&self) -> Self {
-        Self {
-            holder: self.holder.clone(),
-            waiting: self.waiting.clone(),
-        }
+        Self { holder: self.holder.clone(), waiting: self.waiting.clone() }
     }
 }
 
@@ -109,13 +106,7 @@ impl<T: Claimant> ByAddress<T> {
 
     fn claim(&mut self, ip: IpAddr, new: &Arc<T>) {
         let Some(claims) = self.0.get_mut(&ip.to_canonical()) else {
-            self.0.insert(
-                ip.to_canonical(),
-                Claims {
-                    holder: new.clone(),
-                    waiting: Vec::new(),
-                },
-            );
+            self.0.insert(ip.to_canonical(), Claims { holder: new.clone(), waiting: Vec::new() });
             return;
         };
         let all = std::iter::once(&mut claims.holder).chain(&mut claims.waiting);

@@ -34,11 +34,7 @@ impl Default for Store {
 impl Store {
     /// An empty mesh, generation 0.
     pub fn new() -> Self {
-        Self {
-            current: ArcSwap::default(),
-            writing: Mutex::default(),
-            generation: watch::channel(0).0,
-        }
+        Self { current: ArcSwap::default(), writing: Mutex::default(), generation: watch::channel(0).0 }
     }
 
     /// The current snapshot, to keep for as long as it is needed.

@@ -13,10 +13,7 @@ fn ip(last: u8) -> IpAddr {
 }
 
 fn name(service: u8) -> ServiceName {
-    ServiceName {
-        namespace: "shop".into(),
-        hostname: format!("s{service}.shop.svc").into(),
-    }
+    ServiceName { namespace: "shop".into(), hostname: format!("s{service}.shop.svc").into() }
 }
 
 fn uid(workload: u8) -> WorkloadUid {
@@ -72,17 +69,10 @@ fn an_address_belongs_to_the_right_workload() {
     // What it shows, and changes with who has 10.0.0.1 after each.
     type Steps<'a> = &'a [(MeshChange, Option<u8>)];
     let table: &[(&str, Steps<'_>)] = &[
-        (
-            "re-created, removal first",
-            &[(pod(1, &[1]), Some(1)), (gone(1), None), (pod(2, &[1]), Some(2))],
-        ),
+        ("re-created, removal first", &[(pod(1, &[1]), Some(1)), (gone(1), None), (pod(2, &[1]), Some(2))]),
         (
             "re-created, arrival first",
-            &[
-                (pod(1, &[1]), Some(1)),
-                (pod(2, &[1]), Some(2)),
-                (gone(1), Some(2)),
-            ],
+            &[(pod(1, &[1]), Some(1)), (pod(2, &[1]), Some(2)), (gone(1), Some(2))],
         ),
         (
             "an update of the dying pod takes nothing back",
@@ -93,10 +83,7 @@ fn an_address_belongs_to_the_right_workload() {
                 (gone(2), Some(1)),
             ],
         ),
-        (
-            "address given up",
-            &[(pod(1, &[1]), Some(1)), (pod(1, &[2]), None)],
-        ),
+        ("address given up", &[(pod(1, &[1]), Some(1)), (pod(1, &[2]), None)]),
         (
             "given up and taken again",
             &[
@@ -108,41 +95,21 @@ fn an_address_belongs_to_the_right_workload() {
         ),
         (
             "host network never shadows a pod",
-            &[
-                (pod(1, &[1]), Some(1)),
-                (host(2, &[1]), Some(1)),
-                (gone(1), Some(2)),
-            ],
+            &[(pod(1, &[1]), Some(1)), (host(2, &[1]), Some(1)), (gone(1), Some(2))],
         ),
         (
             "a pod shadows host network",
-            &[
-                (host(2, &[1]), Some(2)),
-                (pod(1, &[1]), Some(1)),
-                (gone(1), Some(2)),
-            ],
+            &[(host(2, &[1]), Some(2)), (pod(1, &[1]), Some(1)), (gone(1), Some(2))],
         ),
         (
             "the oldest host network pod stays",
-            &[
-                (host(1, &[1]), Some(1)),
-                (host(2, &[1]), Some(1)),
-                (gone(1), Some(2)),
-                (gone(2), None),
-            ],
+            &[(host(1, &[1]), Some(1)), (host(2, &[1]), Some(1)), (gone(1), Some(2)), (gone(2), None)],
         ),
         (
             "a pod turns to host network",
-            &[
-                (pod(1, &[1]), Some(1)),
-                (pod(2, &[1]), Some(2)),
-                (host(2, &[1]), Some(1)),
-            ],
+            &[(pod(1, &[1]), Some(1)), (pod(2, &[1]), Some(2)), (host(2, &[1]), Some(1))],
         ),
-        (
-            "an address twice in one pod",
-            &[(pod(1, &[1, 1]), Some(1)), (gone(1), None)],
-        ),
+        ("an address twice in one pod", &[(pod(1, &[1, 1]), Some(1)), (gone(1), None)]),
         ("removal of the unknown", &[(gone(9), None)]),
     ];
     for (shows, steps) in table {
@@ -161,10 +128,7 @@ fn an_address_belongs_to_the_right_workload() {
 #[test]
 fn virtual_addresses_move_between_services() {
     let mut mesh = Mesh::default();
-    mesh.apply([
-        MeshChange::Service(service(1, &[9])),
-        MeshChange::Service(service(2, &[9])),
-    ]);
+    mesh.apply([MeshChange::Service(service(1, &[9])), MeshChange::Service(service(2, &[9]))]);
     assert_eq!(mesh.service_by_ip(ip(9)).unwrap().key, name(2));
     mesh.apply([MeshChange::Service(service(2, &[8]))]);
     assert_eq!(mesh.service_by_ip(ip(9)).unwrap().key, name(1));
@@ -185,11 +149,7 @@ fn endpoints_follow_workloads() {
     let mut mesh = Mesh::default();
     let put = |id, services: &[u8]| MeshChange::Workload(workload(id, &[id], 1, false, services));
     mesh.apply([put(2, &[1]), put(1, &[1, 2]), put(3, &[2])]);
-    let of = |mesh: &Mesh, service| {
-        mesh.endpoints(&name(service))
-            .map(|w| w.uid.clone())
-            .collect::<Vec<_>>()
-    };
+    let of = |mesh: &Mesh, service| mesh.endpoints(&name(service)).map(|w| w.uid.clone()).collect::<Vec<_>>();
     assert_eq!(of(&mesh, 1), [uid(1), uid(2)]);
     assert_eq!(mesh.endpoints(&name(1)).len(), 2);
     assert_eq!(mesh.endpoint_at(&name(1), 1).unwrap().uid, uid(2));
@@ -227,9 +187,7 @@ impl Model {
             .retain(|(ip, name), (_, shared)| name != who || (addresses.contains(ip) && *shared == shares));
         for ip in addresses {
             self.clock += 1;
-            self.claims
-                .entry((*ip, who.to_owned()))
-                .or_insert((self.clock, shares));
+            self.claims.entry((*ip, who.to_owned())).or_insert((self.clock, shares));
         }
     }
 
@@ -253,16 +211,9 @@ impl Model {
 
     fn holder(&self, ip: IpAddr, is_service: bool) -> Option<String> {
         let is_right = |name: &str| name.starts_with("c//") != is_service;
-        let claims = || {
-            self.claims
-                .iter()
-                .filter(|((at, name), _)| *at == ip && is_right(name))
-        };
-        let own = claims()
-            .filter(|(_, (_, shares))| !shares)
-            .max_by_key(|(_, (when, _))| *when);
-        own.or_else(|| claims().min_by_key(|(_, (when, _))| *when))
-            .map(|((_, name), _)| name.clone())
+        let claims = || self.claims.iter().filter(|((at, name), _)| *at == ip && is_right(name));
+        let own = claims().filter(|(_, (_, shares))| !shares).max_by_key(|(_, (when, _))| *when);
+        own.or_else(|| claims().min_by_key(|(_, (when, _))| *when)).map(|((_, name), _)| name.clone())
     }
 }
 

@@ -331,7 +331,7 @@ fn a_peer_with_a_small_window_is_not_kept_waiting() {
         server.shutdown().await.unwrap();
         // END_STREAM comes on an empty frame.
         assert!(body.data().await.unwrap().unwrap().is_empty() && body.is_end_stream());
-        stream.send_data(bytes::Bytes::new(), true).unwrap();
+        stream.send_data(Bytes::new(), true).unwrap();
         assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
     });
 }

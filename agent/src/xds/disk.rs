@@ -54,36 +54,24 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => {
-            return Err(DiskError::Read {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(DiskError::Read { path: path.to_owned(), source });
         }
     };
-    let saved = decode(&bytes).map_err(|reason| DiskError::Damaged {
-        path: path.to_owned(),
-        reason,
-    })?;
+    let saved = decode(&bytes).map_err(|reason| DiskError::Damaged { path: path.to_owned(), reason })?;
     let same_agent = saved.system_version_info == AGENT_VERSION;
     let outcome = session.on_response(saved);
     if !same_agent {
         session.outdate_versions();
     }
     for rejection in &outcome.rejected {
-        tracing::warn!(
-            resource = rejection.resource,
-            reason = rejection.reason,
-            "saved resource ignored"
-        );
+        tracing::warn!(resource = rejection.resource, reason = rejection.reason, "saved resource ignored");
     }
     store.apply(outcome.changes);
     Ok(true)
 }
 
 fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("it does not begin as such a file does")?;
+    let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin as such a file does")?;
     let (hash, body) = rest.split_at_checked(HASH_LEN).ok_or("it is cut short")?;
     if Sha256::digest(body).as_slice() != hash {
         return Err("its checksum does not match");
@@ -98,36 +86,19 @@ fn save(path: &Path, mesh: &Mesh, versions: &Versions) -> io::Result<()> {
         ..Default::default()
     }
     .encode_to_vec();
-    let workloads = mesh
-        .workloads()
-        .map(|workload| MeshResource::Workload(Box::new(workload.as_ref().clone())));
-    let services = mesh
-        .services()
-        .map(|service| MeshResource::Service(Box::new(service.as_ref().clone())));
+    let workloads =
+        mesh.workloads().map(|workload| MeshResource::Workload(Box::new(workload.as_ref().clone())));
+    let services = mesh.services().map(|service| MeshResource::Service(Box::new(service.as_ref().clone())));
     for resource in workloads.chain(services) {
         let name = resource.name();
         // Without a version the controller sends it again; see `Writer`.
-        let version = versions
-            .get(name.as_str())
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let content = prost_types::Any {
-            type_url: ADDRESS_TYPE_URL.to_owned(),
-            value: encode_address(&resource),
-        };
-        let resource = Resource {
-            name,
-            version,
-            resource: Some(content),
-            aliases: Vec::new(),
-        };
+        let version = versions.get(name.as_str()).map(ToString::to_string).unwrap_or_default();
+        let content =
+            prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value: encode_address(&resource) };
+        let resource = Resource { name, version, resource: Some(content), aliases: Vec::new() };
         // Encodings of one message, put together, are the encoding of their union.
         body.extend(
-            DeltaDiscoveryResponse {
-                resources: vec![resource],
-                ..Default::default()
-            }
-            .encode_to_vec(),
+            DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() }.encode_to_vec(),
         );
     }
     write_atomically(path, &[MAGIC, Sha256::digest(&body).as_slice(), &body])
@@ -146,10 +117,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn spawn(path: PathBuf, store: Arc<Store>) -> Self {
         let (versions, watch) = watch::channel(Versions::new());
-        Self {
-            versions,
-            task: tokio::spawn(write_changes(path, store, watch)),
-        }
+        Self { versions, task: tokio::spawn(write_changes(path, store, watch)) }
     }
 
     /// The store has just got what `versions` name.

@@ -103,11 +103,7 @@ impl Session {
             decode: decode_mesh,
             versions: Versions::new(),
         };
-        Self {
-            subscriptions: vec![addresses],
-            rejections: BTreeMap::new(),
-            rejected: 0,
-        }
+        Self { subscriptions: vec![addresses], rejections: BTreeMap::new(), rejected: 0 }
     }
 
     /// The requests that open a new stream: per type, what is wanted and which versions are held.
@@ -130,34 +126,21 @@ impl Session {
 
     /// Takes a response in and says what to apply and what to answer.
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
-        let DeltaDiscoveryResponse {
-            resources,
-            type_url,
-            nonce,
-            removed_resources,
-            ..
-        } = response;
+        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
         let mut changes = Vec::with_capacity(resources.len() + removed_resources.len());
         let mut rejected = Vec::new();
-        let subscription = self
-            .subscriptions
-            .iter_mut()
-            .find(|subscription| subscription.type_url == type_url);
+        let subscription =
+            self.subscriptions.iter_mut().find(|subscription| subscription.type_url == type_url);
         if let Some(subscription) = subscription {
             for resource in resources {
                 match (subscription.decode)(&resource) {
                     Ok(change) => {
                         changes.push(change);
                         self.rejections.remove(&resource.name);
-                        subscription
-                            .versions
-                            .insert(resource.name.into(), resource.version.into());
+                        subscription.versions.insert(resource.name.into(), resource.version.into());
                     }
                     Err(reason) => {
-                        rejected.push(Rejection {
-                            resource: resource.name,
-                            reason: reason.to_string(),
-                        });
+                        rejected.push(Rejection { resource: resource.name, reason: reason.to_string() });
                     }
                 }
             }
@@ -168,10 +151,9 @@ impl Session {
             }
         } else {
             let reason = format!("{type_url:?} was not subscribed to");
-            rejected.extend(resources.into_iter().map(|r| Rejection {
-                resource: r.name,
-                reason: reason.clone(),
-            }));
+            rejected.extend(
+                resources.into_iter().map(|r| Rejection { resource: r.name, reason: reason.clone() }),
+            );
         }
         self.remember(&rejected);
         let request = DeltaDiscoveryRequest {
@@ -180,19 +162,12 @@ impl Session {
             error_detail: nack(&rejected),
             ..Default::default()
         };
-        Outcome {
-            changes,
-            request,
-            rejected,
-        }
+        Outcome { changes, request, rejected }
     }
 
     /// The version of each held resource of a type.
     pub fn versions(&self, type_url: &str) -> Option<&Versions> {
-        let subscription = self
-            .subscriptions
-            .iter()
-            .find(|subscription| subscription.type_url == type_url);
+        let subscription = self.subscriptions.iter().find(|subscription| subscription.type_url == type_url);
         subscription.map(|subscription| &subscription.versions)
     }
 
@@ -219,8 +194,7 @@ impl Session {
         for rejection in rejected {
             self.rejected += 1;
             if self.rejections.len() < REMEMBERED || self.rejections.contains_key(&rejection.resource) {
-                self.rejections
-                    .insert(rejection.resource.clone(), rejection.reason.clone());
+                self.rejections.insert(rejection.resource.clone(), rejection.reason.clone());
             }
         }
     }
@@ -239,19 +213,13 @@ fn nack(rejected: &[Rejection]) -> Option<Status> {
     if rejected.len() > NAMED_IN_NACK {
         message += &format!("; and {} more", rejected.len() - NAMED_IN_NACK);
     }
-    Some(Status {
-        code: INVALID_ARGUMENT,
-        message,
-        details: Vec::new(),
-    })
+    Some(Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
 }
 
 fn decode_mesh(resource: &Resource) -> Result<MeshChange, RejectionReason> {
     let content = resource.resource.as_ref().ok_or(RejectionReason::Empty)?;
     if content.type_url != ADDRESS_TYPE_URL {
-        return Err(RejectionReason::Type(
-            content.type_url.chars().take(200).collect(),
-        ));
+        return Err(RejectionReason::Type(content.type_url.chars().take(200).collect()));
     }
     let decoded = decode_address(&content.value)?;
     // A resource is removed by the name on its envelope: that must be its own.

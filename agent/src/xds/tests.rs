@@ -9,20 +9,11 @@ use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address};
 
 fn key(name: &str) -> ServiceName {
-    ServiceName {
-        namespace: "shop".into(),
-        hostname: name.into(),
-    }
+    ServiceName { namespace: "shop".into(), hostname: name.into() }
 }
 
 fn service(name: &str) -> Service {
-    Service {
-        name: name.into(),
-        key: key(name),
-        addresses: vec![],
-        ports: vec![],
-        publish_not_ready: false,
-    }
+    Service { name: name.into(), key: key(name), addresses: vec![], ports: vec![], publish_not_ready: false }
 }
 
 /// A good resource: the service `shop/<name>`.
@@ -31,10 +22,7 @@ fn good(name: &str, version: &str) -> Resource {
     Resource {
         name: format!("shop/{name}"),
         version: version.to_owned(),
-        resource: Some(prost_types::Any {
-            type_url: ADDRESS_TYPE_URL.to_owned(),
-            value,
-        }),
+        resource: Some(prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value }),
         aliases: vec![],
     }
 }

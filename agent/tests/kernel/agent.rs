@@ -51,11 +51,7 @@ impl PodListeners {
                 serve(listener, current, dialled, incoming);
             }
             let cookie = sys::netns_cookie(&*outbound[0]);
-            Self {
-                outbound: outbound.into(),
-                inbound: inbound.into(),
-                cookie,
-            }
+            Self { outbound: outbound.into(), inbound: inbound.into(), cookie }
         })
     }
 
@@ -96,9 +92,7 @@ fn listen(ip: &str, port: u16) -> TcpListener {
     let address = SocketAddr::new(ip.parse().unwrap(), port);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).unwrap();
     socket.set_reuse_address(true).unwrap();
-    socket
-        .bind(&address.into())
-        .unwrap_or_else(|error| panic!("binding {address}: {error}"));
+    socket.bind(&address.into()).unwrap_or_else(|error| panic!("binding {address}: {error}"));
     socket.listen(4096).unwrap();
     socket.into()
 }
@@ -134,15 +128,8 @@ fn outgoing(mut stream: TcpStream, kernel: &BpfKernel, dialled: &Dialled) -> io:
 
 /// To an application of the pod: on behalf of the client, whom the application is shown.
 fn incoming(stream: TcpStream, kernel: &BpfKernel, _dialled: &Dialled) -> io::Result<()> {
-    let (client, destination) = (
-        sys::canonical(stream.peer_addr()?),
-        sys::canonical(stream.local_addr()?),
-    );
-    let socket = Socket::new(
-        Domain::for_address(destination),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let (client, destination) = (sys::canonical(stream.peer_addr()?), sys::canonical(stream.local_addr()?));
+    let socket = Socket::new(Domain::for_address(destination), Type::STREAM, Some(Protocol::TCP))?;
     kernel.present_client(socket.as_fd(), client).unwrap();
     socket.connect(&destination.into())?;
     copy_both(stream, socket.into());

@@ -35,13 +35,8 @@ pub struct Seen {
 impl Seen {
     /// The address after `key=` in the line.
     pub fn told(&self, key: &str) -> SocketAddr {
-        let value = self
-            .line
-            .split(' ')
-            .find_map(|it| it.strip_prefix(key)?.strip_prefix('='));
-        value
-            .and_then(|it| it.parse().ok())
-            .unwrap_or_else(|| panic!("no {key} in {self:?}"))
+        let value = self.line.split(' ').find_map(|it| it.strip_prefix(key)?.strip_prefix('='));
+        value.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("no {key} in {self:?}"))
     }
 }
 
@@ -55,10 +50,7 @@ impl App {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (stdin, stdout) = (
-            child.stdin.take().unwrap(),
-            BufReader::new(child.stdout.take().unwrap()),
-        );
+        let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut app = Self { child, stdin, stdout };
         assert_eq!(app.answer(), "ready");
         app
@@ -86,11 +78,7 @@ impl App {
     }
 
     pub fn listen(&mut self, address: &str) {
-        assert_eq!(
-            self.ask(&format!("listen {address}")),
-            "ok",
-            "listening on {address}"
-        );
+        assert_eq!(self.ask(&format!("listen {address}")), "ok", "listening on {address}");
     }
 
     /// Runs a client command; the error is the name of its kind or the errno.
@@ -118,11 +106,7 @@ impl Drop for App {
 /// The copy's main function.
 pub fn run() {
     let arguments: Vec<String> = std::env::args().collect();
-    fs::write(
-        format!("{}/cgroup.procs", arguments[2]),
-        std::process::id().to_string(),
-    )
-    .unwrap();
+    fs::write(format!("{}/cgroup.procs", arguments[2]), std::process::id().to_string()).unwrap();
     sys::enter(&File::open(&arguments[3]).unwrap());
     println!("ready");
     let mut socket = None;
@@ -131,11 +115,9 @@ pub fn run() {
         let words: Vec<&str> = line.split(' ').collect();
         let answer = match words.as_slice() {
             ["listen", address] => listen(address.parse().unwrap()).map(|()| "ok".to_owned()),
-            ["flood", address, count, threads] => Ok(flood(
-                address.parse().unwrap(),
-                count.parse().unwrap(),
-                threads.parse().unwrap(),
-            )),
+            ["flood", address, count, threads] => {
+                Ok(flood(address.parse().unwrap(), count.parse().unwrap(), threads.parse().unwrap()))
+            }
             ["connect", address, options @ ..] => {
                 let (address, options) = (address.parse().unwrap(), options.to_vec());
                 // On a thread, as privileges may go.
@@ -143,19 +125,14 @@ pub fn run() {
                     thread::scope(|scope| scope.spawn(|| connect(address, &options)).join().unwrap());
                 connected.and_then(|it| see(socket.insert(it)))
             }
-            ["again", address] => socket
-                .as_ref()
-                .map_or(Err(io::ErrorKind::NotConnected.into()), |socket| {
-                    sys::disconnect(socket)?;
-                    socket.connect(&address.parse::<SocketAddr>().unwrap().into())?;
-                    see(socket)
-                }),
+            ["again", address] => socket.as_ref().map_or(Err(io::ErrorKind::NotConnected.into()), |socket| {
+                sys::disconnect(socket)?;
+                socket.connect(&address.parse::<SocketAddr>().unwrap().into())?;
+                see(socket)
+            }),
             _ => Err(io::ErrorKind::InvalidInput.into()),
         };
-        println!(
-            "{}",
-            answer.unwrap_or_else(|error| format!("error {:?}", error.kind()))
-        );
+        println!("{}", answer.unwrap_or_else(|error| format!("error {:?}", error.kind())));
     }
 }
 
@@ -165,11 +142,7 @@ fn connect(address: SocketAddr, options: &[&str]) -> io::Result<Socket> {
         IpAddr::V4(v4) if has("mapped") => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
         _ => address,
     };
-    let protocol = if has("mptcp") {
-        Protocol::MPTCP
-    } else {
-        Protocol::TCP
-    };
+    let protocol = if has("mptcp") { Protocol::MPTCP } else { Protocol::TCP };
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(protocol))?;
     if has("nobody") {
         sys::become_nobody();
@@ -197,9 +170,7 @@ fn listen(address: SocketAddr) -> io::Result<()> {
     thread::spawn(move || {
         loop {
             let (mut stream, accepted) = listener.accept().unwrap();
-            let peer = stream
-                .peer_addr()
-                .map_or_else(|error| error.to_string(), |it| it.to_string());
+            let peer = stream.peer_addr().map_or_else(|error| error.to_string(), |it| it.to_string());
             let own = stream.local_addr().unwrap();
             let _ = writeln!(stream, "app accepted={accepted} peer={peer} own={own}");
             // Until the client closes, so that its port stays in use while it looks.
@@ -227,8 +198,5 @@ fn flood(address: SocketAddr, count: usize, threads: usize) -> String {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|it| it.join().unwrap()).sum()
     });
-    format!(
-        "misses={misses} us={:.1}",
-        start.elapsed().as_secs_f64() * 1e6 / count as f64
-    )
+    format!("misses={misses} us={:.1}", start.elapsed().as_secs_f64() * 1e6 / count as f64)
 }

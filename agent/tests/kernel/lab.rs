@@ -42,25 +42,18 @@ pub struct Lab {
 /// Why the lab can't be built here.
 pub fn available() -> Result<(), String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let root = status
-        .lines()
-        .any(|it| it.starts_with("Uid:") && it.split_whitespace().nth(2) == Some("0"));
+    let root = status.lines().any(|it| it.starts_with("Uid:") && it.split_whitespace().nth(2) == Some("0"));
     if !root {
         return Err("not root".into());
     }
     cgroup2_mount().ok_or("no cgroup2 mount in /proc/mounts")?;
-    Command::new("ip")
-        .arg("-V")
-        .output()
-        .map_err(|error| format!("no ip command: {error}"))?;
+    Command::new("ip").arg("-V").output().map_err(|error| format!("no ip command: {error}"))?;
     Ok(())
 }
 
 fn cgroup2_mount() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let mount = mounts
-        .lines()
-        .find(|it| it.split(' ').nth(2) == Some("cgroup2"))?;
+    let mount = mounts.lines().find(|it| it.split(' ').nth(2) == Some("cgroup2"))?;
     mount.split(' ').nth(1).map(PathBuf::from)
 }
 
@@ -85,15 +78,9 @@ impl Lab {
         let client_exclusions = Exclusions {
             outbound_ports: vec![9001],
             inbound_ports: vec![],
-            cidrs: vec![
-                ("10.77.0.254".parse().unwrap(), 32),
-                ("fd77::fe".parse().unwrap(), 128),
-            ],
+            cidrs: vec![("10.77.0.254".parse().unwrap(), 32), ("fd77::fe".parse().unwrap(), 128)],
         };
-        let server_exclusions = Exclusions {
-            inbound_ports: vec![9002],
-            ..Exclusions::default()
-        };
+        let server_exclusions = Exclusions { inbound_ports: vec![9002], ..Exclusions::default() };
         let client = pod("pods/client", ["10.77.0.1", "fd77::1"], client_exclusions);
         let server = pod("pods/server", ["10.77.0.2", "fd77::2"], server_exclusions);
         wire(&node, &[&client, &server]);
@@ -117,13 +104,7 @@ impl Lab {
             _pins: pins,
             _cgroups: cgroups,
         };
-        for address in [
-            "0.0.0.0:8080",
-            "[::]:8081",
-            "[fd77::2]:8082",
-            "0.0.0.0:9001",
-            "0.0.0.0:9002",
-        ] {
+        for address in ["0.0.0.0:8080", "[::]:8081", "[fd77::2]:8082", "0.0.0.0:9001", "0.0.0.0:9002"] {
             lab.server.app.listen(address);
         }
         for address in ["10.77.0.254:8080", "[fd77::fe]:8080"] {
@@ -143,9 +124,7 @@ impl Lab {
             let listeners = pod
                 .listeners
                 .get_or_insert_with(|| PodListeners::open(&pod.netns, &self.current, &self.dialled));
-            listeners
-                .enrol(&*kernel, &pod.netns, &pod.addresses, &pod.exclusions)
-                .unwrap();
+            listeners.enrol(&*kernel, &pod.netns, &pod.addresses, &pod.exclusions).unwrap();
         }
     }
 
@@ -181,9 +160,7 @@ impl Lab {
 /// Connects the pods to the node's bridge.
 fn wire(node: &File, pods: &[&Pod]) {
     let ip = |netns: &File, arguments: &str| {
-        let status = sys::within(netns, || {
-            Command::new("ip").args(arguments.split(' ')).status().unwrap()
-        });
+        let status = sys::within(netns, || Command::new("ip").args(arguments.split(' ')).status().unwrap());
         assert!(status.success(), "ip {arguments}");
     };
     let up = |netns: &File, device: &str, addresses: &[String]| {
@@ -197,18 +174,11 @@ fn wire(node: &File, pods: &[&Pod]) {
     ip(node, "link add br0 type bridge");
     up(node, "br0", &["10.77.0.254/24".into(), "fd77::fe/64".into()]);
     for (index, pod) in pods.iter().enumerate() {
-        let peer = format!(
-            "link add pod{index} type veth peer name eth0 netns {}",
-            pod.app.pid()
-        );
+        let peer = format!("link add pod{index} type veth peer name eth0 netns {}", pod.app.pid());
         ip(node, &peer);
         ip(node, &format!("link set pod{index} master br0 up"));
         let prefix = |it: &IpAddr| format!("{it}/{}", if it.is_ipv4() { 24 } else { 64 });
-        up(
-            &pod.netns,
-            "eth0",
-            &pod.addresses.iter().map(prefix).collect::<Vec<_>>(),
-        );
+        up(&pod.netns, "eth0", &pod.addresses.iter().map(prefix).collect::<Vec<_>>());
     }
 }
 
@@ -218,15 +188,7 @@ struct Cgroups {
     home: PathBuf,
 }
 
-const CGROUPS: &[&str] = &[
-    "",
-    "pods",
-    "pods/client",
-    "pods/server",
-    "pods/agent",
-    "kubelet",
-    "stranger",
-];
+const CGROUPS: &[&str] = &["", "pods", "pods/client", "pods/server", "pods/agent", "kubelet", "stranger"];
 
 impl Cgroups {
     fn new() -> Self {

@@ -31,31 +31,16 @@ pub fn broken_pods_are_refused(lab: &mut Lab) {
     };
     let refused = |pod: PodCapture<'_>| kernel.enrol(&pod).unwrap_err();
     assert!(matches!(
-        refused(PodCapture {
-            inbound_v4: None,
-            ..whole.clone()
-        }),
+        refused(PodCapture { inbound_v4: None, ..whole.clone() }),
         KernelError::NoListener { .. }
     ));
     assert!(matches!(
-        refused(PodCapture {
-            inbound_v4: Some(elsewhere.as_fd()),
-            ..whole.clone()
-        }),
+        refused(PodCapture { inbound_v4: Some(elsewhere.as_fd()), ..whole.clone() }),
         KernelError::ListenerElsewhere { .. }
     ));
+    assert!(matches!(refused(PodCapture { addresses: &[], ..whole.clone() }), KernelError::Addresses { .. }));
     assert!(matches!(
-        refused(PodCapture {
-            addresses: &[],
-            ..whole.clone()
-        }),
-        KernelError::Addresses { .. }
-    ));
-    assert!(matches!(
-        refused(PodCapture {
-            exclude_inbound_ports: &[1; 17],
-            ..whole
-        }),
+        refused(PodCapture { exclude_inbound_ports: &[1; 17], ..whole }),
         KernelError::TooManyPorts { found: 17 }
     ));
     // None of that harmed what was enrolled.
@@ -76,10 +61,7 @@ pub fn a_dead_agent_fails_closed(lab: &mut Lab) {
     assert!(lab.kernel().events().is_none());
     let refused = std::iter::from_fn(|| events.next_within(Duration::ZERO).unwrap())
         .filter(|event| event.kind == EventKind::InboundRefused as u32);
-    assert_eq!(
-        refused.map(|it| it.destination.port).collect::<Vec<_>>(),
-        [8080, 8081]
-    );
+    assert_eq!(refused.map(|it| it.destination.port).collect::<Vec<_>>(), [8080, 8081]);
     assert_eq!(lab.kernel().enrolled().unwrap().len(), 2);
     end_to_end(lab);
 }
@@ -95,9 +77,7 @@ fn end_to_end(lab: &mut Lab) {
 /// An agent whose maps look different can't take the old ones over, but it goes on capturing the pods in them.
 pub fn another_abi_carries_pods_over(lab: &mut Lab) {
     lab.kill_agent();
-    let dirs = std::fs::read_dir(&lab.config.pin_dir)
-        .unwrap()
-        .map(|it| it.unwrap().path());
+    let dirs = std::fs::read_dir(&lab.config.pin_dir).unwrap().map(|it| it.unwrap().path());
     let maps = dirs.into_iter().find(|it| it.join("PODS").exists()).unwrap();
     let foreign = lab.config.pin_dir.join("0123456789abcdef");
     std::fs::rename(&maps, &foreign).unwrap();
@@ -119,18 +99,12 @@ pub fn dead_pods_are_forgotten(lab: &mut Lab) {
     let netns = sys::new_netns();
     sys::within(&netns, || {
         assert!(
-            std::process::Command::new("ip")
-                .args(["link", "set", "lo", "up"])
-                .status()
-                .unwrap()
-                .success()
+            std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success()
         );
     });
     let listeners = PodListeners::open(&netns, &lab.current, &lab.dialled);
     let addresses = ["10.77.0.3".parse().unwrap()];
-    listeners
-        .enrol(&*lab.kernel(), &netns, &addresses, &Exclusions::default())
-        .unwrap();
+    listeners.enrol(&*lab.kernel(), &netns, &addresses, &Exclusions::default()).unwrap();
     assert_eq!(lab.kernel().enrolled().unwrap().len(), 3);
     drop((listeners, netns));
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -152,18 +126,11 @@ pub fn fail_open_passes(lab: &mut Lab) {
     lab.kill_agent();
     let before = counters.counters().unwrap()[Counter::FailedOpen as usize];
     for destination in ["10.77.0.2:8080", "[fd77::2]:8081"] {
-        assert!(is_direct(
-            &lab.client.app.client(&format!("connect {destination}")).unwrap()
-        ));
+        assert!(is_direct(&lab.client.app.client(&format!("connect {destination}")).unwrap()));
     }
-    assert!(is_direct(
-        &lab.client.app.client("connect 10.77.0.2:8080 mapped").unwrap()
-    ));
+    assert!(is_direct(&lab.client.app.client("connect 10.77.0.2:8080 mapped").unwrap()));
     // Each was let pass twice: at the client's end and at the server's.
-    assert_eq!(
-        counters.counters().unwrap()[Counter::FailedOpen as usize] - before,
-        6
-    );
+    assert_eq!(counters.counters().unwrap()[Counter::FailedOpen as usize] - before, 6);
     lab.config.fail_open = false;
     lab.start_agent();
     end_to_end(lab);
@@ -182,27 +149,16 @@ pub fn released_pods_are_left_alone(lab: &mut Lab) {
         kernel.release(cookie).unwrap();
     }
     assert!(kernel.enrolled().unwrap().is_empty());
-    assert!(is_direct(
-        &lab.client.app.client("connect 10.77.0.2:8080").unwrap()
-    ));
+    assert!(is_direct(&lab.client.app.client("connect 10.77.0.2:8080").unwrap()));
     assert!(is_direct(&lab.client.app.client("again 10.77.0.2:8080").unwrap()));
 
-    lab.client.exclusions = Exclusions {
-        outbound_ports: vec![8081],
-        ..Exclusions::default()
-    };
+    lab.client.exclusions = Exclusions { outbound_ports: vec![8081], ..Exclusions::default() };
     lab.start_agent();
-    let (excluded, _) = lab.growth(Counter::Excluded, |lab| {
-        lab.client.app.client("connect 10.77.0.2:8081").unwrap()
-    });
-    let (kept, _) = lab.growth(Counter::Excluded, |lab| {
-        lab.client.app.client("connect 10.77.0.254:8080").unwrap()
-    });
-    assert_eq!(
-        (excluded, kept),
-        (1, 0),
-        "the networks excluded before are forgotten"
-    );
+    let (excluded, _) =
+        lab.growth(Counter::Excluded, |lab| lab.client.app.client("connect 10.77.0.2:8081").unwrap());
+    let (kept, _) =
+        lab.growth(Counter::Excluded, |lab| lab.client.app.client("connect 10.77.0.254:8080").unwrap());
+    assert_eq!((excluded, kept), (1, 0), "the networks excluded before are forgotten");
 }
 
 /// Nothing is captured, nothing is pinned.
@@ -211,10 +167,6 @@ pub fn uninstall_leaves_nothing(lab: &mut Lab) {
     BpfKernel::uninstall(&lab.config.pin_dir).unwrap();
     assert!(!lab.config.pin_dir.exists());
     BpfKernel::uninstall(&lab.config.pin_dir).unwrap();
-    assert!(is_direct(
-        &lab.client.app.client("connect 10.77.0.2:8080").unwrap()
-    ));
-    assert!(is_direct(
-        &lab.client.app.client("connect [fd77::2]:8081").unwrap()
-    ));
+    assert!(is_direct(&lab.client.app.client("connect 10.77.0.2:8080").unwrap()));
+    assert!(is_direct(&lab.client.app.client("connect [fd77::2]:8081").unwrap()));
 }

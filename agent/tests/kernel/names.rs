@@ -15,25 +15,15 @@ pub fn servers_see_the_true_client(lab: &mut Lab) {
     ];
     for (destination, options) in destinations {
         let command = format!("connect {destination}{options}");
-        let (shown, seen) = lab.growth(Counter::ClientShown, |lab| {
-            lab.client.app.client(&command).unwrap()
-        });
+        let (shown, seen) = lab.growth(Counter::ClientShown, |lab| lab.client.app.client(&command).unwrap());
         let dialled = lab.dialled.lock().unwrap().pop_back().unwrap();
         assert!(lab.client.addresses.contains(&dialled.ip()), "{dialled}");
         assert_eq!(shown, 1, "{command}");
         assert_eq!(sys::canonical(seen.told("peer")), dialled, "{command}: {seen:?}");
-        assert_eq!(
-            sys::canonical(seen.told("accepted")),
-            dialled,
-            "{command}: {seen:?}"
-        );
+        assert_eq!(sys::canonical(seen.told("accepted")), dialled, "{command}: {seen:?}");
         assert_eq!(sys::canonical(seen.told("own")), destination.parse().unwrap());
         // The listener's own family: a dual-stack one shows v4-mapped addresses.
-        assert_eq!(
-            seen.told("peer").is_ipv6(),
-            !destination.ends_with("8080"),
-            "{command}: {seen:?}"
-        );
+        assert_eq!(seen.told("peer").is_ipv6(), !destination.ends_with("8080"), "{command}: {seen:?}");
     }
 }
 
@@ -42,9 +32,8 @@ pub fn a_failed_connect_leaves_no_client_behind(lab: &mut Lab) {
     let answer = lab.client.app.client("connect 10.77.0.2:8095");
     assert!(answer.as_ref().is_err() || answer.unwrap().line.is_empty());
     lab.server.app.listen("0.0.0.0:8095");
-    let (shown, seen) = lab.growth(Counter::ClientShown, |lab| {
-        lab.server.app.client("connect 10.77.0.2:8095").unwrap()
-    });
+    let (shown, seen) =
+        lab.growth(Counter::ClientShown, |lab| lab.server.app.client("connect 10.77.0.2:8095").unwrap());
     assert_eq!((shown, seen.told("peer")), (0, seen.own));
 }
 
@@ -54,19 +43,11 @@ pub fn probes_pass_and_strangers_do_not(lab: &mut Lab) {
         let command = format!("connect {destination}");
         let captured = lab.count(Counter::InboundCaptured);
         let (passed, seen) = lab.growth(Counter::ProbePassed, |lab| lab.kubelet.client(&command).unwrap());
-        assert_eq!(
-            (passed, sys::canonical(seen.told("peer"))),
-            (1, seen.own),
-            "{command}"
-        );
+        assert_eq!((passed, sys::canonical(seen.told("peer"))), (1, seen.own), "{command}");
         assert_eq!(lab.count(Counter::InboundCaptured), captured);
 
         let (passed, seen) = lab.growth(Counter::ProbePassed, |lab| lab.stranger.client(&command).unwrap());
         assert_eq!(lab.count(Counter::InboundCaptured), captured + 1);
-        assert_eq!(
-            (passed, sys::canonical(seen.told("peer"))),
-            (0, seen.own),
-            "{command}"
-        );
+        assert_eq!((passed, sys::canonical(seen.told("peer"))), (0, seen.own), "{command}");
     }
 }

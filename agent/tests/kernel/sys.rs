@@ -3,11 +3,7 @@
 use std::{fs::File, io, net::SocketAddr, os::fd::AsRawFd, thread};
 
 fn check(answer: libc::c_int) -> io::Result<()> {
-    if answer == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A new network namespace, held by the file.
@@ -44,16 +40,8 @@ pub fn private_bpffs(path: &str) {
     // SAFETY: no pointers; the process has one thread yet.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) }).unwrap();
     // SAFETY: valid strings.
-    check(unsafe {
-        libc::mount(
-            null,
-            c"/".as_ptr(),
-            null,
-            libc::MS_REC | libc::MS_PRIVATE,
-            null.cast(),
-        )
-    })
-    .unwrap();
+    check(unsafe { libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast()) })
+        .unwrap();
     // SAFETY: valid strings.
     check(unsafe { libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), 0, null.cast()) }).unwrap();
 }
@@ -64,11 +52,7 @@ pub fn disconnect(socket: &impl AsRawFd) -> io::Result<()> {
     let address: libc::sockaddr = unsafe { std::mem::zeroed() };
     // SAFETY: the address outlives the call.
     check(unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            &raw const address,
-            size_of::<libc::sockaddr>() as u32,
-        )
+        libc::connect(socket.as_raw_fd(), &raw const address, size_of::<libc::sockaddr>() as u32)
     })
 }
 
@@ -91,13 +75,7 @@ pub fn netns_cookie(socket: &impl AsRawFd) -> u64 {
     let (mut cookie, mut length) = (0_u64, 8);
     // SAFETY: SO_NETNS_COOKIE writes eight bytes.
     let answer = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            71,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, 71, (&raw mut cookie).cast(), &raw mut length)
     };
     check(answer).unwrap();
     cookie

@@ -57,44 +57,19 @@ pub(crate) struct AgentArgs {
     #[arg(long, env = "WARREN_KUBELET_CGROUP", value_name = "DIR")]
     kubelet_cgroup: Option<PathBuf>,
     /// Directory on a bpffs where kernel programs and maps are pinned
-    #[arg(
-        long,
-        env = "WARREN_BPF_DIR",
-        default_value = "/sys/fs/bpf/warren",
-        value_name = "DIR"
-    )]
+    #[arg(long, env = "WARREN_BPF_DIR", default_value = "/sys/fs/bpf/warren", value_name = "DIR")]
     bpf_dir: PathBuf,
     /// Directory for the last good configuration and certificates
-    #[arg(
-        long,
-        env = "WARREN_STATE_DIR",
-        default_value = "/var/lib/warren",
-        value_name = "DIR"
-    )]
+    #[arg(long, env = "WARREN_STATE_DIR", default_value = "/var/lib/warren", value_name = "DIR")]
     state_dir: PathBuf,
     /// Unix socket of the admin API that `warren status` and the others ask
-    #[arg(
-        long,
-        env = "WARREN_ADMIN_SOCKET",
-        default_value = "/run/warren/admin.sock",
-        value_name = "PATH"
-    )]
+    #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     admin_socket: PathBuf,
     /// Where Prometheus finds /metrics
-    #[arg(
-        long,
-        env = "WARREN_METRICS_ADDRESS",
-        default_value = "[::]:15020",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "WARREN_METRICS_ADDRESS", default_value = "[::]:15020", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
     /// Where the kubelet finds /healthz/ready
-    #[arg(
-        long,
-        env = "WARREN_READINESS_ADDRESS",
-        default_value = "[::]:15021",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "WARREN_READINESS_ADDRESS", default_value = "[::]:15021", value_name = "ADDRESS")]
     readiness_address: SocketAddr,
     /// Worker threads that carry traffic; 0 for one per core
     #[arg(long, env = "WARREN_WORKERS", default_value_t = 0, value_name = "N")]
@@ -103,12 +78,7 @@ pub(crate) struct AgentArgs {
     #[arg(long, env = "WARREN_FAIL_OPEN")]
     fail_open: bool,
     /// Trust domain of the mesh
-    #[arg(
-        long,
-        env = "WARREN_TRUST_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
+    #[arg(long, env = "WARREN_TRUST_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     trust_domain: String,
     /// How long open connections may go on after SIGTERM (500ms, 10s, 5m)
     #[arg(long, env = "WARREN_DRAIN_DEADLINE", default_value = "10s", value_parser = duration, value_name = "TIME")]
@@ -174,13 +144,7 @@ fn raise_open_files() {
     if current == maximum {
         return;
     }
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, ?current, "cannot raise the limit of open files");
     }
 }
@@ -195,9 +159,7 @@ mod tests {
     #[test]
     fn defaults_are_what_the_manifests_rely_on() {
         let cli = Cli::try_parse_from(["warren", "agent", "--node", "n1", "--access-log", "false"]).unwrap();
-        let Command::Agent(args) = cli.command else {
-            panic!("another command")
-        };
+        let Command::Agent(args) = cli.command else { panic!("another command") };
         let config = Config::from(args);
         assert_eq!(config.node, "n1");
         assert_eq!(config.metrics_address.to_string(), "[::]:15020");

@@ -18,39 +18,19 @@ pub(crate) struct ControllerArgs {
     #[arg(long, env = "WARREN_MANIFESTS", value_name = "DIR")]
     manifests: PathBuf,
     /// Where agents connect: configuration and certificates, gRPC over TLS
-    #[arg(
-        long,
-        env = "WARREN_LISTEN",
-        default_value = "[::]:15012",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "WARREN_LISTEN", default_value = "[::]:15012", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where Prometheus finds /metrics and the kubelet readiness
-    #[arg(
-        long,
-        env = "WARREN_METRICS_LISTEN",
-        default_value = "[::]:15014",
-        value_name = "ADDRESS"
-    )]
+    #[arg(long, env = "WARREN_METRICS_LISTEN", default_value = "[::]:15014", value_name = "ADDRESS")]
     metrics_listen: SocketAddr,
     /// Directory of the certificate authority (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
-    #[arg(
-        long,
-        env = "WARREN_CA_DIR",
-        default_value = "/var/lib/warren/ca",
-        value_name = "DIR"
-    )]
+    #[arg(long, env = "WARREN_CA_DIR", default_value = "/var/lib/warren/ca", value_name = "DIR")]
     ca_dir: PathBuf,
     /// Public keys that agents' tokens are verified with (JWK Set); read again when the file changes
     #[arg(long, env = "WARREN_JWKS", value_name = "FILE")]
     jwks: PathBuf,
     /// Audience that a token must have
-    #[arg(
-        long,
-        env = "WARREN_TOKEN_AUDIENCE",
-        default_value = "warren.dev",
-        value_name = "AUDIENCE"
-    )]
+    #[arg(long, env = "WARREN_TOKEN_AUDIENCE", default_value = "warren.dev", value_name = "AUDIENCE")]
     token_audience: String,
     /// Issuer that a token must have; any if not given
     #[arg(long, env = "WARREN_TOKEN_ISSUER", value_name = "ISSUER")]
@@ -66,12 +46,7 @@ pub(crate) struct ControllerArgs {
     )]
     agent_accounts: Vec<Name>,
     /// Trust domain of the mesh
-    #[arg(
-        long,
-        env = "WARREN_TRUST_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
+    #[arg(long, env = "WARREN_TRUST_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     trust_domain: String,
     /// Longest validity of a workload's certificate (30m, 24h)
     #[arg(
@@ -83,20 +58,10 @@ pub(crate) struct ControllerArgs {
     )]
     certificate_lifetime: Duration,
     /// Name of this cluster
-    #[arg(
-        long,
-        env = "WARREN_CLUSTER",
-        default_value = "Kubernetes",
-        value_name = "NAME"
-    )]
+    #[arg(long, env = "WARREN_CLUSTER", default_value = "Kubernetes", value_name = "NAME")]
     cluster: String,
     /// DNS suffix of the cluster's services
-    #[arg(
-        long,
-        env = "WARREN_CLUSTER_DOMAIN",
-        default_value = "cluster.local",
-        value_name = "DOMAIN"
-    )]
+    #[arg(long, env = "WARREN_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
     /// DNS name or IP address that agents dial, for the server's certificate; may be given more than once
     #[arg(
@@ -126,10 +91,8 @@ pub(crate) struct ControllerArgs {
 pub(crate) fn run(args: ControllerArgs) -> anyhow::Result<()> {
     args.log.init();
     let deadline = args.drain_deadline;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(until_signal(args.into(), deadline))
 }
 
@@ -167,15 +130,8 @@ impl From<ControllerArgs> for Config {
                 lifetime: args.certificate_lifetime,
                 agent_accounts: args.agent_accounts,
             },
-            tokens: TokenConfig {
-                jwks: args.jwks,
-                audience: args.token_audience,
-                issuer: args.token_issuer,
-            },
-            serving: ServingConfig {
-                names: args.serving_names,
-                lifetime: args.serving_lifetime,
-            },
+            tokens: TokenConfig { jwks: args.jwks, audience: args.token_audience, issuer: args.token_issuer },
+            serving: ServingConfig { names: args.serving_names, lifetime: args.serving_lifetime },
             listen: args.listen,
             metrics_listen: args.metrics_listen,
         }
@@ -185,10 +141,7 @@ impl From<ControllerArgs> for Config {
 fn account(text: &str) -> Result<Name, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-            Ok(Name {
-                namespace: namespace.into(),
-                name: name.into(),
-            })
+            Ok(Name { namespace: namespace.into(), name: name.into() })
         }
         _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
     }
@@ -202,21 +155,10 @@ mod tests {
 
     #[test]
     fn lists_may_be_given_more_than_once() {
-        let line = [
-            "warren",
-            "controller",
-            "--manifests",
-            "m",
-            "--jwks",
-            "j",
-            "--serving-name",
-            "a",
-        ];
+        let line = ["warren", "controller", "--manifests", "m", "--jwks", "j", "--serving-name", "a"];
         let more = ["--serving-name", "b,c", "--agent-account", "x/y"];
         let cli = Cli::try_parse_from(line.iter().chain(&more)).unwrap();
-        let Command::Controller(args) = cli.command else {
-            panic!("another command")
-        };
+        let Command::Controller(args) = cli.command else { panic!("another command") };
         let config = Config::from(args);
         assert_eq!(config.serving.names, ["a", "b", "c"]);
         assert_eq!(config.ca.agent_accounts[0].to_string(), "x/y");

@@ -46,13 +46,7 @@ enum FlowsOutput {
 }
 
 pub(crate) fn run(args: &FlowsArgs) -> Result<()> {
-    block_on(async {
-        if args.follow {
-            stream(args).await
-        } else {
-            list(args).await
-        }
-    })?
+    block_on(async { if args.follow { stream(args).await } else { list(args).await } })?
 }
 
 async fn list(args: &FlowsArgs) -> Result<()> {
@@ -103,17 +97,10 @@ async fn recent(args: &FlowsArgs, last: Option<usize>) -> Result<Flows, ClientEr
 }
 
 fn query(args: &FlowsArgs, more: &[String]) -> String {
-    let namespace = args
-        .namespace
-        .iter()
-        .map(|namespace| format!("namespace={namespace}"));
+    let namespace = args.namespace.iter().map(|namespace| format!("namespace={namespace}"));
     let pod = args.pod.iter().map(|pod| format!("pod={pod}"));
     let failed = args.failed.then(|| "failed=true".to_owned());
-    let pairs: Vec<_> = namespace
-        .chain(pod)
-        .chain(failed)
-        .chain(more.iter().cloned())
-        .collect();
+    let pairs: Vec<_> = namespace.chain(pod).chain(failed).chain(more.iter().cloned()).collect();
     format!("/v1/flows?{}", pairs.join("&"))
 }
 
@@ -132,9 +119,7 @@ fn name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(allowed) {
         return Ok(text.to_owned());
     }
-    Err(format!(
-        "{text:?} is not a Kubernetes name (lower-case letters, digits, '-' and '.')"
-    ))
+    Err(format!("{text:?} is not a Kubernetes name (lower-case letters, digits, '-' and '.')"))
 }
 
 #[cfg(test)]
@@ -146,9 +131,7 @@ mod tests {
     fn filters_become_a_question() {
         let cli =
             Cli::try_parse_from(["warren", "flows", "-n", "shop", "--pod", "web-1", "--failed"]).unwrap();
-        let Command::Flows(args) = cli.command else {
-            panic!("another command")
-        };
+        let Command::Flows(args) = cli.command else { panic!("another command") };
         assert_eq!(
             super::query(&args, &["last=3".into()]),
             "/v1/flows?namespace=shop&pod=web-1&failed=true&last=3"
@@ -158,10 +141,7 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         for wrong in ["a&b", "a b", "", "A", "a\r\nb"] {
-            assert!(
-                Cli::try_parse_from(["warren", "flows", "-n", wrong]).is_err(),
-                "{wrong:?}"
-            );
+            assert!(Cli::try_parse_from(["warren", "flows", "-n", wrong]).is_err(), "{wrong:?}");
         }
         assert!(Cli::try_parse_from(["warren", "flows", "--open"]).is_err());
     }

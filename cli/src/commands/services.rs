@@ -36,9 +36,7 @@ pub(crate) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
     super::show(&args.admin, "/v1/services", output, |found: &Services, style| {
         let mut shown = found.clone();
         if let Some(namespace) = &args.namespace {
-            shown
-                .services
-                .retain(|view| *view.service.key.namespace == **namespace);
+            shown.services.retain(|view| *view.service.key.namespace == **namespace);
         }
         render::mesh::services(&shown, wide, style)
     })

@@ -18,18 +18,11 @@ pub(crate) struct WorkloadsArgs {
 }
 
 pub(crate) fn run(args: &WorkloadsArgs) -> anyhow::Result<()> {
-    super::show(
-        &args.admin,
-        "/v1/workloads",
-        args.output,
-        |found: &Workloads, style| {
-            let mut shown = found.clone();
-            if let Some(namespace) = &args.namespace {
-                shown
-                    .workloads
-                    .retain(|workload| *workload.namespace == **namespace);
-            }
-            render::mesh::workloads(&shown, style)
-        },
-    )
+    super::show(&args.admin, "/v1/workloads", args.output, |found: &Workloads, style| {
+        let mut shown = found.clone();
+        if let Some(namespace) = &args.namespace {
+            shown.workloads.retain(|workload| *workload.namespace == **namespace);
+        }
+        render::mesh::workloads(&shown, style)
+    })
 }

@@ -29,11 +29,7 @@ pub(crate) fn certificates(certificates: &Certificates, now: OffsetDateTime, sty
     }
     let mut table = Table::new(&["TRUSTED ROOT", "ENDS", "SERIAL"]);
     for root in &certificates.roots {
-        table.row([
-            root.subject.clone(),
-            remaining(Some(&root.not_after), now),
-            root.serial.clone(),
-        ]);
+        table.row([root.subject.clone(), remaining(Some(&root.not_after), now), root.serial.clone()]);
     }
     text + &table.render(style)
 }
@@ -60,11 +56,7 @@ pub(crate) fn trouble(certificates: &Certificates, now: OffsetDateTime) -> Vec<S
     }
     for root in &certificates.roots {
         if until(&root.not_after, now).is_some_and(|left| left < time::Duration::days(30)) {
-            found.push(format!(
-                "root {}: ends {}",
-                root.subject,
-                remaining(Some(&root.not_after), now)
-            ));
+            found.push(format!("root {}: ends {}", root.subject, remaining(Some(&root.not_after), now)));
         }
     }
     found
@@ -109,10 +101,7 @@ O=warren      in 3650d 0h  01
         assert_eq!(trouble(&sample(), NOW).len(), 1);
         assert!(trouble(&sample(), NOW)[0].ends_with("sa/cart: waiting for the controller"));
         let late = trouble(&sample(), datetime!(2026-05-04 22:00 UTC));
-        assert!(
-            late[0].ends_with("sa/web: ends in 2h 0m and was not renewed in time"),
-            "{late:?}"
-        );
+        assert!(late[0].ends_with("sa/web: ends in 2h 0m and was not renewed in time"), "{late:?}");
         assert!(trouble(&sample(), datetime!(2026-05-06 0:00 UTC))[0].ends_with("sa/web: expired"));
         assert!(
             trouble(&sample(), datetime!(2036-04-20 0:00 UTC))

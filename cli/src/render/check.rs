@@ -33,39 +33,19 @@ pub(crate) enum Outcome {
 
 impl Finding {
     pub(crate) fn good(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            result: Outcome::Good,
-            detail: detail.into(),
-            todo: None,
-        }
+        Self { name, result: Outcome::Good, detail: detail.into(), todo: None }
     }
 
     pub(crate) fn warning(name: &'static str, detail: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self {
-            name,
-            result: Outcome::Warning,
-            detail: detail.into(),
-            todo: Some(todo.into()),
-        }
+        Self { name, result: Outcome::Warning, detail: detail.into(), todo: Some(todo.into()) }
     }
 
     pub(crate) fn bad(name: &'static str, detail: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self {
-            name,
-            result: Outcome::Bad,
-            detail: detail.into(),
-            todo: Some(todo.into()),
-        }
+        Self { name, result: Outcome::Bad, detail: detail.into(), todo: Some(todo.into()) }
     }
 
     pub(crate) fn skipped(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            result: Outcome::Skipped,
-            detail: detail.into(),
-            todo: None,
-        }
+        Self { name, result: Outcome::Skipped, detail: detail.into(), todo: None }
     }
 }
 
@@ -84,10 +64,7 @@ pub(crate) fn findings(findings: &[Finding], style: Style) -> String {
             text += &format!("    {} {}\n", style.arrow(), clean(todo));
         }
     }
-    let bad = findings
-        .iter()
-        .filter(|finding| finding.result == Outcome::Bad)
-        .count();
+    let bad = findings.iter().filter(|finding| finding.result == Outcome::Bad).count();
     text + &match bad {
         0 => format!("\n{}\n", style.green("nothing is wrong")),
         1 => format!("\n{}\n", style.red("1 thing is wrong")),
@@ -103,11 +80,7 @@ mod tests {
     fn findings_say_what_to_do() {
         let seen = [
             Finding::good("kernel", "6.1.0 (6.1 or later is needed)"),
-            Finding::bad(
-                "bpffs",
-                "not mounted at /sys/fs/bpf",
-                "mount -t bpf bpf /sys/fs/bpf",
-            ),
+            Finding::bad("bpffs", "not mounted at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf"),
             Finding::skipped("agent", "no agent runs here"),
         ];
         assert_eq!(

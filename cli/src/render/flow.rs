@@ -29,11 +29,8 @@ pub(crate) fn flow(flow: &Flow, wide: bool, style: Style) -> String {
         }
     }
     if wide {
-        let identity = |peer: &FlowPeer| {
-            peer.identity
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string)
-        };
+        let identity =
+            |peer: &FlowPeer| peer.identity.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
         let about = format!(
             "    flow {} on {}, began {}, {} {} {}\n",
             flow.id,
@@ -57,11 +54,7 @@ pub(crate) fn lost(count: u64, style: Style) -> String {
 
 /// What fell out of the agent's ring before anybody asked.
 pub(crate) fn evicted(count: u64) -> String {
-    let (noun, verb) = if count == 1 {
-        ("flow", "is")
-    } else {
-        ("flows", "are")
-    };
+    let (noun, verb) = if count == 1 { ("flow", "is") } else { ("flows", "are") };
     format!("{count} older {noun} {verb} no longer kept; `warren flows -f` shows flows as they happen\n")
 }
 
@@ -76,43 +69,27 @@ fn name(peer: &FlowPeer) -> Option<String> {
     match peer.pod.as_deref().or(peer.workload.as_deref()) {
         Some(pod) => Some(clean(&format!("{namespace}/{pod}"))),
         // Known by certificate alone.
-        None => Some(clean(&format!(
-            "{namespace}/{}",
-            peer.identity.as_ref()?.service_account()
-        ))),
+        None => Some(clean(&format!("{namespace}/{}", peer.identity.as_ref()?.service_account()))),
     }
 }
 
 fn source(peer: &FlowPeer) -> String {
-    name(peer).unwrap_or_else(|| {
-        peer.address
-            .map_or_else(|| "unknown".to_owned(), |a| a.to_string())
-    })
+    name(peer).unwrap_or_else(|| peer.address.map_or_else(|| "unknown".to_owned(), |a| a.to_string()))
 }
 
 fn destination(peer: &FlowPeer, style: Style) -> String {
-    let asked = peer
-        .address
-        .map_or_else(|| "unknown".to_owned(), |address| address.to_string());
-    let port = peer
-        .address
-        .map_or_else(String::new, |address| format!(":{}", address.port()));
+    let asked = peer.address.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    let port = peer.address.map_or_else(String::new, |address| format!(":{}", address.port()));
     let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string());
     match (peer.service.as_deref(), name(peer)) {
         (Some(service), pod) => {
             let behind: Vec<String> = [pod, endpoint].into_iter().flatten().collect();
             let service = style.bold(&format!("{}{port}", clean(service)));
-            if behind.is_empty() {
-                service
-            } else {
-                format!("{service} ({})", behind.join(" "))
-            }
+            if behind.is_empty() { service } else { format!("{service} ({})", behind.join(" ")) }
         }
-        (None, Some(pod)) => format!(
-            "{} ({})",
-            style.bold(&format!("{pod}{port}")),
-            endpoint.unwrap_or(asked)
-        ),
+        (None, Some(pod)) => {
+            format!("{} ({})", style.bold(&format!("{pod}{port}")), endpoint.unwrap_or(asked))
+        }
         (None, None) => style.bold(&asked),
     }
 }
@@ -130,10 +107,7 @@ fn transport(flow: &Flow, style: Style) -> String {
 }
 
 fn verdict(flow: &Flow, style: Style) -> String {
-    let by = flow
-        .policy
-        .as_deref()
-        .map_or_else(String::new, |rule| format!(" by {}", clean(rule)));
+    let by = flow.policy.as_deref().map_or_else(String::new, |rule| format!(" by {}", clean(rule)));
     match flow.verdict {
         Verdict::Allowed => format!("allowed{by}"),
         Verdict::Denied => style.red(&format!("DENIED{by}")),

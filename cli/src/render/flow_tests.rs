@@ -32,10 +32,7 @@ fn a_good_connection_is_one_line() {
 #[test]
 fn ascii_terminals_are_served() {
     let text = flow(&sample(), false, Style::plain(false));
-    assert!(
-        text.is_ascii() && text.contains("client-1 -> web") && text.contains("ok mTLS tunnel"),
-        "{text}"
-    );
+    assert!(text.is_ascii() && text.contains("client-1 -> web") && text.contains("ok mTLS tunnel"), "{text}");
 }
 
 #[test]
@@ -58,10 +55,7 @@ fn a_failure_says_why_and_what_likely_lies_behind() {
 fn a_denial_names_the_rule_and_a_stranger_his_address() {
     let mut denied = sample();
     denied.direction = Direction::Inbound;
-    denied.source = FlowPeer {
-        address: denied.source.address,
-        ..FlowPeer::default()
-    };
+    denied.source = FlowPeer { address: denied.source.address, ..FlowPeer::default() };
     denied.destination.service = None;
     denied.destination.endpoint = None;
     denied.destination.address = Some("[fd00::3]:8080".parse().unwrap());
@@ -96,9 +90,6 @@ fn an_open_flow_says_so() {
 #[test]
 fn losses_are_told() {
     let text = lost(3, Style::plain(true));
-    assert_eq!(
-        text,
-        "... 3 flows were not shown: they ended faster than this reader took them\n"
-    );
+    assert_eq!(text, "... 3 flows were not shown: they ended faster than this reader took them\n");
     assert!(evicted(1).starts_with("1 older flow is no longer kept"));
 }

@@ -11,16 +11,8 @@ pub(crate) fn workloads(workloads: &Workloads, style: Style) -> String {
         return "the agent knows no workload; `warren status` shows whether it has a configuration\n"
             .to_owned();
     }
-    let mut table = Table::new(&[
-        "NAMESPACE",
-        "NAME",
-        "WORKLOAD",
-        "NODE",
-        "ADDRESSES",
-        "TUNNEL",
-        "HEALTH",
-        "ACCOUNT",
-    ]);
+    let mut table =
+        Table::new(&["NAMESPACE", "NAME", "WORKLOAD", "NODE", "ADDRESSES", "TUNNEL", "HEALTH", "ACCOUNT"]);
     for workload in &workloads.workloads {
         let tunnel = match workload.tunnel {
             TunnelProtocol::Hbone => "hbone",
@@ -52,21 +44,13 @@ pub(crate) fn services(services: &Services, wide: bool, style: Style) -> String 
     let mut table = Table::new(&["NAMESPACE", "NAME", "ADDRESSES", "PORTS", "READY", "HOSTNAME"]);
     for view in &services.services {
         let service = &view.service;
-        let healthy = view
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.health == Health::Healthy)
-            .count();
+        let healthy = view.endpoints.iter().filter(|endpoint| endpoint.health == Health::Healthy).count();
         let ports: Vec<_> = service.ports.iter().map(|port| port.service_port).collect();
         let addresses = join(&service.addresses);
         table.row([
             service.key.namespace.to_string(),
             service.name.to_string(),
-            if addresses.is_empty() {
-                "headless".to_owned()
-            } else {
-                addresses
-            },
+            if addresses.is_empty() { "headless".to_owned() } else { addresses },
             join(&ports),
             format!("{healthy}/{}", view.endpoints.len()),
             service.key.hostname.to_string(),
@@ -76,15 +60,7 @@ pub(crate) fn services(services: &Services, wide: bool, style: Style) -> String 
 }
 
 fn endpoints(services: &Services, style: Style) -> String {
-    let mut table = Table::new(&[
-        "NAMESPACE",
-        "SERVICE",
-        "ENDPOINT",
-        "NODE",
-        "ADDRESSES",
-        "PORTS",
-        "HEALTH",
-    ]);
+    let mut table = Table::new(&["NAMESPACE", "SERVICE", "ENDPOINT", "NODE", "ADDRESSES", "PORTS", "HEALTH"]);
     for view in &services.services {
         let (namespace, name) = (&view.service.key.namespace, &view.service.name);
         let port = |port: &warren_common::model::ServicePort| match &port.target_port_name {
@@ -95,15 +71,7 @@ fn endpoints(services: &Services, style: Style) -> String {
         if view.endpoints.is_empty() {
             let none = "none".to_owned();
             let [blank, blank_too, state] = [String::new(), String::new(), String::new()];
-            table.row([
-                namespace.to_string(),
-                name.to_string(),
-                none,
-                blank,
-                blank_too,
-                ports,
-                state,
-            ]);
+            table.row([namespace.to_string(), name.to_string(), none, blank, blank_too, ports, state]);
             continue;
         }
         for endpoint in &view.endpoints {
@@ -122,11 +90,7 @@ fn endpoints(services: &Services, style: Style) -> String {
 }
 
 fn join(values: &[impl Display]) -> String {
-    values
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 const fn health(health: Health) -> &'static str {

@@ -20,43 +20,25 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
     match status.waiting_for.as_slice() {
         [] if status.ready => line(style.tick(), "ready".to_owned()),
         [] => line(style.cross(), "not ready".to_owned()),
-        waiting => line(
-            style.cross(),
-            format!("not ready: waiting for {}", clean(&waiting.join(", "))),
-        ),
+        waiting => line(style.cross(), format!("not ready: waiting for {}", clean(&waiting.join(", ")))),
     }
     let controller = &status.controller;
     let url = clean(&controller.url);
-    let why = controller
-        .last_error
-        .as_deref()
-        .map_or_else(String::new, |why| format!(": {}", clean(why)));
+    let why = controller.last_error.as_deref().map_or_else(String::new, |why| format!(": {}", clean(why)));
     match (controller.connected, controller.from_disk) {
         (true, _) => line(style.tick(), format!("controller {url} connected")),
         (false, false) => line(style.cross(), format!("controller {url} not connected{why}")),
         (false, true) => {
-            line(
-                style.cross(),
-                format!("controller {url} not connected since this agent started{why}"),
-            );
-            line(
-                style.warning(),
-                "running on the configuration that was saved on disk".to_owned(),
-            );
+            line(style.cross(), format!("controller {url} not connected since this agent started{why}"));
+            line(style.warning(), "running on the configuration that was saved on disk".to_owned());
         }
     }
     if controller.rejected > 0 {
-        let words = format!(
-            "{} resources of the controller were refused; the log says why",
-            controller.rejected
-        );
+        let words =
+            format!("{} resources of the controller were refused; the log says why", controller.rejected);
         line(style.warning(), words);
     }
-    let pending = status
-        .pods
-        .iter()
-        .filter(|pod| pod.state == PodState::Pending)
-        .count();
+    let pending = status.pods.iter().filter(|pod| pod.state == PodState::Pending).count();
     let enrolled = plural((status.pods.len() - pending) as u64, "pod");
     let pods = format!("{enrolled} enrolled, {pending} pending");
     line(if pending == 0 { style.tick() } else { style.cross() }, pods);
@@ -90,12 +72,7 @@ fn pod_table(status: &Status) -> Table {
             PodState::Pending => "pending",
         };
         let reason = pod.reason.clone().unwrap_or_default();
-        table.row([
-            pod.namespace.to_string(),
-            pod.name.to_string(),
-            state.to_owned(),
-            reason,
-        ]);
+        table.row([pod.namespace.to_string(), pod.name.to_string(), state.to_owned(), reason]);
     }
     table
 }

@@ -16,10 +16,7 @@ impl Style {
     pub(crate) fn detect() -> Self {
         let said = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
         let dumb = said("TERM").is_some_and(|term| term == "dumb");
-        let locale = said("LC_ALL")
-            .or_else(|| said("LC_CTYPE"))
-            .or_else(|| said("LANG"))
-            .unwrap_or_default();
+        let locale = said("LC_ALL").or_else(|| said("LC_CTYPE")).or_else(|| said("LANG")).unwrap_or_default();
         let locale = locale.to_ascii_lowercase();
         Self {
             color: std::io::stdout().is_terminal() && said("NO_COLOR").is_none() && !dumb,
@@ -30,10 +27,7 @@ impl Style {
     /// For tests.
     #[cfg(test)]
     pub(crate) const fn plain(unicode: bool) -> Self {
-        Self {
-            color: false,
-            unicode,
-        }
+        Self { color: false, unicode }
     }
 
     /// Good.
@@ -77,10 +71,6 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.color {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }

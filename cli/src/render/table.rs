@@ -12,20 +12,13 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(head: &[&'static str]) -> Self {
-        Self {
-            head: head.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { head: head.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row. Empty cells print `-`.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         let cell = |text: String| {
-            if text.is_empty() {
-                "-".to_owned()
-            } else {
-                clean(&text)
-            }
+            if text.is_empty() { "-".to_owned() } else { clean(&text) }
         };
         self.rows.push(cells.into_iter().map(cell).collect());
     }
@@ -34,11 +27,8 @@ impl Table {
     pub(crate) fn render(&self, style: Style) -> String {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|column| {
-                let cells = self
-                    .rows
-                    .iter()
-                    .filter_map(|row| row.get(column))
-                    .map(|cell| cell.chars().count());
+                let cells =
+                    self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
                 cells.max().unwrap_or(0).max(self.head[column].len())
             })
             .collect();
@@ -67,9 +57,6 @@ mod tests {
         let mut table = Table::new(&["NAME", "X"]);
         table.row(["a".into(), "1".into()]);
         table.row(["längerer".into(), String::new()]);
-        assert_eq!(
-            table.render(Style::plain(true)),
-            "NAME      X\na         1\nlängerer  -\n"
-        );
+        assert_eq!(table.render(Style::plain(true)), "NAME      X\na         1\nlängerer  -\n");
     }
 }

@@ -14,11 +14,7 @@ pub(crate) fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit = larger;
     }
-    if unit == "B" || value >= 9.95 {
-        format!("{value:.0} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
+    if unit == "B" || value >= 9.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
 /// `0.3 ms`, `12 ms`, `4.2 s`, `3m 7s`, `2h 5m`.
@@ -64,9 +60,7 @@ pub(crate) fn plural(count: impl Into<u64>, noun: &str) -> String {
 
 /// Text from elsewhere, safe to show: control characters could steer the reader's terminal.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -76,9 +70,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         let sizes = [0, 999, 1000, 1536, 10_240, 1_048_576, 5_368_709_120];
-        let expected = [
-            "0 B", "999 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1.0 MiB", "5.0 GiB",
-        ];
+        let expected = ["0 B", "999 B", "1.0 KiB", "1.5 KiB", "10 KiB", "1.0 MiB", "5.0 GiB"];
         assert_eq!(sizes.map(bytes), expected);
         let times = [0.34, 12.4, 999.0, 4200.0, 187_000.0, 7_500_000.0, 273_600_000.0];
         let expected = ["0.3 ms", "12 ms", "999 ms", "4.2 s", "3m 7s", "2h 5m", "3d 4h"];

@@ -118,9 +118,7 @@ impl LabBuilder {
             let _ = writeln!(std::io::stdout(), "SKIPPED: {name}: {reason}");
             return;
         }
-        let lab = self
-            .up()
-            .unwrap_or_else(|error| panic!("the lab doesn't come up: {error:#}"));
+        let lab = self.up().unwrap_or_else(|error| panic!("the lab doesn't come up: {error:#}"));
         if let Err(error) = run(&lab) {
             panic!("{error:#}");
         }
@@ -254,12 +252,7 @@ impl ServiceSpec {
     /// A TCP port and the pods' port behind it.
     #[must_use]
     pub fn port(mut self, name: &str, port: u16, target: u16) -> Self {
-        self.ports.push(Port {
-            name: name.to_owned(),
-            port,
-            target,
-            app_protocol: None,
-        });
+        self.ports.push(Port { name: name.to_owned(), port, target, app_protocol: None });
         self
     }
 

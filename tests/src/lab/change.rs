@@ -24,11 +24,7 @@ impl Lab {
     pub fn label_namespace(&self, namespace: &str, key: &str, value: Option<&str>) -> Result<()> {
         self.change(|world| {
             let labels = world.namespaces.get_mut(namespace);
-            set(
-                labels.with_context(|| format!("the lab has no namespace {namespace}"))?,
-                key,
-                value,
-            );
+            set(labels.with_context(|| format!("the lab has no namespace {namespace}"))?, key, value);
             Ok(())
         })
     }
@@ -112,15 +108,8 @@ pub(super) fn insert_service(world: &mut World, spec: &ServiceSpec) -> Result<()
     if world.services.contains_key(&key) {
         bail!("two services are called {}/{}", spec.namespace, spec.name);
     }
-    let is_free = |number: &u16| {
-        world
-            .services
-            .values()
-            .all(|other| other.ip4 != network::vip4(*number))
-    };
-    let number = (10..u16::MAX)
-        .find(is_free)
-        .context("no service address is free")?;
+    let is_free = |number: &u16| world.services.values().all(|other| other.ip4 != network::vip4(*number));
+    let number = (10..u16::MAX).find(is_free).context("no service address is free")?;
     let record = ServiceRecord {
         name: spec.name.clone(),
         namespace: spec.namespace.clone(),

@@ -55,24 +55,11 @@ impl Place {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Cmd {
         let program = program.as_ref();
-        let name = Path::new(program)
-            .file_name()
-            .unwrap_or(program)
-            .to_string_lossy()
-            .into_owned();
+        let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
         let mut command = Command::new(program);
         let path = std::env::var("PATH").unwrap_or_default();
-        command
-            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-            .stdin(Stdio::null());
-        Cmd {
-            place: self.clone(),
-            command,
-            name,
-            resolve: false,
-            limit: Duration::from_secs(30),
-            log: None,
-        }
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+        Cmd { place: self.clone(), command, name, resolve: false, limit: Duration::from_secs(30), log: None }
     }
 
     /// The lab's own test program, `warren-workload`.
@@ -166,40 +153,18 @@ impl Cmd {
         let label = format!("{} in {}", self.name, place.label);
         let (out, err) = match &self.log {
             Some(log) => (log.clone(), log.clone()),
-            None => (
-                place.logs.join(format!("{stem}.out")),
-                place.logs.join(format!("{stem}.err")),
-            ),
+            None => (place.logs.join(format!("{stem}.out")), place.logs.join(format!("{stem}.err"))),
         };
         self.command.stdout(append(&out)?).stderr(append(&err)?);
         let procs = place.cgroup.join("cgroup.procs");
-        let cgroup = File::options()
-            .write(true)
-            .open(&procs)
-            .with_context(|| format!("no {}", procs.display()))?;
+        let cgroup =
+            File::options().write(true).open(&procs).with_context(|| format!("no {}", procs.display()))?;
         let hosts = place.hosts.as_ref().filter(|_| self.resolve);
-        let hosts = hosts
-            .map(|path| CString::new(path.as_os_str().as_bytes()))
-            .transpose()?;
+        let hosts = hosts.map(|path| CString::new(path.as_os_str().as_bytes())).transpose()?;
         let netns = place.netns.file();
-        sys::start_in(
-            &mut self.command,
-            Setting {
-                netns,
-                cgroup: Some(Arc::new(cgroup)),
-                hosts,
-            },
-        );
-        let child = self
-            .command
-            .spawn()
-            .with_context(|| format!("cannot start {label}"))?;
-        Ok(Proc {
-            child,
-            label,
-            out,
-            err,
-        })
+        sys::start_in(&mut self.command, Setting { netns, cgroup: Some(Arc::new(cgroup)), hosts });
+        let child = self.command.spawn().with_context(|| format!("cannot start {label}"))?;
+        Ok(Proc { child, label, out, err })
     }
 
     /// Runs the program to its end, whatever that is.
@@ -250,22 +215,14 @@ pub struct Finished {
 impl Finished {
     /// The last line of the output, as JSON.
     pub fn json(&self) -> Result<Value> {
-        let line = self
-            .stdout
-            .lines()
-            .last()
-            .with_context(|| format!("no output: {self}"))?;
+        let line = self.stdout.lines().last().with_context(|| format!("no output: {self}"))?;
         serde_json::from_str(line).with_context(|| format!("not JSON: {self}"))
     }
 }
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            out,
-            "{}: {}\n{}{}",
-            self.label, self.status, self.stdout, self.stderr
-        )
+        write!(out, "{}: {}\n{}{}", self.label, self.status, self.stdout, self.stderr)
     }
 }
 
@@ -342,10 +299,8 @@ impl Proc {
         match ended {
             Ok(status) => Ok(self.finished(status)),
             Err(error) => {
-                let (stdout, stderr) = (
-                    self.stdout_so_far(),
-                    fs::read_to_string(&self.err).unwrap_or_default(),
-                );
+                let (stdout, stderr) =
+                    (self.stdout_so_far(), fs::read_to_string(&self.err).unwrap_or_default());
                 Err(error.context(format!("{stdout}{stderr}")))
             }
         }

@@ -40,13 +40,7 @@ impl std::fmt::Debug for Daemon {
 
 impl Daemon {
     pub(crate) fn new(place: Place, args: Vec<String>, log: PathBuf, is_ready: Readiness) -> Self {
-        Self {
-            place,
-            args,
-            log,
-            is_ready,
-            state: Mutex::default(),
-        }
+        Self { place, args, log, is_ready, state: Mutex::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -66,18 +60,10 @@ impl Daemon {
         }
         let binary = super::warren_path();
         if !binary.exists() {
-            bail!(
-                "no {}: build it (cargo build -p warren) or set WARREN_BIN",
-                binary.display()
-            );
+            bail!("no {}: build it (cargo build -p warren) or set WARREN_BIN", binary.display());
         }
         let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-        let command = self
-            .place
-            .command(binary)
-            .args(&self.args)
-            .args(&state.extra)
-            .env("RUST_LOG", level);
+        let command = self.place.command(binary).args(&self.args).args(&state.extra).env("RUST_LOG", level);
         state.running = Some(command.log_to(&self.log).spawn()?);
         Ok(())
     }
@@ -99,11 +85,7 @@ impl Daemon {
         });
         match ended {
             Ok(false) => Ok(()),
-            Ok(true) => bail!(
-                "{} ended at its start:\n{}",
-                self.place.label(),
-                self.log_tail(30)
-            ),
+            Ok(true) => bail!("{} ended at its start:\n{}", self.place.label(), self.log_tail(30)),
             Err(error) => Err(error.context(self.log_tail(30))),
         }
     }
@@ -135,9 +117,7 @@ impl Daemon {
             return Ok(());
         };
         running.signal(libc::SIGTERM)?;
-        running
-            .wait(STOP)
-            .with_context(|| format!("{} doesn't stop", self.place.label()))?;
+        running.wait(STOP).with_context(|| format!("{} doesn't stop", self.place.label()))?;
         Ok(())
     }
 
@@ -165,9 +145,7 @@ impl Daemon {
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = self.proc_file("stat")?;
         // Fields after the command's closing parenthesis: utime and stime are the 12th and 13th.
-        let fields = stat
-            .rsplit_once(')')
-            .map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>());
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>());
         let fields = fields.context("malformed /proc/PID/stat")?;
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
         // USER_HZ is 100 on every architecture that warren runs on.
@@ -177,28 +155,18 @@ impl Daemon {
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> Result<u64> {
         let status = self.proc_file("status")?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("no VmRSS")?;
-        line.split_whitespace()
-            .next()
-            .and_then(|field| field.parse().ok())
-            .context("malformed VmRSS")
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        line.split_whitespace().next().and_then(|field| field.parse().ok()).context("malformed VmRSS")
     }
 
     /// How many descriptors it has open.
     pub fn open_files(&self) -> Result<usize> {
-        let pid = self
-            .pid()
-            .with_context(|| format!("{} doesn't run", self.place.label()))?;
+        let pid = self.pid().with_context(|| format!("{} doesn't run", self.place.label()))?;
         Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
     }
 
     fn proc_file(&self, name: &str) -> Result<String> {
-        let pid = self
-            .pid()
-            .with_context(|| format!("{} doesn't run", self.place.label()))?;
+        let pid = self.pid().with_context(|| format!("{} doesn't run", self.place.label()))?;
         Ok(fs::read_to_string(format!("/proc/{pid}/{name}"))?)
     }
 }

@@ -34,14 +34,9 @@ pub(crate) fn get_json(socket: &Path, path: &str) -> Result<Value> {
 }
 
 fn exchange(mut stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut raw = Vec::new();
-    stream
-        .read_to_end(&mut raw)
-        .with_context(|| format!("GET {path}"))?;
+    stream.read_to_end(&mut raw).with_context(|| format!("GET {path}"))?;
     parse(&raw).with_context(|| format!("GET {path}: not HTTP: {:?}", String::from_utf8_lossy(&raw)))
 }
 

@@ -83,17 +83,14 @@ impl Janitor {
         let mut command = Command::new(helper);
         command.arg("janitor").stdin(Stdio::piped()).stdout(Stdio::null());
         sys::own_session(&mut command);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", helper.display()))?;
+        let child = command.spawn().with_context(|| format!("cannot start {}", helper.display()))?;
         Ok(Self { child })
     }
 
     /// Tells of something that is about to be made.
     pub(crate) fn will_remove(&self, handle: &Handle) -> Result<()> {
         let mut pipe = self.child.stdin.as_ref().context("the janitor is gone")?;
-        pipe.write_all(handle.to_line().as_bytes())
-            .context("the janitor is gone")
+        pipe.write_all(handle.to_line().as_bytes()).context("the janitor is gone")
     }
 
     /// Has everything removed, and waits for it.
@@ -153,9 +150,8 @@ fn kill_all(handles: &[Handle]) {
         if let Err(error) = cgroup::kill(path) {
             eprintln!("lab: could not kill the processes of {}: {error}", path.display());
         }
-        let empty = poll_until("processes", Duration::from_secs(10), || {
-            (!cgroup::is_populated(path)).then_some(())
-        });
+        let empty =
+            poll_until("processes", Duration::from_secs(10), || (!cgroup::is_populated(path)).then_some(()));
         if let Err(error) = empty {
             eprintln!("lab: {error:#} of {} to end", path.display());
         }
@@ -168,11 +164,9 @@ mod tests {
 
     #[test]
     fn handles_survive_the_pipe() {
-        for handle in [
-            Handle::NetNs("w1-a".to_owned()),
-            Handle::Cgroup("/a b".into()),
-            Handle::Dir("/d".into()),
-        ] {
+        for handle in
+            [Handle::NetNs("w1-a".to_owned()), Handle::Cgroup("/a b".into()), Handle::Dir("/d".into())]
+        {
             let line = handle.to_line();
             let back = Handle::parse(line.trim_end()).expect("parses");
             assert_eq!(back.to_line(), line);

@@ -18,10 +18,7 @@ pub(crate) struct Manifests {
 
 impl Manifests {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self {
-            dir,
-            written: BTreeMap::new(),
-        }
+        Self { dir, written: BTreeMap::new() }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -32,12 +29,7 @@ impl Manifests {
     pub(crate) fn sync(&mut self, world: &World) -> Result<()> {
         let wanted = objects(world)
             .into_iter()
-            .map(|(name, object)| {
-                Ok((
-                    name,
-                    serde_saphyr::to_string(&object).context("cannot write YAML")?,
-                ))
-            })
+            .map(|(name, object)| Ok((name, serde_saphyr::to_string(&object).context("cannot write YAML")?)))
             .collect::<Result<BTreeMap<_, _>>>()?;
         for (name, text) in &wanted {
             if self.written.get(name) != Some(text) {
@@ -75,10 +67,7 @@ fn objects(world: &World) -> BTreeMap<String, Value> {
         all.insert(format!("node-{}.yaml", record.name), node(record));
     }
     for record in world.pods.values() {
-        all.insert(
-            format!("pod-{}-{}.yaml", record.namespace, record.name),
-            pod(record),
-        );
+        all.insert(format!("pod-{}-{}.yaml", record.namespace, record.name), pod(record));
         let (account, namespace) = (&record.service_account, &record.namespace);
         let object = json!({
             "apiVersion": "v1",
@@ -186,11 +175,7 @@ fn service(record: &ServiceRecord) -> Value {
 
 fn endpoint_slice(world: &World, record: &ServiceRecord, family: &str) -> Value {
     let endpoint = |pod: &PodRecord| {
-        let address = if family == "IPv4" {
-            pod.ip4.to_string()
-        } else {
-            pod.ip6.to_string()
-        };
+        let address = if family == "IPv4" { pod.ip4.to_string() } else { pod.ip6.to_string() };
         json!({
             "addresses": [address],
             "conditions": { "ready": pod.ready, "serving": pod.ready, "terminating": false },

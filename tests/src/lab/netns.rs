@@ -44,10 +44,7 @@ pub(crate) fn prepare() -> Result<()> {
 pub(crate) fn create(names: &[String], settings: &[(&str, &str)]) -> Result<Vec<NetNs>> {
     std::thread::scope(|scope| {
         let make = || names.iter().map(|name| create_here(name, settings)).collect();
-        scope
-            .spawn(make)
-            .join()
-            .map_err(|_| anyhow!("the thread that makes namespaces panicked"))?
+        scope.spawn(make).join().map_err(|_| anyhow!("the thread that makes namespaces panicked"))?
     })
 }
 
@@ -56,13 +53,7 @@ fn create_here(name: &str, settings: &[(&str, &str)]) -> Result<NetNs> {
     let target = path(name);
     File::create_new(&target).with_context(doing)?;
     sys::unshare_netns().with_context(doing)?;
-    sys::mount(
-        Path::new("/proc/thread-self/ns/net"),
-        &target,
-        "none",
-        libc::MS_BIND,
-    )
-    .with_context(doing)?;
+    sys::mount(Path::new("/proc/thread-self/ns/net"), &target, "none", libc::MS_BIND).with_context(doing)?;
     for (key, value) in settings {
         // /proc/sys/net shows the namespace of the thread that opens it.
         match fs::write(Path::new("/proc/sys/net").join(key), value) {
@@ -73,10 +64,7 @@ fn create_here(name: &str, settings: &[(&str, &str)]) -> Result<NetNs> {
         }
     }
     let file = File::open(&target).with_context(doing)?;
-    Ok(NetNs {
-        name: name.to_owned(),
-        file: Arc::new(file),
-    })
+    Ok(NetNs { name: name.to_owned(), file: Arc::new(file) })
 }
 
 /// Forgets a name; the namespace itself goes with its last process or socket.
@@ -112,10 +100,8 @@ impl NetNs {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         std::thread::scope(|scope| {
             let inside = || sys::enter_netns(&self.file).map(|()| work());
-            let done = scope
-                .spawn(inside)
-                .join()
-                .map_err(|_| anyhow!("the thread in {} panicked", self.name))?;
+            let done =
+                scope.spawn(inside).join().map_err(|_| anyhow!("the thread in {} panicked", self.name))?;
             done.with_context(|| format!("cannot enter {}", self.name))
         })
     }

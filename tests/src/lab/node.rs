@@ -35,13 +35,7 @@ impl Node {
         let place = |kind: &str| -> Result<Place> {
             let group = group.join(kind);
             cgroup::create(&group)?;
-            Ok(Place::new(
-                &format!("{name}-{kind}"),
-                &member.netns,
-                group,
-                None,
-                &logs,
-            ))
+            Ok(Place::new(&format!("{name}-{kind}"), &member.netns, group, None, &logs))
         };
         let (system, kubelet, agent) = (place("system")?, place("kubelet")?, place("agent")?);
         let pods_cgroup = group.join("pods");
@@ -53,20 +47,8 @@ impl Node {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT));
             http::get(&netns, address, "/healthz/ready").is_ok_and(|(status, _)| status == 200)
         };
-        let agent = Daemon::new(
-            agent,
-            args,
-            logs.join(format!("agent-{name}.log")),
-            Box::new(ready),
-        );
-        Ok(Self {
-            member: member.clone(),
-            pods_cgroup,
-            system,
-            kubelet,
-            agent,
-            admin,
-        })
+        let agent = Daemon::new(agent, args, logs.join(format!("agent-{name}.log")), Box::new(ready));
+        Ok(Self { member: member.clone(), pods_cgroup, system, kubelet, agent, admin })
     }
 
     /// Its name.
@@ -144,9 +126,7 @@ impl Node {
     /// One of the debug commands, asked of this node's agent: `node.warren(["flows", "-o", "json"])`.
     #[must_use]
     pub fn warren<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
-        self.command(super::warren_path())
-            .args(args)
-            .env("WARREN_ADMIN_SOCKET", &self.admin)
+        self.command(super::warren_path()).args(args).env("WARREN_ADMIN_SOCKET", &self.admin)
     }
 
     /// What the kernel programs of this node have counted, by name.
@@ -182,9 +162,7 @@ fn sum_of(text: &str, name: &str, labels: &[&str]) -> f64 {
         let rest = line.strip_prefix(name).unwrap_or("#");
         rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
     });
-    series
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-        .sum()
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 fn agent_args(
@@ -211,11 +189,7 @@ fn agent_args(
         ("--trust-domain", plan.trust_domain.clone()),
     ];
     let mut args = vec!["agent".to_owned()];
-    args.extend(
-        pairs
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.to_owned(), value]),
-    );
+    args.extend(pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     args.extend(plan.agent_args.iter().cloned());
     args
 }

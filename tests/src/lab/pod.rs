@@ -86,11 +86,7 @@ impl Pod {
     /// Starts a server of the test program (`["echo", "--port", "8080"]`) and waits until it listens.
     pub fn serve<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<Proc> {
         let args = args.into_iter().map(|arg| arg.as_ref().to_owned());
-        let mut server = self
-            .command(super::helper_path())
-            .arg("serve")
-            .args(args)
-            .spawn()?;
+        let mut server = self.command(super::helper_path()).arg("serve").args(args).spawn()?;
         server.wait_for("\"listening\"", Duration::from_secs(10))?;
         Ok(server)
     }
@@ -107,11 +103,7 @@ impl Lab {
             None => self.nodes.first(),
         };
         let node = node.with_context(|| format!("pod {}: no such node", spec.name))?;
-        let used: Vec<_> = state
-            .pods
-            .values()
-            .map(|pod| (pod.node().to_owned(), pod.0.link.pod))
-            .collect();
+        let used: Vec<_> = state.pods.values().map(|pod| (pod.node().to_owned(), pod.0.link.pod)).collect();
         let is_free = |number: &u8| !used.contains(&(node.name().to_owned(), *number));
         let number = match spec.number {
             Some(number) if !is_free(&number) => bail!("pod {}: number {number} is taken", spec.name),
@@ -119,11 +111,7 @@ impl Lab {
             None => (2..=250).find(is_free).context("the node is full")?,
         };
         let record = record(spec, node.name(), node.ip4(), node.member().number, number)?;
-        let link = Link {
-            node: node.member().clone(),
-            pod: number,
-            netns: netns.clone(),
-        };
+        let link = Link { node: node.member().clone(), pod: number, netns: netns.clone() };
         let group = node.pods_cgroup().join(format!("pod{}", record.uid));
         cgroup::create(&group)?;
         let hosts = services::hosts_path(&self.dir, &spec.namespace);
@@ -133,12 +121,7 @@ impl Lab {
         state.world.pods.insert(spec.name.clone(), record.clone());
         state.pods.insert(
             spec.name.clone(),
-            Pod(Arc::new(Inner {
-                record,
-                place,
-                link: link.clone(),
-                _pause: pause,
-            })),
+            Pod(Arc::new(Inner { record, place, link: link.clone(), _pause: pause })),
         );
         Ok(link)
     }
@@ -146,10 +129,7 @@ impl Lab {
     /// Adds a pod to the running lab, in a cluster's order: its network first, then the API tells of it.
     pub fn add_pod(&self, spec: &PodSpec) -> Result<Pod> {
         let name = format!("w{}-{}", self.id, spec.name);
-        let janitor = self
-            .janitor
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let janitor = self.janitor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         janitor.will_remove(&Handle::NetNs(name.clone()))?;
         drop(janitor);
         let made = netns::create(&[name], network::SETTINGS)?;
@@ -164,10 +144,7 @@ impl Lab {
     /// Deletes a pod: the API forgets it, its processes die, its network goes.
     pub fn delete_pod(&self, name: &str) -> Result<()> {
         let mut state = self.state();
-        let pod = state
-            .pods
-            .remove(name)
-            .with_context(|| format!("the lab has no pod {name}"))?;
+        let pod = state.pods.remove(name).with_context(|| format!("the lab has no pod {name}"))?;
         state.world.pods.remove(name);
         self.publish(&mut state)?;
         drop(state);
@@ -179,9 +156,7 @@ impl Lab {
         network::detach(&pod.0.link)?;
         netns::remove(pod.0.link.netns.name())
             .with_context(|| format!("cannot remove the netns of {name}"))?;
-        poll_until("a pod's cgroup to go", Duration::from_secs(3), || {
-            cgroup::remove(group).ok()
-        })
+        poll_until("a pod's cgroup to go", Duration::from_secs(3), || cgroup::remove(group).ok())
     }
 }
 

@@ -14,9 +14,8 @@ use super::world::{PodRecord, World};
 /// Replaces the rules of every node.
 pub(crate) fn apply_rules<'a>(nodes: impl Iterator<Item = &'a NetNs>, world: &World) -> Result<()> {
     let rules = rules(world);
-    let started: Vec<_> = nodes
-        .map(|netns| Fed::start(netns, "nft", &["-f", "-"], &rules))
-        .collect::<Result<_>>()?;
+    let started: Vec<_> =
+        nodes.map(|netns| Fed::start(netns, "nft", &["-f", "-"], &rules)).collect::<Result<_>>()?;
     started.into_iter().try_for_each(Fed::finish)
 }
 
@@ -43,16 +42,8 @@ fn rules(world: &World) -> String {
     // A pod that reaches itself through a service must see another source, or it would answer itself directly.
     let mut hairpin = String::new();
     for pod in world.pods.values() {
-        let _ = writeln!(
-            hairpin,
-            "    ct status dnat ip saddr {0} ip daddr {0} masquerade",
-            pod.ip4
-        );
-        let _ = writeln!(
-            hairpin,
-            "    ct status dnat ip6 saddr {0} ip6 daddr {0} masquerade",
-            pod.ip6
-        );
+        let _ = writeln!(hairpin, "    ct status dnat ip saddr {0} ip daddr {0} masquerade", pod.ip4);
+        let _ = writeln!(hairpin, "    ct status dnat ip6 saddr {0} ip6 daddr {0} masquerade", pod.ip6);
     }
     format!(
         "table inet services\ndelete table inet services\ntable inet services {{\n\
@@ -68,16 +59,9 @@ fn rules(world: &World) -> String {
 }
 
 fn choice(pods: &[&PodRecord], target: impl Fn(&PodRecord) -> String) -> String {
-    let targets: Vec<_> = pods
-        .iter()
-        .enumerate()
-        .map(|(at, pod)| format!("{at} : {}", target(pod)))
-        .collect();
-    format!(
-        "numgen random mod {} map {{ {} }}",
-        pods.len(),
-        targets.join(", ")
-    )
+    let targets: Vec<_> =
+        pods.iter().enumerate().map(|(at, pod)| format!("{at} : {}", target(pod))).collect();
+    format!("numgen random mod {} map {{ {} }}", pods.len(), targets.join(", "))
 }
 
 /// The hosts file of a namespace's pods.
@@ -112,9 +96,5 @@ fn hosts(world: &World) -> BTreeMap<&str, String> {
         }
         text
     };
-    world
-        .namespaces
-        .keys()
-        .map(|namespace| (namespace.as_str(), of_namespace(namespace)))
-        .collect()
+    world.namespaces.keys().map(|namespace| (namespace.as_str(), of_namespace(namespace))).collect()
 }

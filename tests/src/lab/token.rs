@@ -28,10 +28,7 @@ impl Tokens {
     pub fn generate() -> Result<Self> {
         let pair = rcgen::KeyPair::generate().context("cannot make a key")?;
         let key = EncodingKey::from_ec_der(pair.serialized_der());
-        Ok(Self {
-            key,
-            public: pair.public_key_raw().to_vec(),
-        })
+        Ok(Self { key, public: pair.public_key_raw().to_vec() })
     }
 
     /// The key set, as an API server publishes it.
@@ -90,9 +87,7 @@ mod tests {
         let key = jsonwebtoken::DecodingKey::from_jwk(&keys.keys[0]).expect("a key");
         let mut rules = jsonwebtoken::Validation::new(Algorithm::ES256);
         rules.set_audience(&["warren.dev"]);
-        let claims = jsonwebtoken::decode::<Value>(token, &key, &rules)
-            .expect("verifies")
-            .claims;
+        let claims = jsonwebtoken::decode::<Value>(token, &key, &rules).expect("verifies").claims;
         assert_eq!(claims["kubernetes.io"]["node"]["name"], "n1");
     }
 }

@@ -66,9 +66,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn pod_mut(&mut self, name: &str) -> Result<&mut PodRecord> {
-        self.pods
-            .get_mut(name)
-            .with_context(|| format!("the lab has no pod {name}"))
+        self.pods.get_mut(name).with_context(|| format!("the lab has no pod {name}"))
     }
 
     pub(crate) fn node(&self, name: &str) -> Result<&NodeRecord> {
@@ -82,12 +80,7 @@ impl World {
     pub(crate) fn service_key(&self, name: &str) -> Result<(String, String)> {
         let mut found = match name.split_once('/') {
             Some((namespace, name)) => vec![(namespace.to_owned(), name.to_owned())],
-            None => self
-                .services
-                .keys()
-                .filter(|key| key.1 == name)
-                .cloned()
-                .collect(),
+            None => self.services.keys().filter(|key| key.1 == name).cloned().collect(),
         };
         match (found.pop(), found.is_empty()) {
             (Some(key), true) if self.services.contains_key(&key) => Ok(key),
@@ -103,10 +96,7 @@ impl World {
             None => {
                 pod.namespace == service.namespace
                     && !service.selector.is_empty()
-                    && service
-                        .selector
-                        .iter()
-                        .all(|(key, value)| pod.labels.get(key) == Some(value))
+                    && service.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
             }
         })
     }

@@ -79,9 +79,7 @@ fn client(stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
         let mut verdict = [0; 9];
         let mut reader = stream;
         reader.read_exact(&mut verdict)?;
-        sending
-            .join()
-            .map_err(|_| io::Error::other("sender panicked"))??;
+        sending.join().map_err(|_| io::Error::other("sender panicked"))??;
         let [count @ .., good] = verdict;
         if u64::from_be_bytes(count) != length || good != 1 {
             return Err(io::Error::other("the server received other bytes"));
@@ -95,22 +93,13 @@ pub(crate) fn serve(stream: &TcpStream) -> io::Result<()> {
     let mut reader = stream;
     let mut header = [0; 16];
     reader.read_exact(&mut header)?;
-    let number = |at: usize| {
-        header[at..at + 8]
-            .iter()
-            .fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte))
-    };
+    let number = |at: usize| header[at..at + 8].iter().fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
     let (seed, length) = (number(0), number(8));
     thread::scope(|scope| {
-        let sending = thread::Builder::new()
-            .stack_size(STACK)
-            .spawn_scoped(scope, || send(stream, !seed, length))?;
-        let good = receive(stream, seed, length)
-            .and_then(|()| expect_end(stream))
-            .is_ok();
-        sending
-            .join()
-            .map_err(|_| io::Error::other("sender panicked"))??;
+        let sending =
+            thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || send(stream, !seed, length))?;
+        let good = receive(stream, seed, length).and_then(|()| expect_end(stream)).is_ok();
+        sending.join().map_err(|_| io::Error::other("sender panicked"))??;
         let mut verdict = [0; 9];
         verdict[..8].copy_from_slice(&length.to_be_bytes());
         verdict[8] = good.into();
@@ -139,16 +128,10 @@ fn receive(mut stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
         let count = stream.read(&mut buffer[..room])?;
         if count == 0 {
-            return Err(io::Error::other(format!(
-                "end after {} of {length} bytes",
-                length - left
-            )));
+            return Err(io::Error::other(format!("end after {} of {length} bytes", length - left)));
         }
         if let Some(at) = pattern.mismatch(&buffer[..count]) {
-            return Err(io::Error::other(format!(
-                "wrong byte at {}",
-                length - left + at as u64
-            )));
+            return Err(io::Error::other(format!("wrong byte at {}", length - left + at as u64)));
         }
         left -= count as u64;
     }

@@ -71,9 +71,7 @@ fn converse(options: &Options, address: SocketAddr, report: &mut Value) -> Resul
     if options.read_line {
         let mut line = String::new();
         // One byte at a time: what follows the line belongs to the answer.
-        BufReader::with_capacity(1, &mut conn)
-            .read_line(&mut line)
-            .map_err(at("read line"))?;
+        BufReader::with_capacity(1, &mut conn).read_line(&mut line).map_err(at("read line"))?;
         report["line"] = json!(line.trim_end());
     }
     if options.send_last {

@@ -61,31 +61,19 @@ impl Target {
 
     /// The same kind of connection to somewhere else.
     pub(crate) fn with_other(&self, to: &str) -> Self {
-        Self {
-            to: to.to_owned(),
-            ..self.clone()
-        }
+        Self { to: to.to_owned(), ..self.clone() }
     }
 
     /// The first address of the name.
     pub(crate) fn address(&self) -> Result<SocketAddr> {
-        let mut all = self
-            .to
-            .to_socket_addrs()
-            .with_context(|| format!("cannot resolve {}", self.to))?;
-        let found = all
-            .next()
-            .with_context(|| format!("{} has no address", self.to))?;
+        let mut all = self.to.to_socket_addrs().with_context(|| format!("cannot resolve {}", self.to))?;
+        let found = all.next().with_context(|| format!("{} has no address", self.to))?;
         Ok(if self.v4_mapped { mapped(found) } else { found })
     }
 
     /// Opens a connection to `address`.
     pub(crate) fn dial(&self, address: SocketAddr) -> io::Result<Conn> {
-        let protocol = if self.mptcp {
-            Protocol::MPTCP
-        } else {
-            Protocol::TCP
-        };
+        let protocol = if self.mptcp { Protocol::MPTCP } else { Protocol::TCP };
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
         if let Some(device) = &self.bind_device {
             socket.bind_device(Some(device.as_bytes()))?;
@@ -162,9 +150,7 @@ fn start(socket: &Socket, target: &SockAddr) -> io::Result<()> {
 
 fn parse_bind(text: &str) -> io::Result<SocketAddr> {
     let alone = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
-    text.parse()
-        .or_else(|_| alone())
-        .map_err(|_| io::ErrorKind::InvalidInput.into())
+    text.parse().or_else(|_| alone()).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 fn mapped(address: SocketAddr) -> SocketAddr {

@@ -27,11 +27,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (held, failed): (Vec<_>, Vec<_>) = (0..options.count).map(open).partition(io::Result::is_ok);
     super::report(&json!({ "open": held.len(), "failed": failed.len() }));
     super::wait_for_stdin();
-    let alive = held
-        .into_iter()
-        .flatten()
-        .filter_map(|mut conn| round_trip(&mut conn).ok())
-        .count();
+    let alive = held.into_iter().flatten().filter_map(|mut conn| round_trip(&mut conn).ok()).count();
     super::report(&json!({ "ok": alive as u64 == options.count, "open": alive, "failed": failed.len() }));
     Ok(())
 }
@@ -40,9 +36,5 @@ fn round_trip(conn: &mut Conn) -> io::Result<()> {
     conn.write_all(b"still there?")?;
     let mut answer = [0; 12];
     conn.read_exact(&mut answer)?;
-    if &answer == b"still there?" {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::InvalidData.into())
-    }
+    if &answer == b"still there?" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }

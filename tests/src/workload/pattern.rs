@@ -11,11 +11,7 @@ pub(crate) struct Pattern {
 impl Pattern {
     pub(crate) fn new(seed: u64) -> Self {
         // Zero is the one state that xorshift never leaves.
-        Self {
-            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            word: [0; 8],
-            used: 8,
-        }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, word: [0; 8], used: 8 }
     }
 
     fn next_word(&mut self) -> [u8; 8] {

@@ -75,16 +75,10 @@ enum Mode {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let options = Arc::new(options.clone());
-    let listeners: Vec<_> = options
-        .ports
-        .iter()
-        .map(|&port| listen(options.family, port))
-        .collect::<Result<_>>()?;
-    let names: Vec<_> = listeners
-        .iter()
-        .filter_map(|one| one.local_addr().ok())
-        .map(|at| at.to_string())
-        .collect();
+    let listeners: Vec<_> =
+        options.ports.iter().map(|&port| listen(options.family, port)).collect::<Result<_>>()?;
+    let names: Vec<_> =
+        listeners.iter().filter_map(|one| one.local_addr().ok()).map(|at| at.to_string()).collect();
     super::report(&json!({ "listening": names }));
     let serving: Vec<_> = listeners
         .into_iter()

@@ -50,9 +50,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let mut total = Tally::default();
     thread::scope(|scope| {
-        let started: Vec<_> = (0..options.threads)
-            .map(|_| scope.spawn(|| one_thread(options, &targets, &next)))
-            .collect();
+        let started: Vec<_> =
+            (0..options.threads).map(|_| scope.spawn(|| one_thread(options, &targets, &next))).collect();
         for thread in started {
             let tally = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
             total.good += tally.good;

@@ -99,10 +99,7 @@ impl Tally {
     }
 
     fn note(&mut self, stage: &str, error: &io::Error) {
-        *self
-            .errors
-            .entry(format!("{stage} {}", errno::name(error)))
-            .or_default() += 1;
+        *self.errors.entry(format!("{stage} {}", errno::name(error))).or_default() += 1;
     }
 }
 
@@ -118,14 +115,7 @@ fn one(options: &Options, address: SocketAddr, seed: u64, stopped: &Receiver<()>
     let mut conn: Option<(Conn, u64)> = None;
     let pause = Duration::from_millis(options.pause_ms);
     loop {
-        if stop_within(
-            stopped,
-            if conn.is_some() {
-                pause
-            } else {
-                Duration::from_millis(5)
-            },
-        ) {
+        if stop_within(stopped, if conn.is_some() { pause } else { Duration::from_millis(5) }) {
             tally.longest_gap = tally.longest_gap.max(last_good.elapsed());
             return tally;
         }

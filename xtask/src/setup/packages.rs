@@ -28,83 +28,33 @@ impl Package {
 }
 
 const fn program(name: &'static str, program: &'static str, need: Need, why: &'static str) -> Package {
-    Package {
-        name,
-        why,
-        need,
-        proof: Proof::Program(program),
-    }
+    Package { name, why, need, proof: Proof::Program(program) }
 }
 
 const fn file(name: &'static str, path: &'static str, need: Need, why: &'static str) -> Package {
-    Package {
-        name,
-        why,
-        need,
-        proof: Proof::File(path),
-    }
+    Package { name, why, need, proof: Proof::File(path) }
 }
 
 pub(crate) const PACKAGES: &[Package] = &[
-    program(
-        "gcc",
-        "cc",
-        Need::Build,
-        "linker, and C compiler for aws-lc (cryptography)",
-    ),
+    program("gcc", "cc", Need::Build, "linker, and C compiler for aws-lc (cryptography)"),
     program("g++", "c++", Need::Build, "C++ compiler for aws-lc's build"),
     program("make", "make", Need::Build, "drives aws-lc's build"),
-    program(
-        "iproute2",
-        "ip",
-        Need::Lab,
-        "makes the lab's links, addresses and routes",
-    ),
-    program(
-        "nftables",
-        "nft",
-        Need::Lab,
-        "service VIPs of the lab's nodes, as kube-proxy has them",
-    ),
+    program("iproute2", "ip", Need::Lab, "makes the lab's links, addresses and routes"),
+    program("nftables", "nft", Need::Lab, "service VIPs of the lab's nodes, as kube-proxy has them"),
     program("procps", "ps", Need::Lab, "looks at processes when a test fails"),
-    program(
-        "curl",
-        "curl",
-        Need::Lab,
-        "the client that people know, run in pods",
-    ),
-    program(
-        "nginx-light",
-        "nginx",
-        Need::Lab,
-        "a real server in the demo's pods",
-    ),
-    program(
-        "tcpdump",
-        "tcpdump",
-        Need::Lab,
-        "proves that nothing but TLS passes between nodes",
-    ),
+    program("curl", "curl", Need::Lab, "the client that people know, run in pods"),
+    program("nginx-light", "nginx", Need::Lab, "a real server in the demo's pods"),
+    program("tcpdump", "tcpdump", Need::Lab, "proves that nothing but TLS passes between nodes"),
     program("iperf3", "iperf3", Need::Bench, "bulk throughput"),
     program("wrk", "wrk", Need::Bench, "HTTP requests per second and latency"),
-    file(
-        "rustc-web",
-        "/usr/bin/rustc",
-        Need::Ebpf,
-        "a rustc whose LLVM matches bpf-linker's",
-    ),
+    file("rustc-web", "/usr/bin/rustc", Need::Ebpf, "a rustc whose LLVM matches bpf-linker's"),
     file(
         "libstd-rust-web-dev-bpf",
         "/usr/lib/rustlib/bpfel-unknown-none/lib",
         Need::Ebpf,
         "Rust's core library for the BPF target",
     ),
-    file(
-        "llvm-22-dev",
-        "/usr/lib/llvm-22/bin/llvm-config",
-        Need::Ebpf,
-        "bpf-linker is built against it",
-    ),
+    file("llvm-22-dev", "/usr/lib/llvm-22/bin/llvm-config", Need::Ebpf, "bpf-linker is built against it"),
 ];
 
 /// Whether cargo has installed `program`.

@@ -42,9 +42,7 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
     for (number, line) in code.lines().enumerate() {
         let mut rest = line;
         while let Some(first) = rest.chars().next() {
-            let word = rest
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(rest.len());
+            let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             let length = match word {
                 0 if rest.starts_with("::") => 2,
                 0 => first.len_utf8(),
@@ -121,19 +119,13 @@ mod tests {
     use super::*;
 
     fn shown(code: &str) -> Vec<String> {
-        named(code)
-            .into_iter()
-            .map(|path| format!("{}:{}", path.line, path.segments.join("::")))
-            .collect()
+        named(code).into_iter().map(|path| format!("{}:{}", path.line, path.segments.join("::"))).collect()
     }
 
     #[test]
     fn use_trees_are_flattened() {
         let code = "use a::{b, c::{self, d as e}, f::*};\npub(crate) use ::g;\n";
-        assert_eq!(
-            shown(code),
-            ["1:a::b", "1:a::c::self", "1:a::c::d", "1:a::f::*", "2:g"]
-        );
+        assert_eq!(shown(code), ["1:a::b", "1:a::c::self", "1:a::c::d", "1:a::f::*", "2:g"]);
     }
 
     #[test]
@@ -147,10 +139,8 @@ mod tests {
 
     #[test]
     fn crates_match_by_the_first_segment_paths_anywhere() {
-        let path = Named {
-            line: 1,
-            segments: ["tokio", "time", "Instant", "now"].map(str::to_owned).to_vec(),
-        };
+        let path =
+            Named { line: 1, segments: ["tokio", "time", "Instant", "now"].map(str::to_owned).to_vec() };
         assert!(path.names("tokio") && path.names("Instant::now") && path.names("tokio::time"));
         assert!(!path.names("time") && !path.names("now"));
     }

@@ -154,12 +154,7 @@ const RULES: &[Rule] = &[
         name: "top-is-top",
         why: "app and config are wiring; nobody imports them, each component has its own config",
         within: &["agent/src", "controller/src"],
-        except: &[
-            "agent/src/app",
-            "agent/src/config",
-            "controller/src/app",
-            "controller/src/config",
-        ],
+        except: &["agent/src/app", "agent/src/config", "controller/src/app", "controller/src/config"],
         never: &["crate::app", "crate::config"],
     },
     Rule {
@@ -202,24 +197,12 @@ const RULES: &[Rule] = &[
 
 /// Adapters of the agent: each has its one library and must not know the others.
 const ADAPTERS: &[(&str, &[&str])] = &[
-    (
-        "agent/src/kernel",
-        &["accept", "identity", "tunnel", "http", "xds"],
-    ),
-    (
-        "agent/src/accept",
-        &["kernel", "identity", "tunnel", "http", "xds"],
-    ),
-    (
-        "agent/src/identity",
-        &["kernel", "accept", "tunnel", "http", "xds"],
-    ),
+    ("agent/src/kernel", &["accept", "identity", "tunnel", "http", "xds"]),
+    ("agent/src/accept", &["kernel", "identity", "tunnel", "http", "xds"]),
+    ("agent/src/identity", &["kernel", "accept", "tunnel", "http", "xds"]),
     ("agent/src/tunnel", &["kernel", "accept", "identity", "xds"]),
     ("agent/src/http", &["kernel", "accept", "identity", "xds"]),
-    (
-        "agent/src/xds",
-        &["kernel", "accept", "identity", "tunnel", "http"],
-    ),
+    ("agent/src/xds", &["kernel", "accept", "identity", "tunnel", "http"]),
 ];
 
 /// Unfinished or switched-off code.
@@ -236,11 +219,7 @@ pub(crate) fn check(file: &str, text: &str) -> Vec<Violation> {
         let paths = named(without_tests(&code));
         for rule in RULES {
             if below_any(file, rule.within) && !below_any(file, rule.except) {
-                found.extend(
-                    rule.never
-                        .iter()
-                        .flat_map(|banned| naming(file, rule, banned, &paths)),
-                );
+                found.extend(rule.never.iter().flat_map(|banned| naming(file, rule, banned, &paths)));
             }
         }
         found.extend(foreign_adapters(file, &paths));
@@ -248,18 +227,15 @@ pub(crate) fn check(file: &str, text: &str) -> Vec<Violation> {
     // One `use` with many leaves is one violation.
     found.dedup_by(|later, first| later.line == first.line && later.rule == first.rule);
     for (number, line) in code.lines().enumerate() {
-        found.extend(
-            LEFTOVERS
-                .iter()
-                .filter(|leftover| line.contains(**leftover))
-                .map(|leftover| Violation {
-                    file: file.to_owned(),
-                    line: number + 1,
-                    rule: "finished",
-                    what: format!("`{leftover}`"),
-                    why: "main holds finished code and tests that run",
-                }),
-        );
+        found.extend(LEFTOVERS.iter().filter(|leftover| line.contains(**leftover)).map(|leftover| {
+            Violation {
+                file: file.to_owned(),
+                line: number + 1,
+                rule: "finished",
+                what: format!("`{leftover}`"),
+                why: "main holds finished code and tests that run",
+            }
+        }));
     }
     let lines = text.lines().count();
     if lines > LONGEST_FILE {
@@ -287,15 +263,9 @@ fn naming(file: &str, rule: &Rule, banned: &str, paths: &[Named]) -> Vec<Violati
 }
 
 fn foreign_adapters(file: &str, paths: &[Named]) -> Vec<Violation> {
-    let foreign = ADAPTERS
-        .iter()
-        .filter(|(room, _)| below(file, room))
-        .flat_map(|(_, others)| *others);
-    let hits = foreign.flat_map(|other| {
-        paths
-            .iter()
-            .filter(move |path| path.names(&format!("crate::{other}")))
-    });
+    let foreign = ADAPTERS.iter().filter(|(room, _)| below(file, room)).flat_map(|(_, others)| *others);
+    let hits =
+        foreign.flat_map(|other| paths.iter().filter(move |path| path.names(&format!("crate::{other}"))));
     let violation = |path: &Named| Violation {
         file: file.to_owned(),
         line: path.line,
@@ -316,8 +286,7 @@ fn below_any(file: &str, prefixes: &[&str]) -> bool {
 
 /// Whether `file` is `prefix.rs` or lies in the folder `prefix`.
 fn below(file: &str, prefix: &str) -> bool {
-    file.strip_prefix(prefix)
-        .is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+    file.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
 }
 
 #[cfg(test)]
@@ -325,37 +294,24 @@ mod tests {
     use super::*;
 
     fn rules_broken(file: &str, text: &str) -> Vec<&'static str> {
-        check(file, text)
-            .into_iter()
-            .map(|violation| violation.rule)
-            .collect()
+        check(file, text).into_iter().map(|violation| violation.rule).collect()
     }
 
     #[test]
     fn the_halves_stay_apart() {
-        assert_eq!(
-            rules_broken("agent/src/app.rs", "use warren_controller::ca;"),
-            ["halves-apart"]
-        );
+        assert_eq!(rules_broken("agent/src/app.rs", "use warren_controller::ca;"), ["halves-apart"]);
         assert_eq!(
             rules_broken("controller/src/ca/mod.rs", "fn f() { warren_agent::run() }"),
             ["halves-apart"]
         );
         assert!(
-            rules_broken(
-                "cli/src/main.rs",
-                "use warren_agent::app; use warren_controller::app;"
-            )
-            .is_empty()
+            rules_broken("cli/src/main.rs", "use warren_agent::app; use warren_controller::app;").is_empty()
         );
     }
 
     #[test]
     fn only_kernel_names_aya() {
-        assert_eq!(
-            rules_broken("agent/src/accept/listen.rs", "use aya::maps::SockHash;"),
-            ["aya-in-kernel"]
-        );
+        assert_eq!(rules_broken("agent/src/accept/listen.rs", "use aya::maps::SockHash;"), ["aya-in-kernel"]);
         assert!(rules_broken("agent/src/kernel/load.rs", "use aya::maps::SockHash;").is_empty());
         assert!(rules_broken("agent/src/accept/listen.rs", "// aya::maps\nlet s = \"aya::x\";").is_empty());
     }
@@ -377,10 +333,7 @@ mod tests {
             "agent/src/route.rs",
             "//! x\n\nuse std::time::Instant;\nfn f() -> Instant { Instant::now() }",
         );
-        assert_eq!(
-            found.iter().map(|violation| violation.line).collect::<Vec<_>>(),
-            [4]
-        );
+        assert_eq!(found.iter().map(|violation| violation.line).collect::<Vec<_>>(), [4]);
     }
 
     #[test]
@@ -392,43 +345,22 @@ mod tests {
 
     #[test]
     fn tonic_kube_hyper_and_config_keep_to_their_rooms() {
-        assert_eq!(
-            rules_broken("agent/src/store/mod.rs", "use tonic::Status;"),
-            ["tonic-at-the-edges"]
-        );
-        assert_eq!(
-            rules_broken("controller/src/index/mod.rs", "use kube::Api;"),
-            ["pure", "kube-in-source"]
-        );
-        assert_eq!(
-            rules_broken("agent/src/accept.rs", "use hyper::body::Body;"),
-            ["http-at-the-edges"]
-        );
+        assert_eq!(rules_broken("agent/src/store/mod.rs", "use tonic::Status;"), ["tonic-at-the-edges"]);
+        assert_eq!(rules_broken("controller/src/index/mod.rs", "use kube::Api;"), ["pure", "kube-in-source"]);
+        assert_eq!(rules_broken("agent/src/accept.rs", "use hyper::body::Body;"), ["http-at-the-edges"]);
         assert_eq!(
             rules_broken("agent/src/tunnel/pool.rs", "use crate::{config::Config, store};"),
             ["top-is-top"]
         );
-        assert_eq!(
-            rules_broken("agent/src/tunnel/pool.rs", "use crate::kernel::Maps;"),
-            ["adapters-apart"]
-        );
+        assert_eq!(rules_broken("agent/src/tunnel/pool.rs", "use crate::kernel::Maps;"), ["adapters-apart"]);
     }
 
     #[test]
     fn leftovers_and_long_files_are_found() {
-        assert_eq!(
-            rules_broken("cli/src/main.rs", "fn f() { todo!() }"),
-            ["finished"]
-        );
-        assert_eq!(
-            rules_broken("cli/src/main.rs", "#[ignore = \"slow\"]"),
-            ["finished"]
-        );
+        assert_eq!(rules_broken("cli/src/main.rs", "fn f() { todo!() }"), ["finished"]);
+        assert_eq!(rules_broken("cli/src/main.rs", "#[ignore = \"slow\"]"), ["finished"]);
         assert!(rules_broken("cli/src/main.rs", "// todo!()").is_empty());
-        assert_eq!(
-            rules_broken("cli/src/main.rs", &"\n".repeat(701)),
-            ["small-files"]
-        );
+        assert_eq!(rules_broken("cli/src/main.rs", &"\n".repeat(701)), ["small-files"]);
     }
 
     #[test]

@@ -11,11 +11,7 @@ pub(crate) fn code_only(text: &str) -> String {
             out.push(bytes[at]);
             at += 1;
         } else {
-            out.extend(
-                bytes[at..end]
-                    .iter()
-                    .map(|&byte| if byte == b'\n' { b'\n' } else { b' ' }),
-            );
+            out.extend(bytes[at..end].iter().map(|&byte| if byte == b'\n' { b'\n' } else { b' ' }));
             at = end;
         }
     }

@@ -111,27 +111,18 @@ impl FakeCa {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let recipe = self.recipe.lock().unwrap().clone();
         if let Some(message) = recipe.fail {
-            return Err(CaError::Refused {
-                code: "unavailable".to_owned(),
-                message: message.to_owned(),
-            });
+            return Err(CaError::Refused { code: "unavailable".to_owned(), message: message.to_owned() });
         }
         let request = CertificateSigningRequestParams::from_pem(csr).unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = recipe.names.unwrap_or_else(|| vec![uri(&identity.to_string())]);
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let not_before = (self.clock)() - recipe.age;
         params.not_before = not_before.into();
         params.not_after = (not_before + recipe.lifetime).into();
-        let issuer = if recipe.foreign_root {
-            &self.foreign
-        } else {
-            &self.intermediate
-        };
+        let issuer = if recipe.foreign_root { &self.foreign } else { &self.intermediate };
         let leaf = if recipe.foreign_key {
             params.signed_by(&KeyPair::generate().unwrap(), issuer)
         } else {

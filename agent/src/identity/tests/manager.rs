@@ -51,9 +51,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(seconds(60), there)
-            .await
-            .unwrap_or_else(|_| panic!("{:?}", self.files()));
+        tokio::time::timeout(seconds(60), there).await.unwrap_or_else(|_| panic!("{:?}", self.files()));
     }
 }
 
@@ -70,10 +68,7 @@ async fn renewed_at_half_life() {
     let due = first.renew_at.duration_since(first.not_before).unwrap();
     assert!((seconds(1619)..seconds(1982)).contains(&due), "{due:?}");
     tokio::time::sleep(seconds(1610)).await;
-    assert_eq!(
-        identities.credential(&id("cart"), SOON).await.unwrap().generation,
-        first.generation
-    );
+    assert_eq!(identities.credential(&id("cart"), SOON).await.unwrap().generation, first.generation);
     tokio::time::sleep(seconds(380)).await;
     let second = identities.credential(&id("cart"), SOON).await.unwrap();
     assert!(second.generation > first.generation && second.serial != first.serial);
@@ -83,31 +78,20 @@ async fn renewed_at_half_life() {
 #[tokio::test(start_paused = true)]
 async fn short_lives_and_notbefore_in_the_past_do_not_hammer_the_ca() {
     let world = World::new();
-    world.ca.cook(Recipe {
-        lifetime: seconds(65),
-        age: seconds(60),
-        ..Recipe::default()
-    });
+    world.ca.cook(Recipe { lifetime: seconds(65), age: seconds(60), ..Recipe::default() });
     let identities = world.start();
     identities.want(wanted(&["cart"]));
     for _ in 0..60 {
         identities.credential(&id("cart"), SOON).await.unwrap();
         tokio::time::sleep(seconds(1)).await;
     }
-    assert!(
-        (20..=30).contains(&world.ca.asked()),
-        "asked {} times in 60 s for 5 s each",
-        world.ca.asked()
-    );
+    assert!((20..=30).contains(&world.ca.asked()), "asked {} times in 60 s for 5 s each", world.ca.asked());
 }
 
 #[tokio::test(start_paused = true)]
 async fn failures_back_off_and_are_named_until_the_ca_is_back() {
     let world = World::new();
-    world.ca.cook(Recipe {
-        fail: Some("out to lunch"),
-        ..Recipe::default()
-    });
+    world.ca.cook(Recipe { fail: Some("out to lunch"), ..Recipe::default() });
     let identities = world.start();
     identities.want(wanted(&["cart"]));
     let error = identities.credential(&id("cart"), seconds(60)).await.unwrap_err();
@@ -115,49 +99,25 @@ async fn failures_back_off_and_are_named_until_the_ca_is_back() {
         matches!(&error, CredentialError::Pending { reason, .. } if reason.contains("out to lunch")),
         "{error}"
     );
-    assert!(
-        (5..=40).contains(&world.ca.asked()),
-        "asked {} times in 60 s",
-        world.ca.asked()
-    );
-    assert!(
-        identities.certificates().certificates[0]
-            .state
-            .contains("out to lunch")
-    );
+    assert!((5..=40).contains(&world.ca.asked()), "asked {} times in 60 s", world.ca.asked());
+    assert!(identities.certificates().certificates[0].state.contains("out to lunch"));
     world.ca.cook(Recipe::default());
     identities.credential(&id("cart"), seconds(16)).await.unwrap();
     let shown = identities.certificates();
-    assert_eq!(
-        (shown.certificates[0].state.as_str(), shown.roots.len()),
-        ("ready", 1)
-    );
+    assert_eq!((shown.certificates[0].state.as_str(), shown.roots.len()), ("ready", 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_certificate_is_used_until_it_expires_and_no_longer() {
     let world = World::new();
-    world.ca.cook(Recipe {
-        lifetime: seconds(100),
-        ..Recipe::default()
-    });
+    world.ca.cook(Recipe { lifetime: seconds(100), ..Recipe::default() });
     let identities = world.start();
     identities.want(wanted(&["cart"]));
     let first = identities.credential(&id("cart"), SOON).await.unwrap();
-    world.ca.cook(Recipe {
-        fail: Some("out to lunch"),
-        ..Recipe::default()
-    });
+    world.ca.cook(Recipe { fail: Some("out to lunch"), ..Recipe::default() });
     tokio::time::sleep(seconds(95)).await;
-    assert_eq!(
-        identities.credential(&id("cart"), SOON).await.unwrap().generation,
-        first.generation
-    );
-    assert!(
-        identities.certificates().certificates[0]
-            .state
-            .starts_with("ready, renewal fails")
-    );
+    assert_eq!(identities.credential(&id("cart"), SOON).await.unwrap().generation, first.generation);
+    assert!(identities.certificates().certificates[0].state.starts_with("ready, renewal fails"));
     tokio::time::sleep(seconds(10)).await;
     let error = identities.credential(&id("cart"), SOON).await.unwrap_err();
     assert!(
@@ -171,27 +131,9 @@ async fn what_the_ca_got_wrong_is_not_used() {
     let world = World::new();
     let identities = world.start();
     for (recipe, said) in [
-        (
-            Recipe {
-                foreign_root: true,
-                ..Recipe::default()
-            },
-            "roots",
-        ),
-        (
-            Recipe {
-                foreign_key: true,
-                ..Recipe::default()
-            },
-            "TLS configuration",
-        ),
-        (
-            Recipe {
-                age: seconds(7200),
-                ..Recipe::default()
-            },
-            "expired",
-        ),
+        (Recipe { foreign_root: true, ..Recipe::default() }, "roots"),
+        (Recipe { foreign_key: true, ..Recipe::default() }, "TLS configuration"),
+        (Recipe { age: seconds(7200), ..Recipe::default() }, "expired"),
     ] {
         world.ca.cook(recipe);
         identities.want(BTreeSet::new());
@@ -209,29 +151,17 @@ async fn keys_are_kept_for_the_next_start_and_go_with_the_last_pod() {
     let cart = identities.credential(&id("cart"), SOON).await.unwrap();
     world.until_files(2).await;
     for path in world.files() {
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let folder = world.folder.path().join("state/certs");
-    assert_eq!(
-        std::fs::metadata(folder).unwrap().permissions().mode() & 0o777,
-        0o700
-    );
+    assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
     drop(identities);
 
     // The CA is away: what is on disk does.
-    world.ca.cook(Recipe {
-        fail: Some("away"),
-        ..Recipe::default()
-    });
+    world.ca.cook(Recipe { fail: Some("away"), ..Recipe::default() });
     let identities = world.start();
     identities.want(wanted(&["cart"]));
-    assert_eq!(
-        identities.credential(&id("cart"), SOON).await.unwrap().serial,
-        cart.serial
-    );
+    assert_eq!(identities.credential(&id("cart"), SOON).await.unwrap().serial, cart.serial);
     world.until_files(1).await;
     identities.want(BTreeSet::new());
     world.until_files(0).await;
@@ -265,10 +195,9 @@ async fn what_is_on_disk_is_not_trusted_blindly() {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
-            Err(error) => assert!(
-                spoil == "of other roots" && error.to_string().contains("roots"),
-                "{spoil}: {error}"
-            ),
+            Err(error) => {
+                assert!(spoil == "of other roots" && error.to_string().contains("roots"), "{spoil}: {error}")
+            }
         }
     }
     assert!(world.ca.asked() >= asked + 3);
@@ -287,11 +216,7 @@ async fn whoever_asks_too_early_waits_for_the_identity_to_be_wanted() {
 
 #[test]
 fn workers_of_other_runtimes_are_woken() {
-    let control = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let control = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (world, identities) = control.block_on(async {
         let world = World::new();
         let identities = world.start();
@@ -299,10 +224,7 @@ fn workers_of_other_runtimes_are_woken() {
     });
     let asking = identities.clone();
     let worker = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(asking.credential(&id("cart"), seconds(20)))
     });
     identities.want(wanted(&["cart"]));

@@ -10,11 +10,7 @@ fn certificate(names: Vec<SanType>) -> CertificateDer<'static> {
     let mut params = CertificateParams::default();
     params.subject_alt_names = names;
     params.not_after = (SystemTime::now() + Duration::from_secs(3600)).into();
-    params
-        .self_signed(&KeyPair::generate().unwrap())
-        .unwrap()
-        .der()
-        .clone()
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
 }
 
 static GOOD: LazyLock<CertificateDer<'static>> =
@@ -30,10 +26,7 @@ fn the_identity_is_the_only_uri() {
     assert_eq!(identity(vec![]), Err(PeerError::Uris(0)));
     assert_eq!(identity(vec![dns]), Err(PeerError::Uris(0)));
     assert_eq!(identity(vec![ours(), ours()]), Err(PeerError::Uris(2)));
-    assert!(matches!(
-        identity(vec![uri("https://cluster.local/")]),
-        Err(PeerError::Identity(_))
-    ));
+    assert!(matches!(identity(vec![uri("https://cluster.local/")]), Err(PeerError::Identity(_))));
     assert!(matches!(
         identity(vec![uri("spiffe://cluster.local/ns/shop/sa/cart/x")]),
         Err(PeerError::Identity(_))
@@ -45,14 +38,8 @@ fn the_identity_is_the_only_uri() {
 
 #[test]
 fn no_certificate_is_no_identity() {
-    assert_eq!(
-        peer_identity(None, "cluster.local"),
-        Err(PeerError::NoCertificate)
-    );
-    assert_eq!(
-        peer_identity(Some(&[]), "cluster.local"),
-        Err(PeerError::NoCertificate)
-    );
+    assert_eq!(peer_identity(None, "cluster.local"), Err(PeerError::NoCertificate));
+    assert_eq!(peer_identity(Some(&[]), "cluster.local"), Err(PeerError::NoCertificate));
 }
 
 #[test]

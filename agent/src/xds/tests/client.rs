@@ -47,22 +47,9 @@ impl AggregatedDiscoveryService for Handler {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let token = request
-            .metadata()
-            .get("authorization")
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let token = request.metadata().get("authorization").unwrap().to_str().unwrap().to_owned();
         let (responses, queue) = mpsc::channel(8);
-        self.0
-            .send(Stream1 {
-                token,
-                requests: request.into_inner(),
-                responses,
-            })
-            .await
-            .unwrap();
+        self.0.send(Stream1 { token, requests: request.into_inner(), responses }).await.unwrap();
         Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
 }
@@ -77,10 +64,7 @@ impl Controller {
     /// Starts one and writes what the agent needs to trust it to `folder`.
     async fn start(folder: &Path) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![NAME.to_owned()])
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let certificate = CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
         let identity = Identity::from_pem(certificate.pem(), key.serialize_pem());
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -117,11 +101,8 @@ impl Agent {
             node: "n1".into(),
             state_dir: Some(folder.join("state")),
         };
-        let (store, status, readiness) = (
-            Arc::new(Store::new()),
-            SharedControllerStatus::default(),
-            Readiness::default(),
-        );
+        let (store, status, readiness) =
+            (Arc::new(Store::new()), SharedControllerStatus::default(), Readiness::default());
         let (trigger, watch) = drain();
         let task = tokio::spawn(run(
             config,
@@ -130,20 +111,12 @@ impl Agent {
             readiness.wait_for("configuration"),
             watch,
         ));
-        Self {
-            store,
-            status,
-            readiness,
-            trigger,
-            task,
-        }
+        Self { store, status, readiness, trigger, task }
     }
 
     async fn has(&self, name: &str) {
         let mut changed = self.store.changed();
-        within(changed.wait_for(|_| self.store.load().service(&key(name)).is_some()))
-            .await
-            .unwrap();
+        within(changed.wait_for(|_| self.store.load().service(&key(name)).is_some())).await.unwrap();
     }
 
     /// Drains, as the daemon does: afterwards the disk has everything.
@@ -154,9 +127,7 @@ impl Agent {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future)
-        .await
-        .expect("took longer than 20 s")
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("took longer than 20 s")
 }
 
 #[tokio::test]
@@ -171,29 +142,12 @@ async fn a_session_survives_stream_controller_and_agent() {
     let first = stream.request().await;
     let node = first.node.unwrap();
     assert_eq!(
-        (
-            node.id.as_str(),
-            node.metadata.unwrap().fields.contains_key("WARREN_VERSION")
-        ),
+        (node.id.as_str(), node.metadata.unwrap().fields.contains_key("WARREN_VERSION")),
         ("n1", true)
     );
     assert!(!agent.readiness.is_ready());
-    stream
-        .send(response(
-            "1",
-            vec![good("a", "1"), bad("b", |r| r.resource = None)],
-            &[],
-        ))
-        .await;
-    assert!(
-        stream
-            .request()
-            .await
-            .error_detail
-            .unwrap()
-            .message
-            .contains("shop/b")
-    );
+    stream.send(response("1", vec![good("a", "1"), bad("b", |r| r.resource = None)], &[])).await;
+    assert!(stream.request().await.error_detail.unwrap().message.contains("shop/b"));
     agent.has("a").await;
     let status = agent.status.get();
     assert!(agent.readiness.is_ready() && status.connected && !status.from_disk && status.rejected == 1);
@@ -221,12 +175,7 @@ async fn a_session_survives_stream_controller_and_agent() {
     agent.stop().await;
     let mut controller = Controller::start(folder.path()).await;
     let agent = Agent::start(folder.path(), &controller.url);
-    let versions = controller
-        .stream()
-        .await
-        .request()
-        .await
-        .initial_resource_versions;
+    let versions = controller.stream().await.request().await.initial_resource_versions;
     assert_eq!(versions.len(), 2);
     assert_eq!(versions.get("shop/c").unwrap(), "7");
     agent.stop().await;
@@ -248,13 +197,7 @@ async fn a_damaged_file_is_reported_and_ignored() {
     let whole = std::fs::read(&path).unwrap();
     let mut flipped = whole.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    for damaged in [
-        &flipped[..],
-        &whole[..whole.len() - 1],
-        &whole[..20],
-        b"",
-        b"something else entirely",
-    ] {
+    for damaged in [&flipped[..], &whole[..whole.len() - 1], &whole[..20], b"", b"something else entirely"] {
         std::fs::write(&path, damaged).unwrap();
         let mut session = crate::xds::Session::new();
         let store = Store::new();
@@ -262,15 +205,7 @@ async fn a_damaged_file_is_reported_and_ignored() {
         assert_eq!(store.load().services().len(), 0);
     }
     let agent = Agent::start(folder.path(), &controller.url);
-    assert!(
-        controller
-            .stream()
-            .await
-            .request()
-            .await
-            .initial_resource_versions
-            .is_empty()
-    );
+    assert!(controller.stream().await.request().await.initial_resource_versions.is_empty());
     assert!(!agent.readiness.is_ready());
     agent.stop().await;
 }
@@ -282,10 +217,7 @@ async fn a_controller_of_another_name_or_ca_is_refused() {
     let other = tempfile::tempdir().unwrap();
     let controller = Controller::start(other.path()).await;
     let key = KeyPair::generate().unwrap();
-    let ca = CertificateParams::new(vec![NAME.to_owned()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let ca = CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
     std::fs::write(folder.path().join("ca.pem"), ca.pem()).unwrap();
     let config = |folder: &Path, name: &str| crate::control::ControlConfig {
         url: controller.url.clone(),
@@ -295,12 +227,8 @@ async fn a_controller_of_another_name_or_ca_is_refused() {
     };
     std::fs::write(other.path().join("token"), "t").unwrap();
     assert!(crate::control::connect(&config(other.path(), NAME)).await.is_ok());
-    let error = crate::control::connect(&config(folder.path(), NAME))
-        .await
-        .unwrap_err();
+    let error = crate::control::connect(&config(folder.path(), NAME)).await.unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
-    let error = crate::control::connect(&config(other.path(), "another.test"))
-        .await
-        .unwrap_err();
+    let error = crate::control::connect(&config(other.path(), "another.test")).await.unwrap_err();
     assert!(error.to_string().contains("not valid for name"), "{error}");
 }

@@ -5,19 +5,11 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn held(session: &Session) -> BTreeMap<String, String> {
-    session
-        .on_connect()
-        .remove(0)
-        .initial_resource_versions
-        .into_iter()
-        .collect()
+    session.on_connect().remove(0).initial_resource_versions.into_iter().collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-        .collect()
+    pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
 #[test]
@@ -38,13 +30,7 @@ fn the_first_request_wants_everything_and_tells_versions() {
 fn good_resources_are_acknowledged() {
     let mut session = Session::new();
     let outcome = session.on_response(response("n1", vec![good("a", "1")], &["shop/b"]));
-    assert_eq!(
-        outcome.changes,
-        [
-            MeshChange::Service(arc("a")),
-            MeshChange::Remove("shop/b".to_owned())
-        ]
-    );
+    assert_eq!(outcome.changes, [MeshChange::Service(arc("a")), MeshChange::Remove("shop/b".to_owned())]);
     assert_eq!(outcome.request.response_nonce, "n1");
     assert_eq!(outcome.request.type_url, ADDRESS_TYPE_URL);
     assert!(outcome.request.error_detail.is_none() && outcome.request.initial_resource_versions.is_empty());
@@ -54,20 +40,9 @@ fn good_resources_are_acknowledged() {
 fn a_bad_resource_is_named_and_the_good_ones_apply() {
     let spoiled: Vec<(Resource, &str)> = vec![
         (bad("x", |r| r.resource = None), "no content"),
-        (
-            bad("x", |r| r.resource.as_mut().unwrap().value = vec![0xff]),
-            "malformed",
-        ),
-        (
-            bad("x", |r| r.resource.as_mut().unwrap().value.clear()),
-            "missing",
-        ),
-        (
-            bad("x", |r| {
-                r.resource.as_mut().unwrap().type_url = "other".to_owned()
-            }),
-            "other",
-        ),
+        (bad("x", |r| r.resource.as_mut().unwrap().value = vec![0xff]), "malformed"),
+        (bad("x", |r| r.resource.as_mut().unwrap().value.clear()), "missing"),
+        (bad("x", |r| r.resource.as_mut().unwrap().type_url = "other".to_owned()), "other"),
         (bad("y", |r| r.name = "shop/x".to_owned()), "shop/y"),
     ];
     for (resource, reason) in spoiled {
@@ -77,11 +52,7 @@ fn a_bad_resource_is_named_and_the_good_ones_apply() {
         assert_eq!(outcome.changes, [MeshChange::Service(arc("a"))], "{reason}");
         let error = outcome.request.error_detail.unwrap();
         assert_eq!(error.code, 3);
-        assert!(
-            error.message.starts_with("shop/x: ") && error.message.contains(reason),
-            "{}",
-            error.message
-        );
+        assert!(error.message.starts_with("shop/x: ") && error.message.contains(reason), "{}", error.message);
         assert_eq!((session.rejected(), session.rejections().len()), (1, 1));
         // The last good version is still what we hold.
         assert_eq!(held(&session), pairs(&[("shop/a", "1"), ("shop/x", "old")]));
@@ -99,14 +70,7 @@ fn what_was_not_subscribed_to_is_refused() {
     };
     let outcome = session.on_response(other);
     assert!(outcome.changes.is_empty());
-    assert!(
-        outcome
-            .request
-            .error_detail
-            .unwrap()
-            .message
-            .contains("not subscribed")
-    );
+    assert!(outcome.request.error_detail.unwrap().message.contains("not subscribed"));
     assert!(held(&session).is_empty());
 }
 
@@ -116,11 +80,7 @@ fn a_nack_stays_short() {
     let outcome = Session::new().on_response(response("1", (0..500).map(spoil).collect(), &[]));
     assert_eq!(outcome.rejected.len(), 500);
     let message = outcome.request.error_detail.unwrap().message;
-    assert!(
-        message.len() < 16_000 && message.ends_with("and 480 more"),
-        "{} bytes",
-        message.len()
-    );
+    assert!(message.len() < 16_000 && message.ends_with("and 480 more"), "{} bytes", message.len());
 }
 
 proptest! {

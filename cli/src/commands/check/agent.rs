@@ -11,10 +11,8 @@ use warren_common::model::admin::{Certificates, PodState, Status};
 pub(super) async fn look(socket: &Path) -> Vec<Finding> {
     match get::<Status>(socket, "/v1/status").await {
         Ok(status) => {
-            let mut found = vec![Finding::good(
-                "agent",
-                format!("{} answers on {}", status.node, socket.display()),
-            )];
+            let mut found =
+                vec![Finding::good("agent", format!("{} answers on {}", status.node, socket.display()))];
             found.extend(judge(&status));
             found.push(match get::<Certificates>(socket, "/v1/certs").await {
                 Ok(certificates) => certificates_of(&certificates, OffsetDateTime::now_utc()),
@@ -23,16 +21,11 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
             found
         }
         Err(ClientError::NoSocket(path)) => {
-            vec![Finding::skipped(
-                "agent",
-                format!("none runs here ({} does not exist)", path.display()),
-            )]
+            vec![Finding::skipped("agent", format!("none runs here ({} does not exist)", path.display()))]
         }
         Err(error) => {
             let said = error.to_string();
-            let (what, todo) = said
-                .split_once("\n  ")
-                .unwrap_or((&said, "look at the agent's log"));
+            let (what, todo) = said.split_once("\n  ").unwrap_or((&said, "look at the agent's log"));
             vec![Finding::bad("agent", what, todo)]
         }
     }
@@ -43,11 +36,7 @@ fn judge(status: &Status) -> Vec<Finding> {
         Finding::good("readiness", "ready")
     } else {
         let waiting = format!("waiting for {}", status.waiting_for.join(", "));
-        Finding::bad(
-            "readiness",
-            waiting,
-            "the lines below and the agent's log say what holds it up",
-        )
+        Finding::bad("readiness", waiting, "the lines below and the agent's log say what holds it up")
     };
     let controller = &status.controller;
     let session = if controller.connected {
@@ -62,23 +51,14 @@ fn judge(status: &Status) -> Vec<Finding> {
         .iter()
         .filter(|pod| pod.state == PodState::Pending)
         .map(|pod| {
-            format!(
-                "{}/{} ({})",
-                pod.namespace,
-                pod.name,
-                pod.reason.as_deref().unwrap_or("no reason given")
-            )
+            format!("{}/{} ({})", pod.namespace, pod.name, pod.reason.as_deref().unwrap_or("no reason given"))
         })
         .collect();
     let pods = if pending.is_empty() {
         Finding::good("pods", format!("all {} enrolled", status.pods.len()))
     } else {
         let todo = "their traffic is not captured yet; a pod that stays so for a minute is stuck: see the agent's log";
-        Finding::bad(
-            "pods",
-            format!("{} pending: {}", pending.len(), pending.join(", ")),
-            todo,
-        )
+        Finding::bad("pods", format!("{} pending: {}", pending.len(), pending.join(", ")), todo)
     };
     vec![ready, session, pods]
 }
@@ -87,10 +67,7 @@ fn certificates_of(certificates: &Certificates, now: OffsetDateTime) -> Finding 
     let found = trouble(certificates, now);
     if found.is_empty() {
         let (ours, roots) = (certificates.certificates.len(), certificates.roots.len());
-        return Finding::good(
-            "certificates",
-            format!("{ours} in good time, {roots} trusted roots"),
-        );
+        return Finding::good("certificates", format!("{ours} in good time, {roots} trusted roots"));
     }
     let todo = "is the controller reachable, and is the pod's service account allowed? `warren certs` has the details";
     Finding::bad("certificates", found.join("; "), todo)
@@ -112,11 +89,7 @@ mod tests {
         )
         .unwrap();
         let found = judge(&ill);
-        assert!(
-            found
-                .iter()
-                .all(|finding| finding.result == Outcome::Bad && finding.todo.is_some())
-        );
+        assert!(found.iter().all(|finding| finding.result == Outcome::Bad && finding.todo.is_some()));
         assert_eq!(found[2].detail, "1 pending: s/p (no cgroup yet)");
     }
 

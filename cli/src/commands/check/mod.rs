@@ -28,17 +28,13 @@ pub(crate) struct CheckArgs {
 
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut found = node::look(Path::new("/"));
-    found.extend(node::ports(&[
-        ("metrics port", args.metrics_port),
-        ("readiness port", args.readiness_port),
-    ]));
+    found
+        .extend(node::ports(&[("metrics port", args.metrics_port), ("readiness port", args.readiness_port)]));
     found.extend(block_on(agent::look(&args.admin.admin_socket))?);
     match args.output {
         Output::Table => super::print(&findings(&found, Style::detect()))?,
         Output::Json => super::print_json(&found)?,
     }
-    let bad = found
-        .iter()
-        .any(|finding: &Finding| finding.result == Outcome::Bad);
+    let bad = found.iter().any(|finding: &Finding| finding.result == Outcome::Bad);
     Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

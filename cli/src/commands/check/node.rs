@@ -28,22 +28,13 @@ pub(super) fn look(root: &Path) -> Vec<Finding> {
 fn kernel(release: io::Result<String>) -> Finding {
     let name = "kernel";
     let release = release.unwrap_or_default();
-    let mut numbers = release
-        .trim()
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6, 1) => Finding::good(name, release.trim()),
-        (Some(Ok(_)), Some(Ok(_))) => Finding::bad(
-            name,
-            format!("{} is older than 6.1", release.trim()),
-            "upgrade the node's kernel",
-        ),
-        _ => Finding::bad(
-            name,
-            format!("{:?} is no version", release.trim()),
-            "is /proc mounted?",
-        ),
+        (Some(Ok(_)), Some(Ok(_))) => {
+            Finding::bad(name, format!("{} is older than 6.1", release.trim()), "upgrade the node's kernel")
+        }
+        _ => Finding::bad(name, format!("{:?} is no version", release.trim()), "is /proc mounted?"),
     }
 }
 
@@ -68,19 +59,11 @@ fn cgroup2(table: io::Result<String>) -> Finding {
     let name = "cgroup v2";
     let table = table.unwrap_or_default();
     let places: Vec<_> = mounts(&table, "cgroup2").collect();
-    match places
-        .iter()
-        .find(|place| **place == "/sys/fs/cgroup")
-        .or(places.first())
-    {
+    match places.iter().find(|place| **place == "/sys/fs/cgroup").or(places.first()) {
         Some(&"/sys/fs/cgroup") => Finding::good(name, "at /sys/fs/cgroup"),
         Some(place) => {
             let todo = format!("give the agent --pods-cgroup below {place}, where the runtime puts its pods");
-            Finding::warning(
-                name,
-                format!("at {place} (hybrid: version 1 rules /sys/fs/cgroup)"),
-                todo,
-            )
+            Finding::warning(name, format!("at {place} (hybrid: version 1 rules /sys/fs/cgroup)"), todo)
         }
         None => Finding::bad(
             name,
@@ -95,11 +78,7 @@ fn bpffs(table: io::Result<String>) -> Finding {
     if mounts(&table, "bpf").any(|place| place == "/sys/fs/bpf") {
         return Finding::good("bpffs", "at /sys/fs/bpf");
     }
-    Finding::bad(
-        "bpffs",
-        "not mounted at /sys/fs/bpf",
-        "mount -t bpf bpf /sys/fs/bpf",
-    )
+    Finding::bad("bpffs", "not mounted at /sys/fs/bpf", "mount -t bpf bpf /sys/fs/bpf")
 }
 
 fn capabilities(status: io::Result<String>) -> Finding {
@@ -110,11 +89,8 @@ fn capabilities(status: io::Result<String>) -> Finding {
         return Finding::bad(name, "not known", "is /proc mounted?");
     };
     let needed = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(bit, _)| held >> bit & 1 == 0)
-        .map(|(_, name)| *name)
-        .collect();
+    let missing: Vec<_> =
+        needed.iter().filter(|(bit, _)| held >> bit & 1 == 0).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return Finding::good(name, "CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN are held");
     }
@@ -126,9 +102,7 @@ fn capabilities(status: io::Result<String>) -> Finding {
 fn open_files(limits: io::Result<String>) -> Finding {
     let name = "open files";
     let limits = limits.unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"));
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     match line.and_then(|line| line.split_whitespace().nth(1)) {
         Some("unlimited") => Finding::good(name, "no limit"),
         Some(text) => match text.parse::<u64>() {
@@ -158,11 +132,9 @@ fn port(name: &'static str, port: u16) -> Finding {
     };
     match free {
         Ok(_) => Finding::good(name, format!("{port} is free")),
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => Finding::warning(
-            name,
-            format!("{port} cannot be tried: {error}"),
-            "try again as root",
-        ),
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            Finding::warning(name, format!("{port} cannot be tried: {error}"), "try again as root")
+        }
         Err(_) if held_by_warren(port) => Finding::good(name, format!("{port} is held by warren")),
         Err(_) => Finding::bad(
             name,
@@ -173,10 +145,7 @@ fn port(name: &'static str, port: u16) -> Finding {
 }
 
 fn held_by_warren(port: u16) -> bool {
-    let asks = [
-        ("/metrics", "istio_build{component=\"warren\""),
-        ("/healthz/ready", "ready\n"),
-    ];
+    let asks = [("/metrics", "istio_build{component=\"warren\""), ("/healthz/ready", "ready\n")];
     asks.iter().any(|(path, sign)| {
         let answer = ask(port, path).unwrap_or_default();
         answer.contains(sign) || (*path == "/healthz/ready" && answer.contains("\r\n\r\nwaiting for "))

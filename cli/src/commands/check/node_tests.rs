@@ -34,27 +34,16 @@ fn mounts_are_found_in_unified_and_hybrid_layouts() {
 
 #[test]
 fn missing_capabilities_are_named() {
-    assert_eq!(
-        result(&capabilities(Ok("CapEff:\t000001ffffffffff\n".into()))),
-        Outcome::Good
-    );
+    assert_eq!(result(&capabilities(Ok("CapEff:\t000001ffffffffff\n".into()))), Outcome::Good);
     let found = capabilities(Ok("CapPrm:\t0\nCapEff:\t0000000000201000\n".into()));
-    assert_eq!(
-        (result(&found), found.detail.as_str()),
-        (Outcome::Bad, "CAP_BPF missing")
-    );
-    assert_eq!(
-        result(&capabilities(Err(io::ErrorKind::NotFound.into()))),
-        Outcome::Bad
-    );
+    assert_eq!((result(&found), found.detail.as_str()), (Outcome::Bad, "CAP_BPF missing"));
+    assert_eq!(result(&capabilities(Err(io::ErrorKind::NotFound.into()))), Outcome::Bad);
 }
 
 #[test]
 fn the_hard_limit_of_open_files_counts() {
     let limits = |hard: &str| {
-        Ok(format!(
-            "Limit  Soft  Hard  Units\nMax open files            1024    {hard}   files\n"
-        ))
+        Ok(format!("Limit  Soft  Hard  Units\nMax open files            1024    {hard}   files\n"))
     };
     assert_eq!(result(&open_files(limits("524288"))), Outcome::Good);
     assert_eq!(result(&open_files(limits("unlimited"))), Outcome::Good);
@@ -85,9 +74,7 @@ fn a_taken_port_is_told_from_a_free_one() {
             stream.read_exact(&mut byte).unwrap();
             request.extend(byte);
         }
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\n\r\nistio_build{component=\"warren\",tag=\"x\"} 1\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nistio_build{component=\"warren\",tag=\"x\"} 1\n").unwrap();
     });
     assert_eq!(result(&port("p", taken)), Outcome::Good);
     answers.join().unwrap();

@@ -125,7 +125,8 @@ proptest! {
 #[test]
 fn lines_are_counted_as_editors_count_them() {
     // A lone CR ends a line for YAML, but not for the editor that the person will open.
-    let (line, reason) = problem("apiVersion: v1\r\nkind: Pod\r\nmetadata: {name: \"a\r\r\rb\"}\nspec: {\u{1}\n");
+    let (line, reason) =
+        problem("apiVersion: v1\r\nkind: Pod\r\nmetadata: {name: \"a\r\r\rb\"}\nspec: {\u{1}\n");
     assert_eq!(line, 4, "{reason}");
     assert!(!reason.contains("at line"), "one line number, not two: {reason}");
 }

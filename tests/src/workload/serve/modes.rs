@@ -46,11 +46,7 @@ pub(super) fn half_close(mut stream: TcpStream, with_sum: bool) -> io::Result<()
             sum.update(&buffer[..count]);
         }
     }
-    if with_sum {
-        writeln!(stream, "{} {total}", hex(&sum.finalize()))
-    } else {
-        writeln!(stream, "{total}")
-    }
+    if with_sum { writeln!(stream, "{} {total}", hex(&sum.finalize())) } else { writeln!(stream, "{total}") }
 }
 
 pub(super) fn witness(mut stream: TcpStream, end_first: bool) -> io::Result<()> {
