@@ -12,6 +12,17 @@ use turmoil::{
 };
 use warren_tests::lab::{Lab, PodSpec, Proc, ServiceSpec, poll_until};
 
+/// Waits until so many open connections of the first node's pods have brought an answer of five bytes.
+fn until_answered(lab: &Lab, count: usize) -> Result<()> {
+    poll_until(&format!("{count} answers"), SOON, || {
+        let flows = lab.node("n1").admin("/v1/flows").ok()?;
+        let answered = flows["flows"].as_array()?.iter().filter(|flow| {
+            flow["state"] == "open" && flow["direction"] == "outbound" && flow["bytes_received"] == 5
+        });
+        (answered.count() == count).then_some(())
+    })
+}
+
 #[test]
 fn connections_of_a_killed_agent_are_reset_at_both_ends() {
     shop().test(|lab| {
@@ -26,10 +37,8 @@ fn connections_of_a_killed_agent_are_reset_at_both_ends() {
                     ["connect", "--to", &to, "--send", "hello", "--keep-open", "--timeout-ms", "20000"];
                 open.push((uses, client.workload(patient).spawn()?));
             }
-            // Both have their answer: they are established end to end.
-            until_status(lab.node("n1"), "2 open connections", |status| {
-                status["open_flows"].as_u64() == Some(3) && status["ready"] == true
-            })?;
+            // Their answers have come: they are established end to end.
+            until_answered(lab, 2)?;
             let start = Instant::now();
             lab.node(killed).agent().kill();
             for (uses, connection) in open {
@@ -294,7 +303,7 @@ fn the_drain_deadline_cuts_connections_off() {
         let to = at(&far, 9000);
         let patient = ["connect", "--to", &to, "--send", "hello", "--keep-open", "--timeout-ms", "20000"];
         let open = client.workload(patient).spawn()?;
-        until_status(lab.node("n1"), "an open connection", |status| status["open_flows"] == 1)?;
+        until_answered(lab, 1)?;
         let start = Instant::now();
         lab.node("n1").agent().stop()?;
         let took = start.elapsed();
@@ -311,6 +320,7 @@ fn a_second_agent_on_a_node_refuses_to_start_and_harms_nothing() {
         lab.start_mesh()?;
         let (client, far, node) = (lab.pod("client"), lab.pod("far"), lab.node("n1"));
         let _server = far.serve(["echo", "--port", "9000"])?;
+        until_reached(&client, &at(&far, 9000))?;
         let running = stream(&client, &at(&far, 9000), &["--reconnect-after", "10"])?;
         let path = |name: &str| lab.dir().join(name).display().to_string();
         let pods = lab.cgroup().join("n1/pods").display().to_string();
@@ -327,6 +337,7 @@ fn a_second_agent_on_a_node_refuses_to_start_and_harms_nothing() {
         ensure!(said.contains("15020") && said.contains("already"), "not clear: {said}");
         // The first one's admin socket, programs and traffic are as they were.
         until_enrolled(node, 2)?;
+        until_reached(&client, &at(&far, 9000))?;
         must_be_clean(running, "the first agent's traffic")?;
         Ok(())
     });

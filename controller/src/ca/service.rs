@@ -15,6 +15,10 @@ use warren_common::proto::auth::{
 };
 use warren_common::proto::impersonated_identity;
 
+/// Who asks for less gets this: shorter-lived certificates would be renewed all the time. An operator may want just
+/// that, so our own lifetime may be shorter.
+const SHORTEST: Duration = Duration::from_secs(60);
+
 /// Issues certificates for the pods of the caller's node.
 #[derive(Debug)]
 pub struct CertificateService {
@@ -77,10 +81,10 @@ impl CertificateService {
         Ok(IstioCertificateResponse { cert_chain })
     }
 
-    /// Seconds asked for, at most ours; nothing asked for is ours.
+    /// Seconds asked for, within reason and at most ours; nothing asked for is ours.
     fn lifetime(&self, asked_s: i64) -> Duration {
         match u64::try_from(asked_s) {
-            Ok(asked) if asked > 0 => Duration::from_secs(asked).min(self.lifetime),
+            Ok(asked) if asked > 0 => Duration::from_secs(asked).max(SHORTEST).min(self.lifetime),
             _ => self.lifetime,
         }
     }

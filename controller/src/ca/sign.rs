@@ -13,8 +13,6 @@ use warren_common::model::Identity;
 
 /// Certificates begin this long before they are made: clocks of nodes differ.
 const SKEW: Duration = Duration::from_secs(60);
-/// Shorter-lived certificates would be renewed all the time.
-const SHORTEST: Duration = Duration::from_secs(60);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +111,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(serial()?);
         params.not_before = now - SKEW;
-        params.not_after = (now + lifetime.max(SHORTEST)).min(self.not_after);
+        params.not_after = (now + lifetime).min(self.not_after);
         Ok(params.signed_by(key, &self.issuer)?)
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use warren_tests::lab::{Cmd, Lab, LabBuilder, Mesh, Node, Pod, Proc, poll_until};
 
 /// Long enough for a busy machine, short enough to see a hang.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Two nodes; `client` and `near` on the first, `far` on the second, all in the mesh; one pod outside it on each.
 pub(crate) fn shop() -> LabBuilder {
@@ -72,7 +72,7 @@ pub(crate) fn until_enrolled(node: &Node, count: usize) -> Result<()> {
 /// Waits until an agent's status fits.
 pub(crate) fn until_status(node: &Node, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
     let mut last = Value::Null;
-    let found = poll_until(&format!("{} to say {what}", node.name()), Duration::from_secs(20), || {
+    let found = poll_until(&format!("{} to say {what}", node.name()), SOON, || {
         last = node.admin("/v1/status").ok()?;
         fits(&last).then(|| last.clone())
     });
