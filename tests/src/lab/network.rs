@@ -26,6 +26,8 @@ pub(crate) const SETTINGS: &[(&str, &str)] = &[
     ("ipv4/ping_group_range", "0 2147483647"),
     // Suites open tens of thousands of connections from one pod.
     ("ipv4/ip_local_port_range", "10240 65535"),
+    // Which reaches down to warren's ports: a client that got one would keep its pod from being enrolled again.
+    ("ipv4/ip_local_reserved_ports", "15001,15006,15008,15020,15021,15053"),
     ("ipv4/tcp_tw_reuse", "1"),
     ("netfilter/nf_conntrack_tcp_timeout_time_wait", "5"),
 ];
@@ -144,14 +146,8 @@ pub(crate) fn build(fabric: &NetNs, members: &[Member], nodes: &[Member], links:
     run_all([(fabric, creation)])?;
 
     let hosts = members.iter().map(|member| {
-        let mine = links
-            .iter()
-            .filter(|link| link.node.number == member.number)
-            .map(Link::node_side);
-        (
-            &member.netns,
-            member_side(member, nodes) + &mine.collect::<String>(),
-        )
+        let mine = links.iter().filter(|link| link.node.number == member.number).map(Link::node_side);
+        (&member.netns, member_side(member, nodes) + &mine.collect::<String>())
     });
     run_all(hosts)?;
     run_all(links.iter().map(|link| (&link.netns, link.pod_side())))
@@ -213,31 +209,14 @@ impl Fed {
         input.seek(SeekFrom::Start(0))?;
         let errors = tempfile::tempfile().context("no temporary file")?;
         let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdin(input)
-            .stdout(Stdio::null())
-            .stderr(errors.try_clone()?);
+        command.args(args).stdin(input).stdout(Stdio::null()).stderr(errors.try_clone()?);
         // Debian keeps ip and nft where not every PATH looks.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-        sys::start_in(
-            &mut command,
-            Setting {
-                netns: netns.file(),
-                cgroup: None,
-                hosts: None,
-            },
-        );
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {what} (try `cargo xtask setup`)"))?;
-        Ok(Self {
-            child,
-            what,
-            orders: orders.to_owned(),
-            errors,
-        })
+        sys::start_in(&mut command, Setting { netns: netns.file(), cgroup: None, hosts: None });
+        let child =
+            command.spawn().with_context(|| format!("cannot start {what} (try `cargo xtask setup`)"))?;
+        Ok(Self { child, what, orders: orders.to_owned(), errors })
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {
