@@ -7,10 +7,10 @@
 //! Behind each door it is the same: [`Arrival`] -> [`Permit`] -> the application's socket -> copy. The
 //! application's socket can only be opened with a permit.
 
-use crate::accept::{Accepted, connect, deliver_on_close, end, reset};
+use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::Arrival;
-use crate::identity::{CredentialError, PeerError, peer_identity};
+use crate::identity::{CredentialError, PeerError, peer_identity, widen};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::policy::{self, Connection, Denial, Permit};
@@ -90,7 +90,7 @@ pub(crate) async fn serve_hbone(
     mut open: watch::Receiver<()>,
 ) {
     let remote = accepted.peer;
-    let (stream, peer) = match authenticate(&context, &pod, accepted).await {
+    let (stream, peer) = match Box::pin(authenticate(&context, &pod, accepted)).await {
         Ok(authenticated) => authenticated,
         Err(error) => return record(&context, &pod, remote, None, &error),
     };
@@ -127,21 +127,20 @@ async fn authenticate(
     context: &Context,
     pod: &Pod,
     accepted: Accepted,
-) -> Result<(tokio_rustls::server::TlsStream<TcpStream>, Identity), TunnelError> {
+) -> Result<(tokio_rustls::server::TlsStream<TunnelSocket>, Identity), TunnelError> {
     let remote = accepted.peer;
     let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
     let handshake = async {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&credential.server));
-        let socket = accepted.into_stream()?;
-        deliver_on_close(&socket);
-        acceptor.accept(socket).await
+        acceptor.accept(for_tunnel(accepted.into_stream()?)).await
     };
-    let stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+    let mut stream = tokio::time::timeout(TLS_DEADLINE, handshake)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| TunnelError::Tls(remote, error))?;
     let peer = peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
         .map_err(|error| TunnelError::Peer(remote, error))?;
+    widen(stream.get_mut().1);
     Ok((stream, peer))
 }
 
@@ -170,7 +169,7 @@ async fn serve_stream(
         Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
     };
     let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), client, destination };
-    let application = match enter(&context, &arrival, &flow).await {
+    let application = match Box::pin(enter(&context, &arrival, &flow)).await {
         Ok(application) => application,
         Err(refusal) => return refuse(&flow, incoming, refusal),
     };

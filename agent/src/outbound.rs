@@ -11,10 +11,10 @@
 //! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
 //! plaintext.
 
-use crate::accept::{Accepted, connect, deliver_on_close, end, reset};
+use crate::accept::{Accepted, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
-use crate::identity::{CredentialError, PeerError};
+use crate::identity::{CredentialError, PeerError, widen};
 use crate::inbound::{self, LocalArrival, Refusal};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
@@ -102,7 +102,8 @@ async fn carry(
         context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
     flow.destination_address(destination);
     let dialled = Dialled { pod: Arc::clone(pod), client, destination };
-    let (upstream, local) = reach(context, &dialled, flow).await?;
+    // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
+    let (upstream, local) = Box::pin(reach(context, &dialled, flow)).await?;
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
     flow.established();
     let mut records = vec![Arc::clone(flow.bytes())];
@@ -226,10 +227,9 @@ async fn open_tunnel(
     };
     let connect = async || {
         let socket = plain_socket(pod, gateway).await?;
-        deliver_on_close(&socket);
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(&credential.client));
-        let handshake = tls.connect(gateway.ip().into(), socket);
-        let stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+        let handshake = tls.connect(gateway.ip().into(), for_tunnel(socket));
+        let mut stream = tokio::time::timeout(TLS_DEADLINE, handshake)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| OutboundError::Tls { gateway, source })?;
@@ -241,6 +241,7 @@ async fn open_tunnel(
         if found != *expected {
             return Err(OutboundError::WrongPeer { gateway, found, expected: expected.clone() });
         }
+        widen(stream.get_mut().1);
         Ok(stream)
     };
     let request = connect_request(address, dialled.client, source);

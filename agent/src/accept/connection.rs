@@ -7,7 +7,21 @@
 use socket2::{SockRef, Socket};
 use std::io;
 use std::time::Duration;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
+
+/// Bytes read ahead from a tunnel's socket. TLS asks for one record (16 KiB) at a time; without it every record
+/// would cost a system call.
+const READ_AHEAD: usize = 128 << 10;
+
+/// A socket as the TLS of a tunnel wants it.
+pub type TunnelSocket = BufReader<TcpStream>;
+
+/// Prepares a socket for a tunnel: it reads ahead, and closing it is orderly.
+pub fn for_tunnel(socket: TcpStream) -> TunnelSocket {
+    deliver_on_close(&socket);
+    BufReader::with_capacity(READ_AHEAD, socket)
+}
 
 /// Ends the connection with RST, so that the other side sees a failure and not an orderly end.
 pub fn reset(stream: TcpStream) {
@@ -23,7 +37,7 @@ pub fn end(stream: TcpStream) {
 }
 
 /// From now on closing the socket is orderly, whoever closes it.
-pub fn deliver_on_close(stream: &TcpStream) {
+fn deliver_on_close(stream: &TcpStream) {
     // An error means that the connection is gone already.
     let _ = SockRef::from(stream).set_linger(None);
 }

@@ -8,7 +8,7 @@ mod listener;
 mod netns;
 mod upstream;
 
-pub use connection::{deliver_on_close, end, reset};
+pub use connection::{TunnelSocket, end, for_tunnel, reset};
 pub use listener::{Accepted, Listener};
 pub use netns::{Netns, NetnsThread};
 pub use upstream::{Family, PodSockets, connect};

@@ -33,3 +33,4 @@ pub use keys::KeyError;
 pub use manager::{Identities, IdentityConfig};
 pub use peer::{PeerError, peer_identity, peer_identity_at};
 pub use roots::RootsError;
+pub use tls::widen;

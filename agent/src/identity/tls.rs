@@ -18,6 +18,15 @@ const ALPN: &[u8] = b"h2";
 /// Sessions kept for resumption, per identity and side. One holds the peer's chain: about 2 KB.
 const SESSIONS: usize = 256;
 
+/// Bytes that a session may hold encrypted before they are written: a whole frame of the tunnel goes out in one
+/// system call.
+const WRITE_BEHIND: usize = 256 << 10;
+
+/// Prepares a session, of either side, for the bulk of a tunnel; after the handshake.
+pub fn widen<Side>(session: &mut rustls::ConnectionCommon<Side>) {
+    session.set_buffer_limit(Some(WRITE_BEHIND));
+}
+
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
         // AES-128 first: with AES instructions it costs a quarter less per byte than AES-256, and both are out of reach.
