@@ -140,7 +140,9 @@ shop       web      web-2     node-b  10.0.2.3   80:8080  not ready
             r#"{"workloads":[{"uid":"k//Pod/shop/web-1","name":"web-1","namespace":"shop","addresses":["10.0.1.3"],
                 "identity":"spiffe://cluster.local/ns/shop/sa/web","node":"node-a","host_network":false,
                 "tunnel":"hbone","health":"healthy","owner":"web","kind":"deployment","canonical_name":"web",
-                "canonical_revision":"latest","cluster":"Kubernetes","services":{},"labels":{},
+                "canonical_revision":"latest","cluster":"Kubernetes","services":[{
+                    "service":{"namespace":"shop","hostname":"web.shop.svc.cluster.local"},
+                    "ports":[{"service_port":80,"target_port":8080}]}],"labels":{},
                 "enrolment":{"pod_uid":"u","enrolled":true,"exclude_outbound_ports":[],"exclude_inbound_ports":[],
                              "exclude_outbound_cidrs":[]}}]}"#,
         )
