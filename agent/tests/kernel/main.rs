@@ -17,6 +17,7 @@ mod names;
 mod sys;
 
 use lab::Lab;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{panic, process::ExitCode};
 
 type Check = fn(&mut Lab);
@@ -53,12 +54,18 @@ fn main() -> ExitCode {
         println!("SKIPPED, nothing was proven: {reason}");
         return ExitCode::SUCCESS;
     }
+    let passed = AtomicUsize::new(0);
     let outcome = panic::catch_unwind(|| {
         let mut lab = Lab::new();
         for (name, check) in CHECKS {
             check(&mut lab);
+            passed.fetch_add(1, Ordering::Relaxed);
             println!("ok {name}");
         }
     });
-    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // The checks share one lab and build upon each other: the first that fails is the last that runs.
+    let (passed, failed) = (passed.into_inner(), usize::from(outcome.is_err()));
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {passed} passed; {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
