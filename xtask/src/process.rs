@@ -11,6 +11,11 @@ pub(crate) fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
+/// What is built for this machine. Always the same selection: cargo chooses dependencies' features by it, and would
+/// build them anew for another.
+pub(crate) const HOST_CRATES: &[&str] =
+    &["--workspace", "--exclude", "warren-ebpf", "--exclude", "warren-fuzz"];
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

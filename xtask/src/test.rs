@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::fuzz;
-use crate::process::{cargo, is_root, run, target_dir};
+use crate::process::{HOST_CRATES, cargo, is_root, run, target_dir};
 use crate::setup::{self, Need};
 
 mod summary;
@@ -94,23 +94,23 @@ impl Suite {
         match self {
             Self::Fuzz => {}
             Self::Unit => {
-                // No `-p`: the default members, so that the kernel programs and the lab stay out.
                 let mut command = cargo();
-                command.args(["test", "--lib", "--bins", "--no-fail-fast"]);
+                command.arg("test").args(HOST_CRATES).args(["--lib", "--bins", "--no-fail-fast"]);
                 commands.push(command);
-                let mut own = cargo();
-                own.args(["test", "-p", "xtask", "--no-fail-fast"]);
-                commands.push(own);
+                // Everything in them is on loopback.
+                let mut command = cargo();
+                command.arg("test").args(HOST_CRATES).args(tests_of("controller")?).arg("--no-fail-fast");
+                commands.push(command);
             }
             Self::Kernel => {
                 let mut command = cargo();
-                command.args(["test", "-p", "warren-agent", "--test", "kernel", "--no-fail-fast"]);
+                command.arg("test").args(HOST_CRATES).args(["--test", "kernel", "--no-fail-fast"]);
                 commands.push(command);
             }
             Self::Lab => {
-                run(cargo().args(["build", "-p", "warren"]))?;
+                run(cargo().arg("build").args(HOST_CRATES))?;
                 let mut command = cargo();
-                command.args(["test", "-p", "warren-tests", "--no-fail-fast"]);
+                command.arg("test").args(HOST_CRATES).args(tests_of("tests")?).arg("--no-fail-fast");
                 command.env("WARREN_BIN", target_dir().join("debug/warren"));
                 commands.push(command);
             }
@@ -120,6 +120,21 @@ impl Suite {
         }
         Ok(commands)
     }
+}
+
+/// `--test NAME` for every integration test of a crate.
+fn tests_of(folder: &str) -> Result<Vec<String>> {
+    let dir = crate::process::root().join(folder).join("tests");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        let is_test = path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
+        if let (true, Some(name)) = (is_test, path.file_stem().and_then(|stem| stem.to_str())) {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names.into_iter().flat_map(|name| ["--test".to_owned(), name]).collect())
 }
 
 fn kernel_suite() -> std::path::PathBuf {
