@@ -54,6 +54,8 @@ enum OutboundError {
     NotCaptured,
     #[error(transparent)]
     Route(#[from] RouteError),
+    #[error("{0} should be in the mesh, but no workload is known there; see `warren workloads`")]
+    NoWorkload(SocketAddr),
     #[error("cannot connect to {to}: {source}{}", hint(*to, source))]
     Connect { to: SocketAddr, source: io::Error },
     #[error("the pod's certificate is not to be had: {0}")]
@@ -178,10 +180,12 @@ async fn open(
             flow.destination_identity(identity);
             Ok((upstream, None))
         }
-        (_, _) => {
+        (Hop::Plaintext, _) => {
             flow.transport(Transport::Plaintext);
             Ok((Upstream::Socket(plain_socket(&dialled.pod, target.address).await?), None))
         }
+        // Fails closed: whatever a route may say one day, only `Hop::Plaintext` leaves in plaintext.
+        (Hop::SameNode | Hop::Hbone { .. }, None) => Err(OutboundError::NoWorkload(target.address)),
     }
 }
 
