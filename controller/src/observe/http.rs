@@ -1,4 +1,4 @@
-//! `/metrics`, `/debug/problems` and `/healthz/ready` over plain HTTP/1.1.
+//! `/metrics`, `/debug/problems`, `/healthz/ready` and `/healthz/live` over plain HTTP/1.1.
 
 use super::Metrics;
 use crate::source::SourceProblems;
@@ -93,8 +93,11 @@ impl Http {
                 .map(|text| with_type(text, "application/json"))
                 .map_err(HttpError::from),
             "/healthz/ready" => Ok(self.ready()),
+            // That it is answered is the answer.
+            "/healthz/live" => Ok(plain(StatusCode::OK, "live\n".to_owned())),
             _ => {
-                Ok(plain(StatusCode::NOT_FOUND, "try /metrics, /debug/problems, /healthz/ready\n".to_owned()))
+                let paths = "try /metrics, /debug/problems, /healthz/ready, /healthz/live\n";
+                Ok(plain(StatusCode::NOT_FOUND, paths.to_owned()))
             }
         };
         answer.unwrap_or_else(|error| plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
