@@ -77,10 +77,10 @@ impl Pipeline {
             keys.iter().map(|key| resolve(&index, &self.resolve, key)).collect()
         };
         let mut batch = Vec::with_capacity(resolved.len());
-        for Resolved { name, resource: resolved, problems } in resolved {
+        for Resolved { type_url, name, resource: resolved, problems } in resolved {
             self.problems.replace(&name, problems);
             match resolved.as_ref().map(resource).transpose() {
-                Ok(resource) => batch.push((name, resource)),
+                Ok(resource) => batch.push((type_url, name, resource)),
                 // The last good version stays.
                 Err(error) => tracing::error!(%name, %error, "resource can't be encoded"),
             }

@@ -6,10 +6,12 @@
 mod address;
 mod ca;
 mod error;
+mod namespace;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};
 pub use error::WireError;
+pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod generated {

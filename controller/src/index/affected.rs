@@ -14,6 +14,7 @@ impl Index {
                 let pods = self.pods.range(first..).map(|(name, _)| name);
                 let pods = pods.take_while(|name| name.namespace == key.name.name);
                 affected.extend(pods.cloned().map(ResourceKey::Workload));
+                affected.insert(ResourceKey::Namespace(key.name.name.clone()));
             }
             // Its ports are in the workloads behind it.
             Kind::Service => {

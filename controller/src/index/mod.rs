@@ -17,6 +17,8 @@ pub enum ResourceKey {
     Workload(Name),
     /// A service.
     Service(Name),
+    /// A namespace, as far as it enrols its pods.
+    Namespace(Arc<str>),
 }
 
 /// Every object, and who refers to whom.

@@ -89,7 +89,8 @@ fn a_change_names_what_it_touches() {
     assert_eq!(step(Change::Upsert(slice(0, 0, 2, false, true))), [workload(2)]);
     assert_eq!(step(Change::Upsert(service(0, 80))), [workload(2), ResourceKey::Service(name(0))]);
     assert_eq!(step(Change::Upsert(slice(0, 0, 0, true, true))), [workload(0), workload(2)]);
-    assert_eq!(step(Change::Upsert(namespace(0, true))), [workload(0), workload(2)]);
+    let even = ResourceKey::Namespace("even".into());
+    assert_eq!(step(Change::Upsert(namespace(0, true))), [workload(0), workload(2), even]);
     assert_eq!(
         step(Change::Delete(Key { kind: Kind::Service, name: name(0) })),
         [workload(0), ResourceKey::Service(name(0))]

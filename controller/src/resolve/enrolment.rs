@@ -18,12 +18,9 @@ pub(super) fn enrolment(index: &Index, pod: &Pod, problems: &mut Vec<Problem>) -
     let place = format!("Pod {}", pod.name);
     let mut report = |reason| problems.push(Problem { place: place.clone(), line: None, reason });
     let of_pod = decision(&pod.labels, &mut report);
-    let enrolled = of_pod.or_else(|| {
-        let labels = index.namespace_labels(&pod.name.namespace)?;
-        let place = format!("Namespace {}, seen from {place}", pod.name.namespace);
-        decision(labels, &mut |reason| problems.push(Problem { place: place.clone(), line: None, reason }))
-    });
-    let mut report = |reason| problems.push(Problem { place: place.clone(), line: None, reason });
+    // What is wrong with the namespace's labels is said once, of the namespace.
+    let of_namespace = || decision(index.namespace_labels(&pod.name.namespace)?, &mut |_| {});
+    let enrolled = of_pod.or_else(of_namespace);
     Enrolment {
         pod_uid: pod.uid.clone(),
         // A host-network pod has no network namespace of its own to capture in.
@@ -32,6 +29,13 @@ pub(super) fn enrolment(index: &Index, pod: &Pod, problems: &mut Vec<Problem>) -
         exclude_inbound_ports: list(&pod.annotations, EXCLUDE_INBOUND_PORTS, "a port", port, &mut report),
         exclude_outbound_cidrs: list(&pod.annotations, EXCLUDE_OUTBOUND_CIDRS, "a CIDR", cidr, &mut report),
     }
+}
+
+/// Whether a namespace's label enrols the pods in it.
+pub(super) fn namespace(index: &Index, name: &str, problems: &mut Vec<Problem>) -> bool {
+    let place = format!("Namespace {name}");
+    let mut report = |reason| problems.push(Problem { place: place.clone(), line: None, reason });
+    index.namespace_labels(name).and_then(|labels| decision(labels, &mut report)).unwrap_or(false)
 }
 
 /// warren's label decides; only without it the alias does. A value that neither knows decides nothing.

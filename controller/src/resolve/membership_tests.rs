@@ -87,7 +87,7 @@ fn slices_of_one_service_add_up() {
 fn versions_follow_the_content() {
     let version = |yaml: &str| {
         let workload = pod_of(yaml, "web").0.unwrap();
-        crate::push::resource(&MeshResource::Workload(Box::new(workload))).unwrap().version
+        crate::push::resource(&Resource::Address(MeshResource::Workload(Box::new(workload)))).unwrap().version
     };
     let base = format!(
         "{SERVICE}{}{}",

@@ -1,4 +1,4 @@
-//! From the index to what agents are told: workloads and services. Pure.
+//! From the index to what agents are told: workloads, services and enrolled namespaces. Pure.
 
 mod enrolment;
 mod service;
@@ -9,7 +9,7 @@ use crate::objects::Name;
 use crate::source::Problem;
 use std::sync::Arc;
 use warren_common::model::ServiceName;
-use warren_common::proto::MeshResource;
+use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
 
 /// Names that every resource of this cluster carries.
 #[derive(Clone, Debug)]
@@ -22,13 +22,24 @@ pub struct ResolveConfig {
     pub trust_domain: Arc<str>,
 }
 
+/// What agents are told of, by type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A workload or a service.
+    Address(MeshResource),
+    /// The name of an enrolled namespace.
+    Namespace(Arc<str>),
+}
+
 /// What became of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
+    /// Its type on the wire.
+    pub type_url: &'static str,
     /// Its name on the wire, also when there is none (any more).
     pub name: String,
     /// The resource, unless its objects are gone or do not make one.
-    pub resource: Option<MeshResource>,
+    pub resource: Option<Resource>,
     /// What could not be applied; the rest of the resource does.
     pub problems: Vec<Problem>,
 }
@@ -36,21 +47,24 @@ pub struct Resolved {
 /// Resolves one resource.
 pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Resolved {
     let mut problems = Vec::new();
-    let (name, resource) = match key {
+    let (type_url, name, resource) = match key {
         ResourceKey::Workload(pod) => {
             let workload =
                 index.pod(pod).and_then(|pod| workload::workload(index, config, pod, &mut problems));
-            (config.workload_uid(pod), workload.map(|workload| MeshResource::Workload(Box::new(workload))))
+            let address = workload.map(|workload| MeshResource::Workload(Box::new(workload)));
+            (ADDRESS_TYPE_URL, config.workload_uid(pod), address.map(Resource::Address))
         }
         ResourceKey::Service(name) => {
             let service = index.service(name).and_then(|service| service::service(config, service));
-            (
-                config.service_name(name).to_string(),
-                service.map(|service| MeshResource::Service(Box::new(service))),
-            )
+            let address = service.map(|service| MeshResource::Service(Box::new(service)));
+            (ADDRESS_TYPE_URL, config.service_name(name).to_string(), address.map(Resource::Address))
+        }
+        ResourceKey::Namespace(name) => {
+            let enrolled = enrolment::namespace(index, name, &mut problems);
+            (NAMESPACE_TYPE_URL, name.to_string(), enrolled.then(|| Resource::Namespace(name.clone())))
         }
     };
-    Resolved { name, resource, problems }
+    Resolved { type_url, name, resource, problems }
 }
 
 impl ResolveConfig {

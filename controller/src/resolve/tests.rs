@@ -25,7 +25,7 @@ pub(super) fn pod_of(yaml: &str, name: &str) -> (Option<Workload>, Vec<String>) 
     let resolved = resolve(&index(yaml), &config(), &ResourceKey::Workload(Name::new("shop", name)));
     let reasons = resolved.problems.iter().map(ToString::to_string).collect();
     match resolved.resource {
-        Some(MeshResource::Workload(workload)) => (Some(*workload), reasons),
+        Some(Resource::Address(MeshResource::Workload(workload))) => (Some(*workload), reasons),
         None => (None, reasons),
         Some(other) => panic!("{other:?}"),
     }
@@ -33,7 +33,7 @@ pub(super) fn pod_of(yaml: &str, name: &str) -> (Option<Workload>, Vec<String>) 
 
 pub(super) fn service_of(yaml: &str, name: &str) -> Option<Service> {
     match resolve(&index(yaml), &config(), &ResourceKey::Service(Name::new("shop", name))).resource? {
-        MeshResource::Service(service) => Some(*service),
+        Resource::Address(MeshResource::Service(service)) => Some(*service),
         other => panic!("{other:?}"),
     }
 }
@@ -69,7 +69,7 @@ fn a_pod_becomes_a_workload() {
 }
 
 #[test]
-fn pods_without_processes_or_address_are_left_out() {
+fn pods_without_processes_or_node_are_left_out() {
     for status in [", phase: Succeeded", ", phase: Failed"] {
         let yaml = pod("", "", "")
             .replace("phase: Running, ", "")
@@ -79,6 +79,34 @@ fn pods_without_processes_or_address_are_left_out() {
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: []}\n";
     assert_eq!(pod_of(yaml, "web").0, None);
     assert_eq!(pod_of(yaml, "absent").0, None);
+}
+
+#[test]
+fn a_pod_is_told_of_before_it_has_an_address() {
+    let yaml = ENROLLED.to_owned()
+        + &pod("", "", "")
+            .replace("podIPs: [{ip: 'fd00::1'}, {ip: 10.0.0.1}], ", "")
+            .replace("True", "False");
+    let workload = pod_of(&yaml, "web").0.unwrap();
+    assert!(workload.addresses.is_empty() && workload.enrolment.enrolled);
+    assert_eq!((&*workload.node, &*workload.enrolment.pod_uid), ("n1", "u1"));
+    assert_eq!(workload.health, Health::Unhealthy);
+    // With neither an address nor a node it is nobody's.
+    assert_eq!(pod_of(&yaml.replace("nodeName: n1, ", ""), "web").0, None);
+}
+
+#[test]
+fn namespaces_are_told_of_when_they_are_enrolled() {
+    for (yaml, enrolled) in [
+        (ENROLLED.to_owned(), true),
+        (ENROLLED.replace("warren.dev/mesh: enabled", "istio.io/dataplane-mode: ambient"), true),
+        (ENROLLED.replace("enabled", "disabled"), false),
+        (ENROLLED.replace("name: shop", "name: other"), false),
+    ] {
+        let resolved = resolve(&index(&yaml), &config(), &ResourceKey::Namespace("shop".into()));
+        assert_eq!((resolved.type_url, resolved.name.as_str()), (NAMESPACE_TYPE_URL, "shop"));
+        assert_eq!(resolved.resource, enrolled.then(|| Resource::Namespace("shop".into())), "{yaml}");
+    }
 }
 
 #[test]

@@ -11,14 +11,15 @@ use warren_common::model::{
     Health, Identity, PortMapping, ServiceName, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 
-/// None for a pod without an address, one that has ended, and one whose names form no identity.
+/// None for a pod that has ended, one that is nowhere yet (neither node nor address), and one whose names form no
+/// identity. A pod that has a node and no address is for its node: its agent must know it before it starts.
 pub(super) fn workload(
     index: &Index,
     config: &ResolveConfig,
     pod: &Pod,
     problems: &mut Vec<Problem>,
 ) -> Option<Workload> {
-    if pod.addresses.is_empty() || !pod.is_live() {
+    if (pod.addresses.is_empty() && pod.node.is_empty()) || !pod.is_live() {
         return None;
     }
     let identity = match Identity::new(&config.trust_domain, &pod.name.namespace, &pod.service_account) {
