@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 #[allow(unreachable_pub, reason = "written to be called from anywhere")]
 mod build_ebpf;
+mod cluster;
 mod demo;
 mod fuzz;
 mod process;
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Options),
     /// Run the test suites that this machine can run
     Test(test::Options),
+    /// A two-node Kubernetes on this machine
+    Cluster(cluster::Options),
     /// Measure the mesh against direct connections
     Bench(bench::Options),
     /// Check format, lints, import layers and the other rules of the house
@@ -67,6 +70,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Demo(options) => demo::run_demo(&options),
         Task::Test(options) => test::run_test(&options),
+        Task::Cluster(options) => cluster::run(&options),
         Task::Bench(options) => bench::run_bench(&options),
         Task::Tidy(options) => tidy::run_tidy(&options),
     }

@@ -38,13 +38,15 @@ pub(crate) enum Need {
     Lab,
     /// Load generators and the proxies we compare with.
     Bench,
+    /// Kubernetes nodes on this machine.
+    Kubernetes,
     /// The BPF toolchain.
     Ebpf,
 }
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut needs = vec![Need::Build, Need::Lab, Need::Bench];
+    let mut needs = vec![Need::Build, Need::Lab, Need::Bench, Need::Kubernetes];
     if options.ebpf {
         needs.push(Need::Ebpf);
     }

@@ -47,6 +47,18 @@ pub(crate) const PACKAGES: &[Package] = &[
     program("tcpdump", "tcpdump", Need::Lab, "proves that nothing but TLS passes between nodes"),
     program("iperf3", "iperf3", Need::Bench, "bulk throughput"),
     program("wrk", "wrk", Need::Bench, "HTTP requests per second and latency"),
+    program("etcd-server", "etcd", Need::Kubernetes, "where the API server keeps its objects"),
+    program("containerd", "containerd", Need::Kubernetes, "the nodes' container runtime"),
+    program("runc", "runc", Need::Kubernetes, "starts containers for containerd"),
+    file(
+        "containernetworking-plugins",
+        "/usr/lib/cni/ptp",
+        Need::Kubernetes,
+        "the pods' links and addresses, the chain that ours joins",
+    ),
+    program("conntrack", "conntrack", Need::Kubernetes, "kube-proxy drops stale connections with it"),
+    program("openssl", "openssl", Need::Kubernetes, "makes the cluster's certificates"),
+    program("binutils", "strip", Need::Kubernetes, "leaves debug information out of images"),
     file("rustc-web", "/usr/bin/rustc", Need::Ebpf, "a rustc whose LLVM matches bpf-linker's"),
     file(
         "libstd-rust-web-dev-bpf",
