@@ -6,13 +6,14 @@
 //!  netns thread: sockets in pods' namespaces        events thread: what the kernel programs report
 //! ```
 
+mod capture;
+
 use crate::accept::NetnsThread;
-use crate::cgroup;
 use crate::context::{Context, Node};
 use crate::control::ControlConfig;
 use crate::doors::Doors;
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
-use crate::kernel::{BpfKernel, Kernel, KernelConfig, KernelError};
+use crate::kernel::KernelError;
 use crate::observe::{
     EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_metrics, serve_readiness,
 };
@@ -22,6 +23,7 @@ use crate::tunnel::Pool;
 use crate::view::{AgentView, counters};
 use crate::workers::Workers;
 use crate::xds::{self, SharedControllerStatus, XdsConfig};
+use capture::Capture;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,9 +51,9 @@ pub struct Config {
     pub controller_ca: PathBuf,
     /// File with the agent's service account token.
     pub token: PathBuf,
-    /// cgroup v2 directory above all pods.
-    pub pods_cgroup: PathBuf,
-    /// cgroup v2 directory of the kubelet, whose probes are not captured.
+    /// cgroup v2 directory above all pods; detected if not said.
+    pub pods_cgroup: Option<PathBuf>,
+    /// cgroup v2 directory of the kubelet, whose probes are not captured; detected if not said.
     pub kubelet_cgroup: Option<PathBuf>,
     /// Directory on a bpffs where programs and maps are pinned.
     pub bpf_dir: PathBuf,
@@ -92,7 +94,7 @@ pub enum AppError {
     Endpoint(#[from] EndpointError),
     /// The agent's own cgroup is not known.
     #[error(transparent)]
-    Cgroup(#[from] cgroup::CgroupError),
+    Cgroup(#[from] crate::cgroup::CgroupError),
     /// Threads, runtimes, files.
     #[error("{what}: {source}")]
     Io {
@@ -141,9 +143,7 @@ async fn start(config: Config) -> Result<(), AppError> {
     tokio::spawn(serve_readiness(readiness_listener, readiness.clone()));
     tokio::spawn(report_bytes(observer.clone(), BYTES_REPORT));
 
-    let kernel = load_kernel(&config)?;
-    report_events(&kernel)?;
-    let kernel: Arc<dyn Kernel> = Arc::new(kernel);
+    let Capture { kernel, pods_cgroup, kubelet } = capture::start(&config)?;
     observer.kernel_counters_from({
         let kernel = Arc::clone(&kernel);
         move || counters(&*kernel)
@@ -183,8 +183,8 @@ async fn start(config: Config) -> Result<(), AppError> {
     });
     let tunnels = Arc::new(AtomicU64::new(0));
     let workers = start_workers(&config, &node, &tunnels)?;
-    let discovery = ProcDiscovery::new(config.pods_cgroup.clone(), config.proc_dir.clone())
-        .map_err(io("opening this process's network namespace"))?;
+    let discovery = ProcDiscovery::new(pods_cgroup, config.proc_dir.clone())
+        .map_err(io("opening the node's network namespace"))?;
     let (manager, pods) = PodManager::new(
         PodManagerConfig { node: Arc::clone(&name) },
         Arc::clone(&store),
@@ -214,6 +214,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         kernel,
         identities,
         tunnels,
+        kubelet,
     };
     let admin = serve_admin(config.admin_socket.clone(), observer.clone(), Arc::new(view), draining.clone());
     let admin = tokio::spawn(admin);
@@ -246,23 +247,6 @@ async fn start(config: Config) -> Result<(), AppError> {
         open => tracing::warn!(open, "connections were cut off at the drain deadline"),
     }
     Ok(())
-}
-
-fn load_kernel(config: &Config) -> Result<BpfKernel, AppError> {
-    let agent_cgroup = cgroup::own(&config.proc_dir)?;
-    cgroup::not_above(&agent_cgroup, &config.pods_cgroup)?;
-    let kernel = BpfKernel::load(&KernelConfig {
-        pods_cgroup: config.pods_cgroup.clone(),
-        agent_cgroup,
-        kubelet_cgroup: config.kubelet_cgroup.clone(),
-        pin_dir: config.bpf_dir.clone(),
-        fail_open: config.fail_open,
-        debug: config.kernel_debug,
-    })?;
-    if config.fail_open {
-        tracing::warn!("--fail-open: when this agent is down, enrolled pods talk in plaintext");
-    }
-    Ok(kernel)
 }
 
 fn start_workers(
@@ -312,38 +296,4 @@ async fn follow_identities(identities: Identities, store: Arc<Store>, node: Arc<
             () = drain.started() => false,
         };
     }
-}
-
-/// Logs what the kernel programs report: each kind at most once a second, with how many there were.
-fn report_events(kernel: &BpfKernel) -> Result<(), AppError> {
-    let Some(mut events) = kernel.events() else { return Ok(()) };
-    let report = move || {
-        let mut quiet_until: std::collections::HashMap<u32, (Instant, u64)> =
-            std::collections::HashMap::new();
-        loop {
-            let event = match events.next_within(Duration::from_secs(3600)) {
-                Ok(Some(event)) => event,
-                Ok(None) => continue,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    return tracing::error!(%error, "events of the kernel programs are not read any more");
-                }
-            };
-            let now = Instant::now();
-            let (until, suppressed) = quiet_until.entry(event.kind).or_insert((now, 0));
-            if now < *until {
-                *suppressed += 1;
-                continue;
-            }
-            let kind = warren_common::abi::EventKind::from_raw(event.kind);
-            let (source, destination) = (SocketAddr::from(event.source), SocketAddr::from(event.destination));
-            tracing::warn!(?kind, pid = event.pid, cookie = event.cookie, %source, %destination, suppressed, "kernel event");
-            (*until, *suppressed) = (now + Duration::from_secs(1), 0);
-        }
-    };
-    std::thread::Builder::new()
-        .name("kernel-events".to_owned())
-        .spawn(report)
-        .map_err(io("starting the events thread"))?;
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the admin socket shows, gathered from the agent's parts.
 
+use crate::cgroup::{KubeletCgroup, KubeletError};
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::{AdminView, Observer};
@@ -11,7 +12,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use warren_common::abi::Counter;
 use warren_common::model::admin::{
-    Certificates, EndpointView, PodStatus, ServiceView, Services, Status, Workloads,
+    Certificates, EndpointView, Kubelet, PodStatus, ServiceView, Services, Status, Workloads,
 };
 use warren_common::runtime::Readiness;
 
@@ -27,6 +28,7 @@ pub(crate) struct AgentView {
     pub(crate) kernel: Arc<dyn Kernel>,
     pub(crate) identities: Identities,
     pub(crate) tunnels: Arc<AtomicU64>,
+    pub(crate) kubelet: watch::Receiver<Result<KubeletCgroup, KubeletError>>,
 }
 
 impl AdminView for AgentView {
@@ -49,6 +51,10 @@ impl AdminView for AgentView {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             tunnels: self.tunnels.load(Ordering::Relaxed),
+            kubelet: match &*self.kubelet.borrow() {
+                Ok(found) => Kubelet { cgroup: Some(found.path.display().to_string()), problem: None },
+                Err(why) => Kubelet { cgroup: None, problem: Some(why.to_string()) },
+            },
         }
     }
 

@@ -9,7 +9,7 @@ use aya::{
     Ebpf,
     programs::{CgroupAttachMode, Program, links::FdLink},
 };
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, path::Path};
 
 /// Name in the object of the program for pods' network namespaces.
 pub(super) const STEER: &str = "steer";
@@ -49,6 +49,23 @@ pub(super) fn cgroups(object: &mut Ebpf, cgroups: &Cgroups, pins: &Pins) -> Resu
     prune(cgroups, pins)
 }
 
+/// Puts the kubelet's program onto another cgroup, and takes it off the one before.
+pub(super) fn kubelet(object: &mut Ebpf, cgroup: &Cgroup, pins: &Pins) -> Result<(), KernelError> {
+    attach(object, KUBELET, cgroup, pins)?;
+    let ours = pins.link(KUBELET, cgroup.id);
+    for path in pins.cgroup_links()? {
+        if path != ours && is_of(KUBELET, &path) {
+            pins::remove_link(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a pinned link is one of this program.
+fn is_of(program: &str, path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(program))
+}
+
 fn attach(object: &mut Ebpf, name: &'static str, cgroup: &Cgroup, pins: &Pins) -> Result<(), KernelError> {
     let program = object.program_mut(name).ok_or(KernelError::Missing(name))?;
     let fd = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(KernelError::attach(name))?;
@@ -80,8 +97,7 @@ fn prune(cgroups: &Cgroups, pins: &Pins) -> Result<(), KernelError> {
     ours.extend(cgroups.kubelet.iter().map(|kubelet| pins.link(KUBELET, kubelet.id)));
     ours.extend(PODS.iter().map(|name| pins.link(name, cgroups.pods.id)));
     for path in pins.cgroup_links()? {
-        let is_agents = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AGENT));
-        if !ours.contains(&path) && (!is_agents || pins::is_dead(&path)) {
+        if !ours.contains(&path) && (!is_of(AGENT, &path) || pins::is_dead(&path)) {
             pins::remove_link(&path)?;
         }
     }

@@ -31,7 +31,7 @@ impl Cgroups {
 }
 
 impl Cgroup {
-    fn open(path: &Path) -> Result<Self, KernelError> {
+    pub(super) fn open(path: &Path) -> Result<Self, KernelError> {
         let dir = File::open(path).map_err(KernelError::file("opening cgroup", path))?;
         let metadata = dir.metadata().map_err(KernelError::file("reading cgroup", path))?;
         let magic = sys::fs_magic(path).map_err(KernelError::file("reading cgroup", path))?;

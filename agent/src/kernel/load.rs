@@ -84,6 +84,15 @@ impl BpfKernel {
         pins::uninstall(pin_dir)
     }
 
+    /// From now on the connections of this cgroup, and of no other, are probes.
+    ///
+    /// # Errors
+    /// When it is no cgroup, or the kernel refuses; the one before stays.
+    pub fn follow_kubelet(&self, cgroup: &Path) -> Result<(), KernelError> {
+        let cgroup = check::Cgroup::open(cgroup)?;
+        self.pods().follow_kubelet(&cgroup)
+    }
+
     /// The events of the programs; the first caller gets them.
     pub fn events(&self) -> Option<EventSource> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -3,7 +3,8 @@
 
 use super::{
     KernelError, PodCapture,
-    attach::STEER,
+    attach::{self, STEER},
+    check::Cgroup,
     maps::PodMaps,
     pins::{self, Pins},
     plan::Plan,
@@ -43,6 +44,11 @@ impl Pods {
             }
         }
         Ok(pods)
+    }
+
+    /// Probes come from this cgroup now.
+    pub(super) fn follow_kubelet(&mut self, cgroup: &Cgroup) -> Result<(), KernelError> {
+        attach::kubelet(&mut self.object, cgroup, &self.pins)
     }
 
     pub(super) fn cookies(&self) -> Result<Vec<u64>, KernelError> {

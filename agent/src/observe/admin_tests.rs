@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use warren_common::model::Workload;
 use warren_common::model::admin::FlowState;
-use warren_common::model::admin::{ControllerStatus, FlowEvent, Flows, ServiceView};
+use warren_common::model::admin::{ControllerStatus, FlowEvent, Flows, Kubelet, ServiceView};
 use warren_common::runtime::{DrainTrigger, drain};
 
 struct View;
@@ -32,6 +32,7 @@ impl AdminView for View {
             open_flows: 0,
             kernel: BTreeMap::new(),
             tunnels: 0,
+            kubelet: Kubelet::default(),
         }
     }
 

@@ -45,15 +45,11 @@ pub(crate) struct AgentArgs {
         value_name = "FILE"
     )]
     token: PathBuf,
-    /// cgroup v2 directory above all pods
-    #[arg(
-        long,
-        env = "WARREN_PODS_CGROUP",
-        default_value = "/sys/fs/cgroup/kubepods.slice",
-        value_name = "DIR"
-    )]
-    pods_cgroup: PathBuf,
-    /// cgroup v2 directory of the kubelet: its probes are not captured. Without it they are, and STRICT refuses them
+    /// cgroup v2 directory above all pods. Detected if not given: what the agent's own pod is below, or the usual places
+    #[arg(long, env = "WARREN_PODS_CGROUP", value_name = "DIR")]
+    pods_cgroup: Option<PathBuf>,
+    /// cgroup v2 directory of the kubelet: its probes are not captured. Detected if not given: root's process of that
+    /// name on the node; where it has no cgroup of its own, probes are captured, and STRICT refuses them
     #[arg(long, env = "WARREN_KUBELET_CGROUP", value_name = "DIR")]
     kubelet_cgroup: Option<PathBuf>,
     /// Directory on a bpffs where kernel programs and maps are pinned

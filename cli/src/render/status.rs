@@ -38,6 +38,10 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
             format!("{} resources of the controller were refused; the log says why", controller.rejected);
         line(style.warning(), words);
     }
+    if let Some(problem) = &status.kubelet.problem {
+        let words = format!("probes are captured, and STRICT refuses them: {}", clean(problem));
+        line(style.warning(), words);
+    }
     let pending = status.pods.iter().filter(|pod| pod.state == PodState::Pending).count();
     let enrolled = plural((status.pods.len() - pending) as u64, "pod");
     let pods = format!("{enrolled} enrolled, {pending} pending");
@@ -123,12 +127,14 @@ captured_v4     128
         let mut ill = sample(&format!("{ENROLLED},{PENDING}"), AWAY);
         ill.ready = false;
         ill.waiting_for = vec!["the first configuration".into(), "the pods of this node".into()];
+        ill.kubelet.problem = Some("no process is called kubelet".into());
         let text = status(&ill, Style::plain(false));
         for expected in [
             "x not ready: waiting for the first configuration, the pods of this node\n",
             "x controller https://ctl:15012 not connected since this agent started: connection refused\n",
             "! running on the configuration that was saved on disk\n",
             "! 2 resources of the controller were refused; the log says why\n",
+            "! probes are captured, and STRICT refuses them: no process is called kubelet\n",
             "x 1 pod enrolled, 1 pending\n",
             "shop       cart-1  pending   no process of it runs yet\n",
         ] {

@@ -183,6 +183,18 @@ pub struct Status {
     pub kernel: std::collections::BTreeMap<String, u64>,
     /// Open tunnels to other nodes.
     pub tunnels: u64,
+    /// Whose connections to pods are probes.
+    #[serde(default)]
+    pub kubelet: Kubelet,
+}
+
+/// Which cgroup's connections to pods are the kubelet's probes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kubelet {
+    /// Its directory, as the agent sees it.
+    pub cgroup: Option<String>,
+    /// Why none is known: probes are captured as any other connection.
+    pub problem: Option<String>,
 }
 
 /// The agent's session with its controller.
