@@ -264,16 +264,20 @@ pub(crate) async fn deliver_local(
 
 /// Judges the arrival and opens the application's socket.
 async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Result<TcpStream, Refusal> {
-    {
+    let permit = {
         let mesh = context.node.store.guard();
         if let Some(source) = mesh.workload_by_ip(arrival.client.ip()) {
             flow.source_workload(source);
         }
-        flow.destination_workload(mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload));
-    }
-    let connection = Connection { source: arrival.source.as_ref(), port: arrival.destination.port() };
-    let permit =
-        policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?;
+        let workload = mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload);
+        flow.destination_workload(workload);
+        let connection = Connection {
+            source: arrival.source.as_ref(),
+            peer_authentication: &workload.peer_authentication,
+            port: arrival.destination.port(),
+        };
+        policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?
+    };
     flow.verdict(Verdict::Allowed, permit.rule());
     if arrival.source.is_some() {
         flow.destination_identity(&arrival.pod.workload.identity);

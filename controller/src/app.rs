@@ -5,6 +5,7 @@ use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingConfig, ServingError, server_config};
 use crate::ca::{self, Authenticator, Authority, RootsError, TokenConfig, load_or_create};
 use crate::index::Index;
+pub use crate::index::RootNamespaces;
 use crate::listen;
 use crate::objects::Name;
 use crate::observe::{Http, Metrics};
@@ -41,6 +42,8 @@ pub struct Config {
     pub manifests: ManifestsConfig,
     /// Cluster, cluster domain and trust domain.
     pub resolve: ResolveConfig,
+    /// Where the objects are that hold for the whole mesh.
+    pub root_namespaces: RootNamespaces,
     /// How changes are gathered.
     pub pipeline: PipelineConfig,
     /// The certificate authority.
@@ -157,7 +160,7 @@ impl Controller {
         let metrics = Metrics::default();
         let (root, signing) = authority.expiry();
         metrics.ca_expiry(root, signing);
-        let index = Arc::new(RwLock::new(Index::default()));
+        let index = Arc::new(RwLock::new(Index::new(config.root_namespaces)));
         let published = Arc::new(Published::default());
         let authenticator = Arc::new(Authenticator::new(config.tokens));
         if let Err(error) = authenticator.check().await {

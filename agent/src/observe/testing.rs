@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::{
-    AppProtocol, Enrolment, Health, Identity, PortMapping, Service, ServiceName, ServicePort, TunnelProtocol,
-    Workload, WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, Health, Identity, PeerAuthentication, PortMapping, Service, ServiceName,
+    ServicePort, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 
 pub(super) fn observer(flow_ring: usize) -> Observer {
@@ -38,6 +38,7 @@ pub(super) fn workload(owner: &str) -> Arc<Workload> {
         services: BTreeMap::from([(web, vec![mapping])]),
         labels: BTreeMap::from([("app".into(), owner.into()), ("version".into(), "v1".into())]),
         enrolment: Enrolment::default(),
+        peer_authentication: PeerAuthentication::default(),
     })
 }
 

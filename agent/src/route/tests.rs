@@ -3,7 +3,8 @@ use crate::store::MeshChange;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use warren_common::model::{
-    AppProtocol, Enrolment, PortMapping, ServiceName, ServicePort, WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, PeerAuthentication, PortMapping, ServiceName, ServicePort, WorkloadKind,
+    WorkloadUid,
 };
 
 fn service_name() -> ServiceName {
@@ -31,6 +32,7 @@ fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health
         services,
         labels: BTreeMap::new(),
         enrolment: Enrolment { pod_uid: name.into(), enrolled: true, ..Enrolment::default() },
+        peer_authentication: PeerAuthentication::default(),
     }
 }
 

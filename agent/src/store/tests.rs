@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use warren_common::model::{
-    Enrolment, Health, Identity, Service, ServiceName, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    Enrolment, Health, Identity, PeerAuthentication, Service, ServiceName, TunnelProtocol, Workload,
+    WorkloadKind, WorkloadUid,
 };
 
 fn ip(last: u8) -> IpAddr {
@@ -39,6 +40,7 @@ fn workload(id: u8, ips: &[u8], node: u8, host_network: bool, services: &[u8]) -
         services: services.iter().map(|service| (name(*service), vec![])).collect(),
         labels: BTreeMap::new(),
         enrolment: Enrolment::default(),
+        peer_authentication: PeerAuthentication::default(),
     })
 }
 

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
-use warren_controller::app::{self, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig};
+use warren_controller::app::{
+    self, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
+};
 use warren_controller::ca::TokenConfig;
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
@@ -57,6 +59,16 @@ pub(crate) struct ControllerArgs {
         value_name = "TIME"
     )]
     certificate_lifetime: Duration,
+    /// Namespace whose objects without a selector hold for the whole mesh; may be given more than once, the most
+    /// important first
+    #[arg(
+        long = "root-namespace",
+        env = "WARREN_ROOT_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "warren-system,istio-system",
+        value_name = "NAMESPACE"
+    )]
+    root_namespaces: Vec<String>,
     /// Name of this cluster
     #[arg(long, env = "WARREN_CLUSTER", default_value = "Kubernetes", value_name = "NAME")]
     cluster: String,
@@ -124,6 +136,7 @@ impl From<ControllerArgs> for Config {
                 cluster_domain: args.cluster_domain.into(),
                 trust_domain: args.trust_domain.into(),
             },
+            root_namespaces: RootNamespaces(args.root_namespaces.into_iter().map(Into::into).collect()),
             pipeline: PipelineConfig::default(),
             ca: CaConfig {
                 directory: args.ca_dir,

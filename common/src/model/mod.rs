@@ -1,12 +1,14 @@
 //! Pure domain types: what warren talks about, free of wire formats, sockets and clocks.
 
 mod identity;
+mod peer_authentication;
 mod service;
 mod workload;
 
 pub mod admin;
 
 pub use identity::{Identity, IdentityError};
+pub use peer_authentication::{MtlsRule, PeerAuthentication};
 pub use service::{AppProtocol, Service, ServiceName, ServicePort};
 pub use workload::{
     Enrolment, Health, HealthyTarget, PortMapping, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,

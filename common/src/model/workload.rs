@@ -1,6 +1,6 @@
 //! Workloads: pods and everything else that has an address and an identity.
 
-use super::{Identity, ServiceName};
+use super::{Identity, PeerAuthentication, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -126,6 +126,9 @@ pub struct Workload {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// What its node needs to capture it.
     pub enrolment: Enrolment,
+    /// Which plaintext may enter it.
+    #[serde(default)]
+    pub peer_authentication: PeerAuthentication,
 }
 
 /// A map with structured keys as JSON can hold it.

@@ -3,6 +3,7 @@
 use super::error::WireError;
 use super::generated::warren::WorkloadExtension;
 use super::generated::workload as wire;
+use super::peer_authentication;
 use crate::model::{
     AppProtocol, Enrolment, Health, Identity, PortMapping, Service, ServiceName, ServicePort, TunnelProtocol,
     Workload, WorkloadKind, WorkloadUid,
@@ -75,6 +76,7 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
             .iter()
             .map(|(ip, len)| format!("{ip}/{len}"))
             .collect(),
+        peer_authentication: peer_authentication::to_wire(&workload.peer_authentication),
     };
     let config =
         prost_types::Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() };
@@ -171,6 +173,7 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
                 .map(|c| cidr(c))
                 .collect::<Result<_, _>>()?,
         },
+        peer_authentication: peer_authentication::from_wire(extension.peer_authentication)?,
     })
 }
 
@@ -307,7 +310,7 @@ fn ports(values: &[u32], field: &'static str) -> Result<Vec<u16>, WireError> {
     values.iter().map(|port| port_number(*port, field)).collect()
 }
 
-fn port_number(value: u32, field: &'static str) -> Result<u16, WireError> {
+pub(super) fn port_number(value: u32, field: &'static str) -> Result<u16, WireError> {
     u16::try_from(value).map_err(|_| invalid(field, &value.to_string(), "a port"))
 }
 
@@ -330,6 +333,7 @@ fn invalid(field: &'static str, value: &str, expected: &'static str) -> WireErro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{MtlsRule, PeerAuthentication};
     use proptest::prelude::*;
 
     fn workload() -> Workload {
@@ -357,6 +361,11 @@ mod tests {
                 exclude_outbound_ports: vec![25],
                 exclude_inbound_ports: vec![9100],
                 exclude_outbound_cidrs: vec![("10.0.0.0".parse().unwrap(), 8)],
+            },
+            peer_authentication: PeerAuthentication {
+                all: MtlsRule { strict: true, rule: "PeerAuthentication shop/default".into() },
+                ports: [(9090, MtlsRule { strict: false, rule: "PeerAuthentication shop/web".into() })]
+                    .into(),
             },
         }
     }

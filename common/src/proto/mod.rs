@@ -7,6 +7,7 @@ mod address;
 mod ca;
 mod error;
 mod namespace;
+mod peer_authentication;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};

@@ -1,10 +1,16 @@
 //! What is known of the cluster, arranged for the questions that resolving asks. Pure and deterministic.
 
 mod affected;
+mod peer_authentications;
 mod reverse;
 
-use crate::objects::{EndpointSlice, Kind, Map, Name, Namespace, Object, Pod, Service};
+pub use peer_authentications::RootNamespaces;
+
+use crate::objects::{
+    EndpointSlice, Key, Kind, Map, Name, Namespace, Object, PeerAuthentication, Pod, Service,
+};
 use crate::source::Change;
+use peer_authentications::PeerAuthentications;
 use reverse::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,11 +25,14 @@ pub enum ResourceKey {
     Service(Name),
     /// A namespace, as far as it enrols its pods.
     Namespace(Arc<str>),
+    /// No resource of its own: what is to be said about an object that shapes others.
+    Remarks(Key),
 }
 
 /// Every object, and who refers to whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
+    roots: RootNamespaces,
     namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     pods: BTreeMap<Name, Arc<Pod>>,
     services: BTreeMap<Name, Arc<Service>>,
@@ -33,9 +42,15 @@ pub struct Index {
     slices_by_service: Reverse<Name>,
     slices_by_pod: Reverse<Name>,
     slices_by_ip: Reverse<IpAddr>,
+    peer_authentications: PeerAuthentications,
 }
 
 impl Index {
+    /// An empty index. The default has the default root namespaces.
+    pub fn new(roots: RootNamespaces) -> Self {
+        Self { roots, ..Self::default() }
+    }
+
     /// Takes a change in and says which resources may look different now.
     pub fn apply(&mut self, change: &Change) -> BTreeSet<ResourceKey> {
         let key = change.key();
@@ -45,8 +60,8 @@ impl Index {
         self.remove(key.kind, &key.name);
         if let Change::Upsert(object) = change {
             self.insert(object);
-            self.affected_by(&key, &mut affected);
         }
+        self.affected_by(&key, &mut affected);
         affected
     }
 
@@ -77,6 +92,37 @@ impl Index {
         names.into_iter().filter_map(|name| self.slices.get(name)).map(AsRef::as_ref).collect()
     }
 
+    /// Namespaces whose objects may hold for the whole mesh.
+    pub fn root_namespaces(&self) -> &RootNamespaces {
+        &self.roots
+    }
+
+    /// A PeerAuthentication.
+    pub fn peer_authentication(&self, name: &Name) -> Option<&PeerAuthentication> {
+        self.peer_authentications.get(name)
+    }
+
+    /// The PeerAuthentication of the whole mesh.
+    pub fn mesh_peer_authentication(&self) -> Option<&PeerAuthentication> {
+        self.roots.0.iter().find_map(|root| self.namespace_peer_authentication(root))
+    }
+
+    /// The PeerAuthentication of a whole namespace.
+    pub fn namespace_peer_authentication(&self, namespace: &str) -> Option<&PeerAuthentication> {
+        self.peer_authentications.of_namespace(namespace)
+    }
+
+    /// The PeerAuthentication that selects a pod of a namespace by these labels. Those of a root namespace
+    /// select nothing.
+    pub fn selecting_peer_authentication(
+        &self,
+        namespace: &str,
+        labels: &Map,
+    ) -> Option<&PeerAuthentication> {
+        let of_root = self.roots.contains(namespace);
+        self.peer_authentications.selecting(namespace, labels).filter(|_| !of_root)
+    }
+
     /// How many pods and services there are.
     pub fn len(&self) -> (usize, usize) {
         (self.pods.len(), self.services.len())
@@ -102,6 +148,7 @@ impl Index {
                 self.slices_by_ip.insert_all(endpoints().flat_map(|e| &e.addresses), &slice.name);
                 self.slices.insert(slice.name.clone(), Arc::new(slice.clone()));
             }
+            Object::PeerAuthentication(policy) => self.peer_authentications.insert(policy),
             // Nothing is resolved from these yet.
             Object::Node(_) | Object::ServiceAccount(_) => {}
         }
@@ -125,6 +172,7 @@ impl Index {
                     self.slices_by_ip.remove_all(endpoints().flat_map(|e| &e.addresses), name);
                 }
             }
+            Kind::PeerAuthentication => self.peer_authentications.remove(name),
             Kind::Node | Kind::ServiceAccount => {}
         }
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::objects::{Endpoint, Key, Phase, SlicePort};
+use crate::objects::{Endpoint, Key, MtlsMode, Phase, SlicePort};
 use crate::resolve::{ResolveConfig, resolve};
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ fn pod(number: u8, address: u8, node: u8, flags: u8) -> Object {
     Object::Pod(Pod {
         name: name(number),
         uid: "".into(),
-        labels: Map::new(),
+        labels: [("app".into(), format!("a{address}").into())].into(),
         annotations: Map::new(),
         owner: None,
         node: format!("n{node}").into(),
@@ -60,6 +60,22 @@ fn namespace(number: u8, enabled: bool) -> Object {
     Object::Namespace(Namespace { name: name(number).namespace, labels })
 }
 
+fn policy(number: u8, created: u8, selects: Option<u8>, mode: MtlsMode) -> Object {
+    let namespace = ["even", "odd", "warren-system", "istio-system"][usize::from(number % 4)];
+    let selector = selects.map(|address| ("app".into(), format!("a{address}").into()));
+    Object::PeerAuthentication(PeerAuthentication {
+        name: Name::new(namespace, format!("x{number}")),
+        created: (created > 0).then_some(created.into()),
+        ports: selects.map(|address| (80 + u16::from(address), MtlsMode::Permissive)).into_iter().collect(),
+        selector: selector.into_iter().collect(),
+        mode,
+    })
+}
+
+fn mode() -> impl Strategy<Value = MtlsMode> {
+    prop_oneof![Just(MtlsMode::Unset), Just(MtlsMode::Strict), Just(MtlsMode::Permissive)]
+}
+
 fn objects() -> impl Strategy<Value = Object> {
     prop_oneof![
         (0..4_u8, 0..4_u8, 0..2_u8, 0..8_u8)
@@ -68,6 +84,8 @@ fn objects() -> impl Strategy<Value = Object> {
             .prop_map(|(n, s, a, r, ok)| slice(n, s, a, r, ok)),
         (0..4_u8, 80..82_u16).prop_map(|(number, port)| service(number, port)),
         (0..2_u8, any::<bool>()).prop_map(|(number, enabled)| namespace(number, enabled)),
+        (0..8_u8, 0..3_u8, proptest::option::of(0..4_u8), mode())
+            .prop_map(|(number, created, selects, mode)| policy(number, created, selects, mode)),
     ]
 }
 

@@ -3,9 +3,11 @@
 //! Sources convert at the edge (`source::convert`), so a cluster of large Pod specs costs little memory, and
 //! no other room of the controller knows how Kubernetes spells things.
 
+mod peer_authentication;
 mod pod;
 mod service;
 
+pub use peer_authentication::{Created, MtlsMode, PeerAuthentication, matches};
 pub use pod::{Owner, Phase, Pod};
 pub use service::{Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
 
@@ -63,6 +65,8 @@ pub enum Kind {
     Service,
     /// `discovery.k8s.io/v1/EndpointSlice`.
     EndpointSlice,
+    /// `security.istio.io/PeerAuthentication`.
+    PeerAuthentication,
 }
 
 impl Kind {
@@ -75,6 +79,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::PeerAuthentication => "PeerAuthentication",
         }
     }
 }
@@ -127,6 +132,8 @@ pub enum Object {
     Service(Service),
     /// A part of a service's endpoints.
     EndpointSlice(EndpointSlice),
+    /// Which plaintext may enter.
+    PeerAuthentication(PeerAuthentication),
 }
 
 impl Object {
@@ -139,6 +146,7 @@ impl Object {
             Self::Pod(pod) => (Kind::Pod, pod.name.clone()),
             Self::Service(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
+            Self::PeerAuthentication(policy) => (Kind::PeerAuthentication, policy.name.clone()),
         };
         Key { kind, name }
     }

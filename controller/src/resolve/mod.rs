@@ -1,6 +1,7 @@
 //! From the index to what agents are told: workloads, services and enrolled namespaces. Pure.
 
 mod enrolment;
+mod peer_authentication;
 mod service;
 mod workload;
 
@@ -63,6 +64,11 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
             let enrolled = enrolment::namespace(index, name, &mut problems);
             (NAMESPACE_TYPE_URL, name.to_string(), enrolled.then(|| Resource::Namespace(name.clone())))
         }
+        ResourceKey::Remarks(key) => {
+            problems = peer_authentication::remarks(index, &key.name);
+            // Nothing is ever published under this name.
+            (ADDRESS_TYPE_URL, key.to_string(), None)
+        }
     };
     Resolved { type_url, name, resource, problems }
 }
@@ -81,5 +87,7 @@ impl ResolveConfig {
 
 #[cfg(test)]
 mod membership_tests;
+#[cfg(test)]
+mod peer_authentication_tests;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::ResolveConfig;
 use super::enrolment::enrolment;
+use super::peer_authentication::peer_authentication;
 use crate::index::Index;
 use crate::objects::{Endpoint, EndpointSlice, Map, Pod, Service};
 use crate::source::Problem;
@@ -58,6 +59,7 @@ pub(super) fn workload(
         services: services(index, config, pod),
         labels: pod.labels.clone(),
         enrolment,
+        peer_authentication: peer_authentication(index, pod),
     })
 }
 

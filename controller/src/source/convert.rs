@@ -23,6 +23,12 @@ pub enum ConvertError {
     /// A field that everything hangs on is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// It is not what its kind looks like: an unknown field, a wrong type.
+    #[error("{0}")]
+    Shape(String),
+    /// Two fields that exclude each other, or one without the other that it needs.
+    #[error("{0}")]
+    Contradiction(&'static str),
     /// A field holds what it must not hold.
     #[error("{field}: {value:?} is not {expected}")]
     Invalid {
@@ -191,7 +197,7 @@ fn namespaced(metadata: &ObjectMeta) -> Result<Name, ConvertError> {
     Ok(Name { namespace: namespace.unwrap_or(DEFAULT_NAMESPACE).into(), ..cluster_scoped(metadata)? })
 }
 
-fn shared(map: Option<BTreeMap<String, String>>) -> Map {
+pub(super) fn shared(map: Option<BTreeMap<String, String>>) -> Map {
     map.unwrap_or_default().into_iter().map(|(key, value)| (key.into(), value.into())).collect()
 }
 
@@ -215,6 +221,18 @@ fn port(number: i32, field: &'static str) -> Result<u16, ConvertError> {
     port.ok_or_else(|| invalid(field, &number.to_string(), "a port number (1 to 65535)"))
 }
 
-fn invalid(field: &'static str, value: &str, expected: &'static str) -> ConvertError {
+pub(super) fn invalid(field: &'static str, value: &str, expected: &'static str) -> ConvertError {
     ConvertError::Invalid { field, value: value.chars().take(100).collect(), expected }
+}
+
+/// The beginning and the end of a text that quotes what somebody wrote, be it a megabyte.
+pub(super) fn shorten(text: &str) -> String {
+    const KEEP: usize = 200;
+    let length = text.chars().count();
+    if length <= 2 * KEEP {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(KEEP).collect();
+    let end: String = text.chars().skip(length - KEEP).collect();
+    format!("{start} [...] {end}")
 }

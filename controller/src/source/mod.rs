@@ -1,10 +1,13 @@
 //! Where objects come from. Every source yields the same [`Change`]s, in batches.
 
 mod convert;
+mod custom;
+mod kinds;
 pub mod manifests;
 mod problems;
 
 pub use convert::ConvertError;
+pub use kinds::{BUILT_IN_KINDS, CUSTOM_KINDS, ServedKind};
 pub use problems::{Problem, SourceProblems};
 
 use crate::objects::{Key, Object};

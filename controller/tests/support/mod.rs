@@ -22,7 +22,7 @@ use warren_common::proto::auth::{IstioCertificateRequest, IstioCertificateServic
 use warren_common::proto::certificate_request;
 use warren_common::runtime::{DrainTrigger, Readiness, drain};
 use warren_controller::app::{
-    self, AppError, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig,
+    self, AppError, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
 };
 use warren_controller::ca::TokenConfig;
 use warren_controller::ca::serving::ServingConfig;
@@ -115,6 +115,7 @@ impl Controller {
                 cluster_domain: "cluster.local".into(),
                 trust_domain: "cluster.local".into(),
             },
+            root_namespaces: RootNamespaces::default(),
             pipeline: PipelineConfig::default(),
             ca: CaConfig {
                 directory: path.join("ca"),

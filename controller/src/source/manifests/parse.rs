@@ -1,9 +1,9 @@
 //! The text of a manifest file to objects. Pure; any text is safe to pass in.
 
 use super::super::ConvertError;
+use super::super::convert::shorten;
+use super::super::kinds::{Decode, ServedKind, decode};
 use crate::objects::Object;
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{Options, Spanned};
@@ -131,7 +131,7 @@ impl Document<'_> {
     fn error(&self, line: Option<u64>, reason: impl Into<String>) -> ParseError {
         let line = line.filter(|line| *line > 0).map(|line| editor_line(self.text, line));
         let line = line.unwrap_or_else(|| self.first_line());
-        ParseError { line: self.lines_before + line, reason: reason.into() }
+        ParseError { line: self.lines_before + line, reason: shorten(&reason.into()) }
     }
 
     fn first_line(&self) -> u64 {
@@ -169,8 +169,10 @@ enum Reader<'a> {
     Item(&'a Document<'a>, u64, serde_json::Value),
 }
 
-impl Reader<'_> {
-    fn object<T>(self) -> Result<Object, ParseError>
+impl Decode for Reader<'_> {
+    type Error = ParseError;
+
+    fn decode<T>(self) -> Result<Object, ParseError>
     where
         T: DeserializeOwned,
         Object: TryFrom<T, Error = ConvertError>,
@@ -184,7 +186,9 @@ impl Reader<'_> {
         };
         Object::try_from(value).map_err(|error| document.error(line, error.to_string()))
     }
+}
 
+impl Reader<'_> {
     /// An object that is not read must still be YAML.
     fn skip(self) -> Result<(), ParseError> {
         match self {
@@ -195,19 +199,11 @@ impl Reader<'_> {
 }
 
 fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> Result<(), ParseError> {
-    let object = match (version, kind) {
-        ("v1", "Namespace") => reader.object::<core::Namespace>(),
-        ("v1", "Node") => reader.object::<core::Node>(),
-        ("v1", "ServiceAccount") => reader.object::<core::ServiceAccount>(),
-        ("v1", "Pod") => reader.object::<core::Pod>(),
-        ("v1", "Service") => reader.object::<core::Service>(),
-        ("discovery.k8s.io/v1", "EndpointSlice") => reader.object::<discovery::EndpointSlice>(),
-        _ => {
-            parsed.ignored.insert(format!("{version}/{kind}").chars().take(200).collect());
-            return reader.skip();
-        }
+    let Some(served) = ServedKind::find(version, kind) else {
+        parsed.ignored.insert(format!("{version}/{kind}").chars().take(200).collect());
+        return reader.skip();
     };
-    parsed.objects.push(object?);
+    parsed.objects.push(decode(served.kind, reader)?);
     Ok(())
 }
 
