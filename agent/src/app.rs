@@ -15,7 +15,8 @@ use crate::doors::Doors;
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
 use crate::kernel::KernelError;
 use crate::observe::{
-    EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_metrics, serve_readiness,
+    AdminView, EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_admin_on,
+    serve_metrics, serve_readiness,
 };
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, ProcDiscovery};
 use crate::store::Store;
@@ -61,6 +62,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Unix socket of the admin API.
     pub admin_socket: PathBuf,
+    /// Loopback address where the admin API is served too, for the API server's port-forward.
+    pub admin_address: Option<SocketAddr>,
     /// Where metrics are served.
     pub metrics_address: SocketAddr,
     /// Where readiness is served.
@@ -216,7 +219,12 @@ async fn start(config: Config) -> Result<(), AppError> {
         tunnels,
         kubelet,
     };
-    let admin = serve_admin(config.admin_socket.clone(), observer.clone(), Arc::new(view), draining.clone());
+    let view: Arc<dyn AdminView> = Arc::new(view);
+    if let Some(address) = config.admin_address {
+        let listener = bind(address).await?;
+        tokio::spawn(serve_admin_on(listener, observer.clone(), Arc::clone(&view), draining.clone()));
+    }
+    let admin = serve_admin(config.admin_socket.clone(), observer.clone(), view, draining.clone());
     let admin = tokio::spawn(admin);
     drop(draining);
 

@@ -5,6 +5,7 @@
 pub mod accept;
 pub mod app;
 pub mod cgroup;
+pub mod cleanup;
 mod context;
 pub mod control;
 mod doors;

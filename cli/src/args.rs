@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::commands::{agent, certs, check, controller, flows, services, status, version, workloads};
+use crate::commands::{
+    agent, certs, check, controller, flows, install, services, status, uninstall, version, workloads,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +22,10 @@ pub(crate) enum Command {
     Agent(agent::AgentArgs),
     /// Run the controller: configuration and certificates
     Controller(controller::ControllerArgs),
+    /// Install warren into a cluster, or bring what is installed to this version
+    Install(install::InstallArgs),
+    /// Take warren out of a cluster and off its nodes
+    Uninstall(uninstall::UninstallArgs),
     /// How the agent is: readiness, controller, pods, kernel counters
     Status(status::StatusArgs),
     /// Who talks to whom: connections, verdicts, bytes, and why one failed
@@ -42,6 +48,17 @@ pub(crate) struct AdminArgs {
     /// Unix socket of the agent's admin API
     #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     pub(crate) admin_socket: PathBuf,
+}
+
+/// Which cluster is asked; as kubectl has it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ClusterArgs {
+    /// kubeconfig of the cluster; otherwise KUBECONFIG, ~/.kube/config, or the pod's own service account
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig; otherwise its current one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
 }
 
 /// How an answer is printed.

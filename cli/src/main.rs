@@ -2,7 +2,9 @@
 
 mod args;
 mod client;
+mod cluster;
 mod commands;
+mod install;
 mod render;
 
 use args::{Cli, Command};
@@ -26,6 +28,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => commands::agent::run(args)?,
         Command::Controller(args) => commands::controller::run(args)?,
+        Command::Install(args) => commands::install::run(&args)?,
+        Command::Uninstall(args) => commands::uninstall::run(&args)?,
         Command::Status(args) => commands::status::run(&args)?,
         Command::Flows(args) => commands::flows::run(&args)?,
         Command::Workloads(args) => commands::workloads::run(&args)?,

@@ -17,6 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use warren_common::model::Identity;
 
+/// The name of the folder of keys in the state directory.
+const FOLDER: &str = "certs";
+
+/// What an agent keeps in its state directory.
+pub(crate) fn saved(state_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(state_dir.join(FOLDER))
+}
+
 /// The folder of keys.
 #[derive(Debug)]
 pub(super) struct KeyFolder {
@@ -28,7 +36,7 @@ pub(super) struct KeyFolder {
 impl KeyFolder {
     /// Opens (or makes) `certs` in the state directory, for the owner alone.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join("certs");
+        let path = state_dir.join(FOLDER);
         DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o700))?;
         Ok(Self { path, changing: Mutex::default() })

@@ -29,6 +29,7 @@ mod tests;
 pub use ca::{CaError, CertificateAuthority, ControllerCa, SignedChain, Signing};
 pub use chain::ChainError;
 pub use credential::{Credential, CredentialError};
+pub(crate) use files::saved;
 pub use keys::KeyError;
 pub use manager::{Identities, IdentityConfig};
 pub use peer::{PeerError, peer_identity, peer_identity_at};

@@ -1,7 +1,7 @@
-//! The admin socket: HTTP/1.1 with JSON on a unix socket that only root can open.
+//! The admin API: HTTP/1.1 with JSON on a unix socket that only root can open, and on a loopback port if so told.
 
 use super::flows::Observer;
-use super::http::{Answer, Limits, answer, error, json, serve};
+use super::http::{Accept, Answer, Limits, answer, error, json, serve};
 use super::stream::FlowFilter;
 use http::{Method, Request, Response, StatusCode};
 use std::fs::{self, DirBuilder, Permissions};
@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use warren_common::model::admin::{Certificates, Services, Status, Workloads};
 use warren_common::runtime::DrainWatch;
 
@@ -44,12 +44,33 @@ pub async fn serve_admin(
     path: PathBuf,
     observer: Observer,
     view: Arc<dyn AdminView>,
-    mut drain: DrainWatch,
+    drain: DrainWatch,
 ) -> io::Result<()> {
     let (listener, _guard) = bind(&path)?;
+    answer_until(listener, observer, view, drain).await;
+    Ok(())
+}
+
+/// Serves the same on a TCP port until the drain begins. The caller has made sure that it is a loopback port of the
+/// agent's own network namespace: who reaches it is not asked who they are.
+pub async fn serve_admin_on(
+    listener: TcpListener,
+    observer: Observer,
+    view: Arc<dyn AdminView>,
+    drain: DrainWatch,
+) {
+    answer_until(listener, observer, view, drain).await;
+}
+
+async fn answer_until(
+    listener: impl Accept,
+    observer: Observer,
+    view: Arc<dyn AdminView>,
+    mut drain: DrainWatch,
+) {
     tokio::select! {
         never = serve(listener, LIMITS, move |request| route(&request, &observer, &*view)) => match never {},
-        () = drain.started() => Ok(()),
+        () = drain.started() => {}
     }
 }
 

@@ -182,3 +182,19 @@ async fn the_drain_ends_followers_and_removes_the_socket() {
     served.server.await.unwrap().unwrap();
     assert!(!path.exists());
 }
+
+#[tokio::test]
+async fn a_loopback_port_answers_the_same_until_the_drain() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (trigger, watch) = drain();
+    let server = tokio::spawn(serve_admin_on(listener, observer(8), Arc::new(View), watch));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("node-a"), "{answer}");
+    trigger.start(Duration::from_secs(5)).await;
+    server.await.unwrap();
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

@@ -22,7 +22,7 @@ mod metrics;
 mod record;
 mod stream;
 
-pub use admin::{AdminView, serve_admin};
+pub use admin::{AdminView, serve_admin, serve_admin_on};
 pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
 pub use flows::{ObserveConfig, Observer, report_bytes};
 pub use handle::FlowHandle;

@@ -6,7 +6,7 @@ use super::status::SharedControllerStatus;
 use crate::control::{Backoff, ControlConfig, ControlError, connect};
 use crate::store::Store;
 use prost_types::{Struct, Value, value::Kind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -22,6 +22,11 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Durati
 /// A controller that sends its whole world in one message is understood up to here.
 const MAX_MESSAGE: usize = 16 << 20;
 const SAVED_CONFIGURATION: &str = "mesh.pb";
+
+/// What an agent keeps in its state directory.
+pub(crate) fn saved(state_dir: &Path) -> impl Iterator<Item = PathBuf> {
+    std::iter::once(state_dir.join(SAVED_CONFIGURATION))
+}
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]

@@ -14,6 +14,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use client::saved;
 pub use client::{XdsConfig, run};
 pub use session::{Interest, Outcome, Rejection, Session, Versions};
 pub use status::SharedControllerStatus;

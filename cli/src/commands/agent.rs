@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use warren_agent::app::Config;
+use warren_agent::cleanup::{self, CleanupConfig};
 
 #[derive(Args, Debug)]
 pub(crate) struct AgentArgs {
@@ -61,6 +62,9 @@ pub(crate) struct AgentArgs {
     /// Unix socket of the admin API that `warren status` and the others ask
     #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     admin_socket: PathBuf,
+    /// Loopback address that serves the admin API as well (127.0.0.1:15000), for `warren` on other machines
+    #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_parser = loopback, value_name = "ADDRESS")]
+    admin_address: Option<SocketAddr>,
     /// Where Prometheus finds /metrics
     #[arg(long, env = "WARREN_METRICS_ADDRESS", default_value = "[::]:15020", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
@@ -91,6 +95,9 @@ pub(crate) struct AgentArgs {
     /// A log line at the end of every connection (true or false)
     #[arg(long, env = "WARREN_ACCESS_LOG", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     access_log: bool,
+    /// Instead of running: take kernel programs, CNI entry and keys off this node, then stay until SIGTERM. Ends no agent
+    #[arg(long)]
+    cleanup: bool,
     /// Let the kernel programs log what they do; slow
     #[arg(long, env = "WARREN_KERNEL_DEBUG")]
     kernel_debug: bool,
@@ -103,6 +110,14 @@ pub(crate) struct AgentArgs {
 
 pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     args.log.init();
+    if args.cleanup {
+        return Ok(cleanup::run(&CleanupConfig {
+            bpf_dir: args.bpf_dir,
+            state_dir: args.state_dir,
+            admin_socket: args.admin_socket,
+            readiness_address: args.readiness_address,
+        })?);
+    }
     raise_open_files();
     Ok(warren_agent::app::run(args.into())?)
 }
@@ -120,6 +135,7 @@ impl From<AgentArgs> for Config {
             bpf_dir: args.bpf_dir,
             state_dir: args.state_dir,
             admin_socket: args.admin_socket,
+            admin_address: args.admin_address,
             metrics_address: args.metrics_address,
             readiness_address: args.readiness_address,
             workers: args.workers,
@@ -132,6 +148,19 @@ impl From<AgentArgs> for Config {
             proc_dir: args.proc_dir,
         }
     }
+}
+
+/// Nobody who reaches the admin API is asked who they are, so only this machine's own namespace may reach it.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT, as in 127.0.0.1:15000"))?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(format!(
+        "{} is not a loopback address; the admin API may not be reached from other machines",
+        address.ip()
+    ))
 }
 
 /// Every captured connection is two descriptors or more; the default of 1024 would be a node's limit.
@@ -162,5 +191,23 @@ mod tests {
         assert_eq!(config.drain_deadline, Duration::from_secs(10));
         assert_eq!(config.certificate_lifetime, Duration::from_secs(86_400));
         assert!(!config.access_log && !config.fail_open && config.kubelet_cgroup.is_none());
+        assert_eq!(config.admin_address, None);
+    }
+
+    #[test]
+    fn the_admin_api_is_for_this_machine() {
+        for (address, good) in [
+            ("127.0.0.1:15000", true),
+            ("127.0.0.9:0", true),
+            ("[::1]:15000", true),
+            ("0.0.0.0:15000", false),
+            ("[::]:15000", false),
+            ("10.0.0.1:15000", false),
+            ("[::ffff:127.0.0.1]:15000", false),
+            ("15000", false),
+        ] {
+            let line = ["warren", "agent", "--node", "n", "--admin-address", address];
+            assert_eq!(Cli::try_parse_from(line).is_ok(), good, "{address}");
+        }
     }
 }

@@ -5,8 +5,10 @@ pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod controller;
 pub(crate) mod flows;
+pub(crate) mod install;
 pub(crate) mod services;
 pub(crate) mod status;
+pub(crate) mod uninstall;
 pub(crate) mod version;
 pub(crate) mod workloads;
 
@@ -40,4 +42,9 @@ fn print(text: &str) -> Result<()> {
 
 fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// One of a stream of answers.
+fn print_line(value: &impl Serialize) -> Result<()> {
+    print(&(serde_json::to_string(value)? + "\n"))
 }
