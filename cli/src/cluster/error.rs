@@ -9,13 +9,12 @@ pub(crate) enum ClusterError {
     #[error("no cluster to ask: {0}\n  give --kubeconfig or --context, or set KUBECONFIG")]
     Config(String),
     /// The API server answered, and not as hoped.
-    #[error("{what}: {}", explain(source))]
+    #[error("{what}: {}", explain(error))]
     Api {
         /// What was being done.
         what: String,
-        /// What came back.
-        #[source]
-        source: Box<kube::Error>,
+        /// What came back; told whole above, so not a source.
+        error: Box<kube::Error>,
     },
 }
 
@@ -23,7 +22,7 @@ impl ClusterError {
     /// Says what was being done when the API server refused.
     pub(crate) fn doing(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
         let what = what.into();
-        move |source| Self::Api { what, source: Box::new(source) }
+        move |error| Self::Api { what, error: Box::new(error) }
     }
 }
 

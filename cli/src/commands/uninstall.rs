@@ -58,14 +58,18 @@ async fn uninstall(args: &UninstallArgs) -> Result<()> {
         }
         Err(error) => return Err(error.into()),
     }
-    let mut wrong = Ok(());
+    let (mut wrong, mut nothing) = (Ok(()), true);
     let say = |object: &str, result: &str| {
+        nothing = false;
         let said = report(args, object, result);
         if wrong.is_ok() {
             wrong = said;
         }
     };
     delete(&cluster, &args.namespace, Instant::now() + args.timeout, say).await?;
+    if nothing {
+        eprintln!("nothing of warren is in namespace {} of {}", args.namespace, cluster.server);
+    }
     wrong
 }
 

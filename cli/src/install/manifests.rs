@@ -127,7 +127,9 @@ fn move_to(object: &mut Value, namespace: &str) {
     } else if object["metadata"]["namespace"].is_string() {
         object["metadata"]["namespace"] = json!(namespace);
     }
-    for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+    // `object["subjects"]` would add one where there is none.
+    let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
+    for subject in subjects.into_iter().flatten() {
         subject["namespace"] = json!(namespace);
     }
 }

@@ -34,6 +34,7 @@ fn every_setting_reaches_its_place() {
     };
     let objects = objects(&settings).unwrap();
     for object in &objects {
+        assert!(!object.to_string().contains("null"), "{object}");
         let place = if object["kind"] == "Namespace" {
             &object["metadata"]["name"]
         } else {
