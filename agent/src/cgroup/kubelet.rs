@@ -2,7 +2,7 @@
 //!
 //! What is in that cgroup reaches pods around STRICT, so not every process that calls itself kubelet will do:
 //!
-//! * root's, in the pid namespace of process 1 (the node's own: the agent's pod has `hostPID`), and not in a
+//! * root's, in this process's pid namespace (the node's own: the agent's pod has `hostPID`), and not in a
 //!   cgroup of a pod: a pod can name its process as it likes, but is not there;
 //! * of several (another cluster on the same machine) those in the network namespace of process 1 count first, then
 //!   the one whose cgroup is nearest to the pods' cgroup; a draw is refused;
@@ -81,7 +81,7 @@ impl Hierarchy {
         let entries = std::fs::read_dir(self.proc()).into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(|pid| self.is_named(*pid) && self.is_nodes(*pid)).filter_map(|pid| {
-            Some(Candidate { pid, cgroup: self.of(pid)?, in_node_netns: self.shares(pid, "net") })
+            Some(Candidate { pid, cgroup: self.of(pid)?, in_node_netns: self.shares(pid, "1", "net") })
         })
     }
 
@@ -93,13 +93,13 @@ impl Hierarchy {
     fn is_nodes(&self, pid: u32) -> bool {
         let status = self.text(pid, "status");
         let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or("-");
-        uids.split_whitespace().take(2).all(|uid| uid == "0") && self.shares(pid, "pid")
+        uids.split_whitespace().take(2).all(|uid| uid == "0") && self.shares(pid, "self", "pid")
     }
 
-    /// Whether the process has this namespace in common with process 1.
-    fn shares(&self, pid: u32, namespace: &str) -> bool {
-        let of = |pid: u32| std::fs::read_link(self.proc().join(format!("{pid}/ns/{namespace}"))).ok();
-        of(pid).is_some_and(|found| of(1).is_some_and(|node| node == found))
+    /// Whether the process has this namespace in common with another; no where that may not be seen.
+    fn shares(&self, pid: u32, with: &str, namespace: &str) -> bool {
+        let of = |whose: &str| std::fs::read_link(self.proc().join(whose).join("ns").join(namespace)).ok();
+        of(&pid.to_string()).is_some_and(|found| of(with).is_some_and(|other| other == found))
     }
 
     /// A process in the cgroup or below that is not root's or not the node's.

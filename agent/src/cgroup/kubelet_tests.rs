@@ -19,6 +19,7 @@ impl World {
         fs::create_dir_all(world.dir("")).unwrap();
         world.process(1, "systemd", "0", "init.scope", ["pid:[1]", "net:[1]"]);
         world.process(2, "warren", "0", AGENT, ["pid:[1]", "net:[2]"]);
+        symlink("2", world.root.path().join("proc/self")).unwrap();
         world
     }
 
