@@ -13,12 +13,10 @@ use crate::session::{self, Session};
 
 mod keep;
 mod outside;
-mod pcap;
 mod relabel;
 mod requests;
 mod scene;
 mod story;
-mod tls;
 mod tools;
 mod wire;
 

@@ -19,10 +19,13 @@
 //! ```
 
 pub mod bench;
+pub mod cluster;
 pub mod demo;
 pub mod lab;
 mod nginx;
+mod pcap;
 mod session;
 mod sys;
 mod terminal;
+mod tls;
 pub mod workload;

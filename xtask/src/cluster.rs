@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 
-use crate::process::is_root;
+use crate::process::{exec, is_root};
 use crate::setup::{self, Need};
 
 mod binaries;
@@ -28,6 +28,7 @@ mod wait;
 
 pub(crate) use binaries::go_missing;
 pub(crate) use layout::Layout;
+pub(crate) use status::describe;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -48,6 +49,12 @@ enum Task {
     },
     /// Build this checkout's images anew and give them to the nodes of the running cluster
     Load,
+    /// kubectl as the cluster's administrator
+    Kubectl {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// End it and remove what it left, also after a start that was killed
     Down,
     /// Say what runs
@@ -85,6 +92,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             image::build()?;
             node::load_images(&layout)
         }
+        Task::Kubectl { arguments } => exec(tool::kubectl(&layout)?.args(arguments)),
         Task::Down => down(&layout),
         Task::Status { output } => status::print(&layout, *output),
     }
@@ -141,6 +149,30 @@ fn start(layout: &Layout, tools: &binaries::Tools, extent: Extent) -> Result<()>
     dns::apply(layout)?;
     node::wait_until_ready(layout)?;
     dns::wait(layout)
+}
+
+/// As [`up`]; a cluster that runs already gets this checkout's images.
+pub(crate) fn up_with_images(layout: &Layout, extent: Extent) -> Result<()> {
+    let there = status::running(layout) == Some(extent);
+    up(layout, extent)?;
+    if there {
+        image::build()?;
+        node::load_images(layout)?;
+    }
+    Ok(())
+}
+
+/// Writes down what every pod and daemon said, and where.
+pub(crate) fn collect(layout: &Layout) -> std::path::PathBuf {
+    let folder = layout.log("pods").with_extension("");
+    let dump = tool::kubectl(layout).and_then(|mut kubectl| {
+        kubectl.args(["cluster-info", "dump", "--all-namespaces", "--output-directory"]).arg(folder);
+        tool::output(&mut kubectl)
+    });
+    if let Err(error) = dump {
+        eprintln!("the pods' logs could not be read: {error:#}");
+    }
+    layout.keep_logs()
 }
 
 /// Ends a cluster, whatever state it is in. No cluster at all is fine.

@@ -5,10 +5,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::fuzz;
 use crate::process::{HOST_CRATES, cargo, is_root, run, target_dir};
 use crate::setup::{self, Need};
+use crate::{cluster, fuzz};
 
+mod kubernetes;
 mod summary;
 
 use summary::{Summary, run_counted};
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Only tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Leave the Kubernetes suite's cluster running, and use the one that an earlier run left
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,11 +35,13 @@ enum Suite {
     Kernel,
     /// The mesh end to end, in network namespaces; needs root
     Lab,
+    /// The mesh on a real two-node Kubernetes; needs root, and Go once
+    Kubernetes,
     /// Every parser of bytes from outside, fed with mutations for ten seconds each; no privileges
     Fuzz,
 }
 
-const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Fuzz];
+const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Kubernetes, Suite::Fuzz];
 
 /// How long each fuzz target runs, seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -51,6 +57,10 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
         }
         println!("\n== {suite:?}");
         setup::ensure(suite.needs())?;
+        if let Suite::Kubernetes = suite {
+            total += kubernetes::run(options.filter.as_deref(), options.keep)?;
+            continue;
+        }
         if let Suite::Fuzz = suite {
             for (name, mut command) in fuzz::targets(FUZZ_SECONDS, options.filter.as_deref())? {
                 total.count(&format!("fuzz target {name}"), run(&mut command).is_ok());
@@ -73,6 +83,7 @@ impl Suite {
         match self {
             Self::Unit | Self::Kernel | Self::Fuzz => &[Need::Build],
             Self::Lab => &[Need::Build, Need::Lab],
+            Self::Kubernetes => &[Need::Build, Need::Lab, Need::Kubernetes],
         }
     }
 
@@ -80,11 +91,14 @@ impl Suite {
     fn impossible(self) -> Option<String> {
         match self {
             Self::Unit | Self::Fuzz => None,
-            Self::Kernel | Self::Lab if !is_root() => {
+            Self::Kernel | Self::Lab | Self::Kubernetes if !is_root() => {
                 Some("needs root (network namespaces, kernel programs)".to_owned())
             }
             Self::Kernel if !kernel_suite().exists() => Some("agent/tests/kernel does not exist".to_owned()),
-            Self::Kernel | Self::Lab if !has_cgroup2() => Some("no cgroup2 hierarchy is mounted".to_owned()),
+            Self::Kernel | Self::Lab | Self::Kubernetes if !has_cgroup2() => {
+                Some("no cgroup2 hierarchy is mounted".to_owned())
+            }
+            Self::Kubernetes => cluster::go_missing(),
             Self::Kernel | Self::Lab => None,
         }
     }
@@ -92,14 +106,18 @@ impl Suite {
     fn commands(self, filter: Option<&str>) -> Result<Vec<Command>> {
         let mut commands = Vec::new();
         match self {
-            Self::Fuzz => {}
+            Self::Fuzz | Self::Kubernetes => {}
             Self::Unit => {
                 let mut command = cargo();
                 command.arg("test").args(HOST_CRATES).args(["--lib", "--bins", "--no-fail-fast"]);
                 commands.push(command);
                 // Everything in them is on loopback.
                 let mut command = cargo();
-                command.arg("test").args(HOST_CRATES).args(tests_of("controller")?).arg("--no-fail-fast");
+                command
+                    .arg("test")
+                    .args(HOST_CRATES)
+                    .args(tests_of("controller", &[])?)
+                    .arg("--no-fail-fast");
                 commands.push(command);
             }
             Self::Kernel => {
@@ -110,7 +128,11 @@ impl Suite {
             Self::Lab => {
                 run(cargo().arg("build").args(HOST_CRATES))?;
                 let mut command = cargo();
-                command.arg("test").args(HOST_CRATES).args(tests_of("tests")?).arg("--no-fail-fast");
+                command
+                    .arg("test")
+                    .args(HOST_CRATES)
+                    .args(tests_of("tests", &["kubernetes"])?)
+                    .arg("--no-fail-fast");
                 command.env("WARREN_BIN", target_dir().join("debug/warren"));
                 // One lab at a time: some claims are about how soon something happens.
                 command.args(["--", "--test-threads", "1"]);
@@ -124,15 +146,16 @@ impl Suite {
     }
 }
 
-/// `--test NAME` for every integration test of a crate.
-fn tests_of(folder: &str) -> Result<Vec<String>> {
+/// `--test NAME` for every integration test of a crate, but for `except`.
+fn tests_of(folder: &str, except: &[&str]) -> Result<Vec<String>> {
     let dir = crate::process::root().join(folder).join("tests");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
         let is_test = path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
-        if let (true, Some(name)) = (is_test, path.file_stem().and_then(|stem| stem.to_str())) {
-            names.push(name.to_owned());
+        match path.file_stem().and_then(|stem| stem.to_str()) {
+            Some(name) if is_test && !except.contains(&name) => names.push(name.to_owned()),
+            _ => {}
         }
     }
     names.sort();

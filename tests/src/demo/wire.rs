@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::pcap::{self, Segment};
-use super::tls;
 use crate::lab::{Lab, Pod, Proc, poll_until};
+use crate::pcap::{self, Segment};
+use crate::tls;
 
 /// HBONE.
 pub(crate) const TUNNEL_PORT: u16 = 15008;

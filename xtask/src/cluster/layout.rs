@@ -44,6 +44,11 @@ impl NodeName {
         format!("10.99.0.1{}", self.0)
     }
 
+    /// Each node is in a zone of its own.
+    pub(crate) fn zone(self) -> String {
+        format!("zone{}", self.0)
+    }
+
     /// The addresses of its pods.
     pub(crate) fn pods(self) -> String {
         format!("10.244.{}.0/24", self.0)
@@ -73,6 +78,11 @@ impl Layout {
             dir: target_dir().join(folder),
             run: Path::new("/run/warren-cluster").join(name),
         }
+    }
+
+    /// How a command line names this cluster: nothing, or ` --name NAME`.
+    pub(crate) fn name_argument(&self) -> String {
+        if self.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", self.name) }
     }
 
     /// The network namespace of the control plane.

@@ -98,6 +98,10 @@ pub(crate) fn start_kubelets(layout: &Layout, tools: &Tools) -> Result<()> {
         kubelet.arg("--kubeconfig").arg(layout.kubeconfig(&node.name()));
         kubelet.arg(format!("--hostname-override={}", node.name()));
         kubelet.arg(format!("--node-ip={}", node.address()));
+        kubelet.arg(format!(
+            "--node-labels=topology.kubernetes.io/region=here,topology.kubernetes.io/zone={}",
+            node.zone()
+        ));
         daemon::start(layout, &daemon_name(node, "kubelet"), &kubelet)?;
         let mut proxy = on_node(layout, node)?;
         proxy.arg(tools.path("kube-proxy")).arg("--config").arg(dir.join("proxy.yaml"));

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::layout::{API, Layout, NODES};
 use super::tool::{kubectl, output};
-use super::{Extent, control_plane, daemon, node};
+use super::{Extent, binaries, control_plane, daemon, image, node};
 use crate::process::show;
 
 /// How to print the status.
@@ -37,23 +37,38 @@ pub(crate) fn running(layout: &Layout) -> Option<Extent> {
     api_alone.then_some(Extent::ControlPlane)
 }
 
-/// Prints what runs.
-pub(crate) fn print(layout: &Layout, output: Output) -> Result<()> {
-    let running = running(layout);
-    let daemons = daemons();
-    let pids = daemons.iter().map(|name| (name, daemon::pid(&layout.record(name))));
-    if output == Output::Json {
-        let daemons: serde_json::Map<_, _> = pids.map(|(name, pid)| (name.clone(), json!(pid))).collect();
-        let whole = match running {
+/// What programs want to know of the cluster; the tests get it as `WARREN_CLUSTER`.
+pub(crate) fn describe(layout: &Layout) -> Value {
+    let pid = |name: &str| daemon::pid(&layout.record(name));
+    let daemons: serde_json::Map<_, _> =
+        daemons().into_iter().map(|name| (name.clone(), json!(pid(&name)))).collect();
+    let nodes =
+        NODES.map(|it| json!({"name": it.name(), "address": it.address(), "netns": layout.netns(it)}));
+    json!({
+        "running": match running(layout) {
             Some(Extent::Nodes) => "nodes",
             Some(Extent::ControlPlane) => "control-plane",
             None => "down",
-        };
-        let kubeconfig = layout.kubeconfig("admin");
-        println!("{}", json!({"running": whole, "api": API, "kubeconfig": kubeconfig, "daemons": daemons}));
+        },
+        "api": API,
+        "netns": layout.control_plane_netns(),
+        "kubeconfig": layout.kubeconfig("admin"),
+        "kubectl": binaries::folder().map(|folder| folder.join("kubectl")).ok(),
+        "images": {"warren": image::WARREN, "workload": image::WORKLOAD},
+        "nodes": nodes,
+        "daemons": daemons,
+    })
+}
+
+/// Prints what runs.
+pub(crate) fn print(layout: &Layout, output: Output) -> Result<()> {
+    if output == Output::Json {
+        println!("{}", describe(layout));
         return Ok(());
     }
-    for (name, pid) in pids {
+    let running = running(layout);
+    for name in daemons() {
+        let pid = daemon::pid(&layout.record(&name));
         println!("{name:<20} {}", pid.map_or_else(|| "-".to_owned(), |pid| format!("process {pid}")));
     }
     match running {
@@ -78,11 +93,13 @@ pub(crate) fn usage(layout: &Layout, extent: Extent) {
     let Ok(kubectl) = kubectl(layout) else { return };
     println!("\nAPI server  {API}, in network namespace {}", layout.control_plane_netns());
     println!("kubeconfig  {}", layout.kubeconfig("admin").display());
-    println!("kubectl     {} get all -A", show(&kubectl));
+    let name = layout.name_argument();
+    println!("kubectl     cargo xtask cluster{name} kubectl get all -A");
+    println!("            {} get all -A", show(&kubectl));
     if extent == Extent::Nodes {
         let netns = NODES.map(|node| layout.netns(node)).join(", ");
         println!("nodes       network namespaces {netns}; `nsenter --net=/run/netns/NAME tcpdump -i any`");
     }
     println!("logs        {}", layout.log("*").display());
-    println!("end         cargo xtask cluster down");
+    println!("end         cargo xtask cluster{name} down");
 }

@@ -1,0 +1,42 @@
+//! Installing, and what it does to what runs already.
+
+use anyhow::{Result, ensure};
+use warren_tests::cluster::{Cluster, Mesh, lossless, service};
+
+#[test]
+fn all_of_the_mesh_runs_and_nothing_restarts() {
+    Cluster::test(|cluster| {
+        cluster.install()?;
+        let agents = cluster.agents()?;
+        ensure!(agents.len() == cluster.nodes().len(), "{} agents", agents.len());
+        cluster.warren_output(&["check"])?;
+        // Again: nothing changes, nothing fails.
+        let before = cluster.system_generations()?;
+        cluster.install_again()?;
+        ensure!(cluster.system_generations()? == before, "a second install changed something");
+        ensure!(cluster.system_restarts()? == 0, "a container of warren was restarted");
+        Ok(())
+    });
+}
+
+#[test]
+fn pods_older_than_the_label_join_under_load() {
+    Cluster::test(|cluster| {
+        cluster.install()?;
+        let namespace = cluster.namespace("mesh-live", Mesh::Absent)?;
+        namespace.apply([
+            cluster.server("web", "http", 8080).deployment(2),
+            service("web", 80, 8080),
+            cluster.client("client").alone(),
+        ])?;
+        namespace.rolled_out("web")?;
+        namespace.pod_ready("client")?;
+        let load = namespace.start("client", &["load", "--to", "web:80", "--rate", "50", "--close"])?;
+        namespace.label(Mesh::Enabled)?;
+        cluster
+            .flow("mesh-live", |flow| flow["source"]["pod"] == "client" && flow["transport"] == "hbone")?;
+        lossless(&load.report()?)?;
+        ensure!(namespace.restarts()? == 0, "a container was restarted");
+        Ok(())
+    });
+}
