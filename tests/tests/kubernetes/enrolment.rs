@@ -1,6 +1,6 @@
 //! Installing, and what it does to what runs already.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use warren_tests::cluster::{Cluster, Mesh, lossless, service};
 
 #[test]

@@ -1,6 +1,6 @@
 //! PeerAuthentication STRICT: probes pass, and nobody else does.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::json;
 use warren_tests::cluster::{Cluster, Mesh, SOON, service};
 

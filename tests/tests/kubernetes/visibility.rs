@@ -1,6 +1,6 @@
 //! What people see of the mesh: names that they gave, not addresses.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use warren_tests::cluster::{Cluster, SOON, service};
 
 #[test]

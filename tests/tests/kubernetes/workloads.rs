@@ -1,6 +1,6 @@
 //! Kinds of workloads, and their own life under the mesh.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::json;
 use warren_tests::cluster::{Cluster, lossless, service};
 
