@@ -9,6 +9,7 @@
 mod capture;
 
 use crate::accept::NetnsThread;
+use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
 use crate::control::ControlConfig;
 use crate::doors::Doors;
@@ -32,7 +33,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
+use warren_common::runtime::{DrainWatch, Readiness, bind_private, drain, shutdown_signal};
 
 /// How often the bytes of open connections are added to the metrics (as Istio's).
 const BYTES_REPORT: Duration = Duration::from_secs(5);
@@ -62,6 +63,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Unix socket of the admin API.
     pub admin_socket: PathBuf,
+    /// Unix socket where the CNI plugin asks.
+    pub cni_socket: PathBuf,
+    /// Where the CNI plugin is installed, if it is.
+    pub cni_install: Option<InstallConfig>,
     /// Loopback address where the admin API is served too, for the API server's port-forward.
     pub admin_address: Option<SocketAddr>,
     /// Where metrics are served.
@@ -189,7 +194,11 @@ async fn start(config: Config) -> Result<(), AppError> {
     let discovery = ProcDiscovery::new(pods_cgroup, config.proc_dir.clone())
         .map_err(io("opening the node's network namespace"))?;
     let (manager, pods) = PodManager::new(
-        PodManagerConfig { node: Arc::clone(&name) },
+        PodManagerConfig {
+            node: Arc::clone(&name),
+            state_dir: Some(config.state_dir.clone()),
+            fail_open: config.fail_open,
+        },
         Arc::clone(&store),
         registry,
         Arc::clone(&kernel),
@@ -197,11 +206,16 @@ async fn start(config: Config) -> Result<(), AppError> {
         Arc::new(Doors::new(workers.clone())),
         NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
     );
+    let cni_socket = bind_private(&config.cni_socket).map_err(io("making the socket of the CNI plugin"))?;
+    tokio::spawn(cni::serve(cni_socket, manager.requests(), draining.clone()));
+    if let Some(install) = config.cni_install {
+        tokio::spawn(cni::follow(install, draining.clone()));
+    }
     let manager = tokio::spawn(manager.run(
         draining.clone(),
         {
             let controller = controller.clone();
-            move || !controller.get().from_disk
+            move || controller.get()
         },
         move || drop(first_pods),
     ));

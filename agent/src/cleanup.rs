@@ -3,9 +3,11 @@
 //! Runs in the agent's own pod when warren is uninstalled: its readiness says that the node is clean, and it stays
 //! until it is told to stop, so that whoever waits for it can see that.
 
+use crate::cni::{self, InstallConfig, InstallError};
 use crate::identity;
 use crate::kernel::{BpfKernel, KernelError};
 use crate::observe::{EndpointError, bind, serve_readiness};
+use crate::pods;
 use crate::xds;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -20,8 +22,10 @@ pub struct CleanupConfig {
     pub bpf_dir: PathBuf,
     /// Directory of the last good configuration and certificates.
     pub state_dir: PathBuf,
-    /// Unix socket of the admin API.
-    pub admin_socket: PathBuf,
+    /// Unix sockets of the admin API and of the CNI plugin.
+    pub sockets: [PathBuf; 2],
+    /// Where the CNI plugin was installed, if it was.
+    pub cni_install: Option<InstallConfig>,
     /// Where readiness is served: ready when the node is clean.
     pub readiness_address: SocketAddr,
 }
@@ -32,6 +36,9 @@ pub enum CleanupError {
     /// Programs or maps stay.
     #[error("the kernel programs stay: {0}")]
     Kernel(#[from] KernelError),
+    /// Pods would still start with the plugin.
+    #[error("the CNI plugin stays: {0}")]
+    Cni(#[from] InstallError),
     /// A file stays.
     #[error("{} stays: {source}", path.display())]
     File {
@@ -64,13 +71,20 @@ pub fn run(config: &CleanupConfig) -> Result<(), CleanupError> {
     })
 }
 
-/// The node's network first, then what nobody uses any more.
+/// The node's network first, then what nobody uses any more. The plugin goes before everything: without an agent it
+/// holds up pods of the mesh.
 fn clean(config: &CleanupConfig) -> Result<(), CleanupError> {
+    if let Some(install) = &config.cni_install {
+        cni::remove(install)?;
+    }
     BpfKernel::uninstall(&config.bpf_dir)?;
-    for path in identity::saved(&config.state_dir).chain(xds::saved(&config.state_dir)) {
+    for path in identity::saved(&config.state_dir)
+        .chain(xds::saved(&config.state_dir))
+        .chain(pods::saved(&config.state_dir))
+    {
         remove(&path)?;
     }
-    remove(&config.admin_socket)
+    config.sockets.iter().try_for_each(|socket| remove(socket))
 }
 
 fn remove(path: &Path) -> Result<(), CleanupError> {
@@ -99,13 +113,14 @@ mod tests {
         for file in ["state/certs/key.pem", "state/other", "admin.sock"] {
             fs::write(at(file), "x").unwrap();
         }
-        for saved in xds::saved(&at("state")) {
+        for saved in xds::saved(&at("state")).chain(pods::saved(&at("state"))) {
             fs::write(saved, "x").unwrap();
         }
         let config = CleanupConfig {
             bpf_dir: at("bpf"),
             state_dir: at("state"),
-            admin_socket: at("admin.sock"),
+            sockets: [at("admin.sock"), at("cni.sock")],
+            cni_install: None,
             readiness_address: ([127, 0, 0, 1], 0).into(),
         };
         // Twice: what is gone already is no error.

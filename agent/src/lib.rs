@@ -6,6 +6,7 @@ pub mod accept;
 pub mod app;
 pub mod cgroup;
 pub mod cleanup;
+pub mod cni;
 mod context;
 pub mod control;
 mod doors;

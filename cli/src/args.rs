@@ -20,6 +20,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run this node's agent
     Agent(agent::AgentArgs),
+    /// Run as the CNI plugin: the container runtime starts it with CNI_COMMAND in its environment
+    Cni,
     /// Run the controller: configuration and certificates
     Controller(controller::ControllerArgs),
     /// Install warren into a cluster, or bring what is installed to this version

@@ -10,9 +10,13 @@ mod render;
 use args::{Cli, Command};
 use clap::Parser;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if is_plugin() {
+        return warren_cni::run();
+    }
     match run(Cli::parse()) {
         Ok(code) => code,
         // The reader went away (`warren flows | head`): it has what it wanted.
@@ -24,9 +28,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// The container runtime starts the plugin by the name of its file.
+fn is_plugin() -> bool {
+    let name = std::env::args_os().next();
+    name.is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == warren_cni::PLUGIN))
+}
+
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => commands::agent::run(args)?,
+        Command::Cni => return Ok(warren_cni::run()),
         Command::Controller(args) => commands::controller::run(args)?,
         Command::Install(args) => commands::install::run(&args)?,
         Command::Uninstall(args) => commands::uninstall::run(&args)?,

@@ -22,7 +22,14 @@ impl Netns {
     /// # Errors
     /// When the path is gone or may not be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Self::of(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// The namespace behind an open descriptor. Whether it is one shows when it is entered.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be examined.
+    pub fn of(fd: OwnedFd) -> io::Result<Self> {
         let inode = rustix::fs::fstat(&fd)?.st_ino;
         Ok(Self { fd, inode })
     }

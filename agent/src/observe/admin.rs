@@ -4,15 +4,13 @@ use super::flows::Observer;
 use super::http::{Accept, Answer, Limits, answer, error, json, serve};
 use super::stream::FlowFilter;
 use http::{Method, Request, Response, StatusCode};
-use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use warren_common::model::admin::{Certificates, Services, Status, Workloads};
-use warren_common::runtime::DrainWatch;
+use warren_common::runtime::{DrainWatch, bind_private};
 
 const LIMITS: Limits = Limits {
     connections: 64,
@@ -46,7 +44,7 @@ pub async fn serve_admin(
     view: Arc<dyn AdminView>,
     drain: DrainWatch,
 ) -> io::Result<()> {
-    let (listener, _guard) = bind(&path)?;
+    let (listener, _guard) = bind_private(&path)?;
     answer_until(listener, observer, view, drain).await;
     Ok(())
 }
@@ -72,40 +70,6 @@ async fn answer_until(
         never = serve(listener, LIMITS, move |request| route(&request, &observer, &*view)) => match never {},
         () = drain.started() => {}
     }
-}
-
-/// Removes the socket, unless a successor has put its own in its place.
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
-            // Nothing is lost if it stays: the next agent replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Binds beside `path`, restricts, then renames: nobody ever meets an open door or no socket at all.
-fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&beside)?;
-    fs::set_permissions(&beside, Permissions::from_mode(0o600))?;
-    let inode = fs::symlink_metadata(&beside)?.ino();
-    fs::rename(&beside, path)?;
-    Ok((listener, SocketFile { path: path.to_owned(), inode }))
 }
 
 const PATHS: &str = "/v1/status, /v1/flows, /v1/workloads, /v1/services, /v1/certs";

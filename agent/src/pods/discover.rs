@@ -51,6 +51,9 @@ pub trait Discovery: Send + Sync + 'static {
 
     /// Whether the pod's cgroup is still there.
     fn exists(&self, pod_uid: &str) -> bool;
+
+    /// Whether the network namespace is no pod's.
+    fn is_node(&self, netns: &Netns) -> bool;
 }
 
 /// [`Discovery`] by cgroup v2 and procfs.
@@ -116,6 +119,10 @@ impl Discovery for ProcDiscovery {
 
     fn exists(&self, pod_uid: &str) -> bool {
         self.cgroup_of(pod_uid).is_some()
+    }
+
+    fn is_node(&self, netns: &Netns) -> bool {
+        self.not_pods.contains(&netns.inode())
     }
 }
 

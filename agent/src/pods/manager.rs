@@ -4,21 +4,30 @@
 //!   wanted (store) --discover, verify, listen, capture--> enrolled --label gone, pod gone--> released
 //!        \---- not yet possible: pending with the reason, tried again every 100 ms ----/
 //! ```
+//!
+//! The container runtime may be ahead of the controller: [`requests`] enrols a pod that starts, in the namespace that
+//! the runtime hands over.
+
+mod requests;
 
 use super::discover::Discovery;
+use super::offline::OfflineFile;
 use super::registry::{Pod, PodRegistry};
+use super::request::{PodRequest, PodRequests};
+use super::sandbox::Sandboxes;
 use crate::accept::{Listener, Netns, NetnsThread, PodSockets};
 use crate::kernel::{Kernel, PodCapture};
 use crate::store::Store;
 use rustix::fd::{AsFd, OwnedFd};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use warren_common::model::admin::{PodState, PodStatus};
+use warren_common::model::admin::{ControllerStatus, PodState, PodStatus};
 use warren_common::model::{Enrolment, Workload};
 use warren_common::ports;
 use warren_common::runtime::DrainWatch;
@@ -54,6 +63,10 @@ pub struct PodListeners {
 pub struct PodManagerConfig {
     /// The node whose pods it manages.
     pub node: Arc<str>,
+    /// Where it keeps what it must know again after a restart, and what the CNI plugin decides by without it.
+    pub state_dir: Option<PathBuf>,
+    /// Without an agent, pods of enrolled namespaces start unmeshed.
+    pub fail_open: bool,
 }
 
 /// Enrols and releases the pods of this node.
@@ -66,6 +79,11 @@ pub struct PodManager {
     door: Arc<dyn PodDoor>,
     thread: NetnsThread,
     enrolled: HashMap<Arc<str>, EnrolledPod>,
+    sandboxes: Sandboxes,
+    offline: OfflineFile,
+    ask: PodRequests,
+    asked: mpsc::Receiver<PodRequest>,
+    waiting: Vec<PodRequest>,
     status: watch::Sender<Vec<PodStatus>>,
     confirmed_since: Option<Instant>,
     strangers_gone: bool,
@@ -77,6 +95,8 @@ struct EnrolledPod {
     /// What the kernel was last told to leave alone.
     captured: Enrolment,
     inbound: InboundSockets,
+    /// Its cgroup has been seen: when that goes, the pod is gone.
+    started: bool,
     /// Closes the pod's doors when dropped.
     _open: watch::Sender<()>,
 }
@@ -93,10 +113,14 @@ struct InboundSockets {
 enum EnrolError {
     #[error(transparent)]
     Discover(#[from] super::discover::DiscoverError),
-    #[error("the pod's address {addresses:?} is not in the network namespace of its processes: {source}")]
+    #[error("the pod's address {addresses:?} is not in its network namespace: {source}")]
     Addresses { addresses: Vec<IpAddr>, source: io::Error },
     #[error("its network namespace already belongs to pod {0}")]
     TakenBy(Arc<str>),
+    #[error(
+        "the plugins before warren-cni gave it no network namespace or no address; look at the CNI configuration"
+    )]
+    NoSandbox,
     #[error("cannot listen on {address} inside the pod: {source}; does the application use this port?")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("no file descriptor is left for the pod's listeners: {0}")]
@@ -118,7 +142,13 @@ impl PodManager {
         thread: NetnsThread,
     ) -> (Self, watch::Receiver<Vec<PodStatus>>) {
         let (status, pods) = watch::channel(Vec::new());
+        let (ask, asked) = PodRequests::channel();
         let manager = Self {
+            sandboxes: Sandboxes::load(config.state_dir.clone()),
+            offline: OfflineFile::load(config.state_dir.clone(), config.fail_open),
+            ask,
+            asked,
+            waiting: Vec::new(),
             config,
             store,
             registry,
@@ -134,35 +164,45 @@ impl PodManager {
         (manager, pods)
     }
 
+    /// The way to it for who starts pods.
+    pub fn requests(&self) -> PodRequests {
+        self.ask.clone()
+    }
+
     /// Runs until the drain begins; then the doors close and the kernel keeps capturing, so that nothing of a
-    /// pod leaves in plaintext while the agent is away. `confirmed` says whether the store holds the controller's
-    /// word and not only what was saved; `first_round` is called once everything that could be enrolled at the start
-    /// is.
+    /// pod leaves in plaintext while the agent is away. `controller` says how the session with the controller is,
+    /// and so whether the store holds its word and not only what was saved; `first_round` is called once everything
+    /// that could be enrolled at the start is.
     pub async fn run(
         mut self,
         mut drain: DrainWatch,
-        confirmed: impl Fn() -> bool,
+        controller: impl Fn() -> Arc<ControllerStatus>,
         first_round: impl FnOnce(),
     ) {
         let mut changed = self.store.changed();
         let mut first_round = Some(first_round);
-        // Generation 0: nothing is known yet, so nothing must be released.
-        tokio::select! {
-            _ = changed.wait_for(|generation| *generation > 0) => {}
-            () = drain.started() => return,
-        }
         loop {
-            if self.confirmed_since.is_none() && confirmed() {
+            let session = controller();
+            // Generation 0: nothing is known yet, so nothing must be released.
+            let known = *changed.borrow_and_update() > 0;
+            if known && self.confirmed_since.is_none() && !session.from_disk {
                 self.confirmed_since = Some(Instant::now());
             }
-            changed.borrow_and_update();
-            let pending = self.reconcile().await || !self.strangers_gone;
-            if let Some(first_round) = first_round.take() {
-                first_round();
+            self.offline.refresh(&self.store.load(), &self.config.node);
+            let mut pending = self.answer_requests(&session).await;
+            if known {
+                pending |= self.reconcile().await || !self.strangers_gone;
+                if let Some(first_round) = first_round.take() {
+                    first_round();
+                }
             }
             let pause = if pending { RETRY } else { SWEEP };
             tokio::select! {
                 _ = changed.changed() => {}
+                Some(request) = self.asked.recv() => {
+                    self.waiting.push(request);
+                    self.waiting.extend(std::iter::from_fn(|| self.asked.try_recv().ok()));
+                }
                 () = tokio::time::sleep(pause) => {}
                 () = drain.started() => return,
             }
@@ -173,11 +213,20 @@ impl PodManager {
     async fn reconcile(&mut self) -> bool {
         let mesh = self.store.load();
         let mut wanted: BTreeMap<Arc<str>, Arc<Workload>> = BTreeMap::new();
+        let mut known: HashSet<&str> = HashSet::new();
         for workload in mesh.pods_of_node(&self.config.node) {
             let enrolment = &workload.enrolment;
-            if enrolment.enrolled && !workload.host_network && !enrolment.pod_uid.is_empty() {
-                wanted.insert(Arc::clone(&enrolment.pod_uid), Arc::clone(workload));
+            known.insert(&enrolment.pod_uid);
+            if !enrolment.enrolled || workload.host_network || enrolment.pod_uid.is_empty() {
+                continue;
             }
+            // Without an address it has not started.
+            if let Some(workload) = self.sandboxes.effective(workload) {
+                wanted.insert(Arc::clone(&enrolment.pod_uid), workload);
+            }
+        }
+        if self.confirmed_since.is_some() {
+            self.sandboxes.retain(|uid| known.contains(uid));
         }
         self.release_unwanted(&wanted);
         let mut states = Vec::with_capacity(wanted.len());
@@ -195,32 +244,49 @@ impl PodManager {
     }
 
     fn release_unwanted(&mut self, wanted: &BTreeMap<Arc<str>, Arc<Workload>>) {
-        let unwanted: Vec<Arc<str>> = self
-            .enrolled
-            .iter()
-            .filter(|(uid, enrolled)| {
-                let still = wanted.get(*uid).is_some_and(|now| same_pod(now, &enrolled.pod.workload));
-                !still || !self.discovery.exists(uid)
-            })
-            .map(|(uid, _)| Arc::clone(uid))
-            .collect();
+        let mut unwanted = Vec::new();
+        for (uid, enrolled) in &mut self.enrolled {
+            // A pod that starts has no cgroup of its own yet everywhere.
+            let exists = self.discovery.exists(uid);
+            let ended = enrolled.started && !exists;
+            enrolled.started |= exists;
+            let still = wanted.get(uid).is_some_and(|now| same_pod(now, &enrolled.pod.workload));
+            if ended || !still {
+                unwanted.push(Arc::clone(uid));
+            }
+        }
         for uid in unwanted {
-            if let Some(gone) = self.enrolled.remove(&uid) {
-                self.registry.remove(&gone.pod.workload.uid);
-                match self.kernel.release(gone.pod.cookie) {
-                    Ok(()) => {
-                        tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released")
-                    }
-                    Err(error) => {
-                        tracing::warn!(pod = %gone.pod.workload.name, %error, "cannot release the pod's capture; it fails closed")
-                    }
-                }
+            self.release(&uid);
+        }
+    }
+
+    /// Releases a pod, if it is enrolled.
+    fn release(&mut self, uid: &str) {
+        let Some(gone) = self.enrolled.remove(uid) else { return };
+        self.registry.remove(&gone.pod.workload.uid);
+        match self.kernel.release(gone.pod.cookie) {
+            Ok(()) => {
+                tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released")
+            }
+            Err(error) => {
+                tracing::warn!(pod = %gone.pod.workload.name, %error, "cannot release the pod's capture; it fails closed")
             }
         }
     }
 
     async fn enrol(&mut self, uid: &Arc<str>, workload: &Arc<Workload>) -> Result<u64, EnrolError> {
         let (netns, cookie) = self.find_namespace(uid, workload).await?;
+        self.enrol_in(uid, workload, netns, cookie).await?;
+        Ok(cookie)
+    }
+
+    async fn enrol_in(
+        &mut self,
+        uid: &Arc<str>,
+        workload: &Arc<Workload>,
+        netns: Arc<Netns>,
+        cookie: u64,
+    ) -> Result<(), EnrolError> {
         let listeners = self.listen(&netns, workload).await?;
         let sockets = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
         let pod = Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets });
@@ -231,8 +297,9 @@ impl PodManager {
         self.door.serve(&pod, listeners, closed);
         tracing::info!(pod = %workload.name, namespace = %workload.namespace, cookie, "pod enrolled");
         let captured = workload.enrolment.clone();
-        self.enrolled.insert(Arc::clone(uid), EnrolledPod { pod, captured, inbound, _open: open });
-        Ok(cookie)
+        let enrolled = EnrolledPod { pod, captured, inbound, started: false, _open: open };
+        self.enrolled.insert(Arc::clone(uid), enrolled);
+        Ok(())
     }
 
     /// The one namespace of the pod's processes that holds all of its addresses and is nobody else's.
@@ -243,21 +310,32 @@ impl PodManager {
     ) -> Result<(Arc<Netns>, u64), EnrolError> {
         let mut problem = None;
         for netns in self.discovery.namespaces(uid)? {
-            let probe = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
-            match probe.verify_addresses(workload.addresses.clone()).await {
+            match self.verify(&netns, workload).await {
                 Ok(cookie) => {
-                    let owner = self.enrolled.iter().find(|(_, other)| other.pod.cookie == cookie);
-                    return match owner {
-                        Some((other, _)) => Err(EnrolError::TakenBy(Arc::clone(other))),
-                        None => Ok((netns, cookie)),
-                    };
+                    self.not_taken(uid, cookie)?;
+                    return Ok((netns, cookie));
                 }
-                Err(source) => {
-                    problem = Some(EnrolError::Addresses { addresses: workload.addresses.clone(), source });
-                }
+                Err(error) => problem = Some(error),
             }
         }
         Err(problem.unwrap_or_else(|| super::discover::DiscoverError::HostNetwork.into()))
+    }
+
+    /// The cookie of a namespace that holds all addresses of the workload.
+    async fn verify(&self, netns: &Arc<Netns>, workload: &Workload) -> Result<u64, EnrolError> {
+        let probe = PodSockets::new(self.thread.clone(), Arc::clone(netns));
+        let addresses = workload.addresses.clone();
+        let verified = probe.verify_addresses(addresses.clone()).await;
+        verified.map_err(|source| EnrolError::Addresses { addresses, source })
+    }
+
+    /// The namespace is not another pod's.
+    fn not_taken(&self, uid: &str, cookie: u64) -> Result<(), EnrolError> {
+        let owner = self.enrolled.iter().find(|(other, pod)| pod.pod.cookie == cookie && ***other != *uid);
+        match owner {
+            Some((other, _)) => Err(EnrolError::TakenBy(Arc::clone(other))),
+            None => Ok(()),
+        }
     }
 
     async fn listen(&self, netns: &Arc<Netns>, workload: &Workload) -> Result<PodListeners, EnrolError> {

@@ -15,6 +15,13 @@ pub enum MeshChange {
     Service(Arc<Service>),
     /// The resource of this name is gone: a workload's uid, or a service's `namespace/hostname`.
     Remove(String),
+    /// These namespaces enrol their pods from now on, and those do not any more. Empty at first: none does.
+    Namespaces {
+        /// Their label says so now.
+        enrolled: Vec<Arc<str>>,
+        /// It does not any more.
+        released: Vec<Arc<str>>,
+    },
 }
 
 impl Mesh {
@@ -38,9 +45,20 @@ impl Mesh {
                     self.remove_workload(&WorkloadUid(name.as_str().into()))
                         || service_name(&name).is_some_and(|name| self.remove_service(&name))
                 }
+                MeshChange::Namespaces { enrolled, released } => self.put_namespaces(enrolled, &released),
             };
         }
         changed
+    }
+
+    fn put_namespaces(&mut self, enrolled: Vec<Arc<str>>, released: &[Arc<str>]) -> bool {
+        let before = self.enrolled_namespaces.clone();
+        let namespaces = self.enrolled_namespaces.get_or_insert_default();
+        namespaces.extend(enrolled);
+        for name in released {
+            namespaces.remove(name);
+        }
+        self.enrolled_namespaces != before
     }
 
     fn put_workload(&mut self, workload: Arc<Workload>) -> bool {

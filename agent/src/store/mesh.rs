@@ -1,7 +1,7 @@
 //! One snapshot of the mesh, and its indexes.
 
 use super::claims::ByAddress;
-use imbl::{HashMap, OrdMap, Vector};
+use imbl::{HashMap, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
@@ -19,6 +19,8 @@ pub struct Mesh {
     // Both ordered by uid and never empty. A service's workloads may be known before the service is.
     pub(super) endpoints: HashMap<ServiceName, Vector<Arc<Workload>>>,
     pub(super) by_node: HashMap<Arc<str>, Vector<Arc<Workload>>>,
+    // None until the controller has said.
+    pub(super) enrolled_namespaces: Option<OrdSet<Arc<str>>>,
 }
 
 impl Mesh {
@@ -72,6 +74,12 @@ impl Mesh {
             Some(list) => Members::Some(list.iter()),
             None => Members::None,
         }
+    }
+
+    /// The namespaces that enrol their pods; none until the controller has said which, which a configuration from
+    /// disk does not.
+    pub fn enrolled_namespaces(&self) -> Option<&OrdSet<Arc<str>>> {
+        self.enrolled_namespaces.as_ref()
     }
 }
 

@@ -162,6 +162,23 @@ fn endpoints_follow_workloads() {
 }
 
 #[test]
+fn namespaces_are_unknown_until_they_are_told() {
+    let mut mesh = Mesh::default();
+    assert_eq!(mesh.enrolled_namespaces(), None);
+    let mut say = |enrolled: &[&str], released: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
+        let change = MeshChange::Namespaces { enrolled: names(enrolled), released: names(released) };
+        let changed = mesh.apply([change]);
+        let held: Vec<_> = mesh.enrolled_namespaces().unwrap().iter().map(ToString::to_string).collect();
+        (changed, held.join(" "))
+    };
+    assert_eq!(say(&[], &[]), (true, String::new()));
+    assert_eq!(say(&["shop", "bank"], &[]), (true, "bank shop".to_owned()));
+    assert_eq!(say(&["shop"], &["none"]), (false, "bank shop".to_owned()));
+    assert_eq!(say(&[], &["bank"]), (true, "shop".to_owned()));
+}
+
+#[test]
 fn a_store_swaps_once_and_wakes_only_for_changes() {
     let store = Store::new();
     let mut changed = store.changed();
@@ -203,6 +220,7 @@ impl Model {
                 self.claim(&s.key.to_string(), &s.addresses, false);
                 self.services.insert(s.key.clone(), s);
             }
+            MeshChange::Namespaces { .. } => {}
             MeshChange::Remove(gone) => {
                 self.claim(&gone, &[], false);
                 self.workloads.retain(|uid, _| *uid.0 != *gone);

@@ -4,7 +4,7 @@ use super::disk::{self, Writer};
 use super::session::{Outcome, Session};
 use super::status::SharedControllerStatus;
 use crate::control::{Backoff, ControlConfig, ControlError, connect};
-use crate::store::Store;
+use crate::store::{MeshChange, Store};
 use prost_types::{Struct, Value, value::Kind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,8 +65,16 @@ pub async fn run(
     mut drain: DrainWatch,
 ) {
     status.update(|status| status.url.clone_from(&config.url));
-    let mut link =
-        Link { config, store, status, ready: Some(ready), session: Session::new(), writer: None, answers: 0 };
+    let mut link = Link {
+        config,
+        store,
+        status,
+        ready: Some(ready),
+        session: Session::new(),
+        writer: None,
+        answers: 0,
+        early: Vec::new(),
+    };
     link.start().await;
     let mut failures = 0;
     loop {
@@ -108,6 +116,8 @@ struct Link {
     writer: Option<Writer>,
     /// Responses since the start.
     answers: u64,
+    /// What came before the first address did: without those nothing is known of the mesh.
+    early: Vec<MeshChange>,
 }
 
 impl Link {
@@ -189,26 +199,32 @@ impl Link {
             for rejection in &rejected {
                 tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
             }
-            // The first response counts even if it is empty: now the mesh is known to be.
-            if !changes.is_empty() || self.ready.is_some() {
-                self.store.apply(changes);
-                if let (Some(writer), Some(versions)) =
-                    (&self.writer, self.session.versions(ADDRESS_TYPE_URL))
-                {
-                    writer.changed(versions);
-                }
-            }
-            self.ready = None;
-            let total = self.session.rejected();
-            self.status.update(|status| {
-                status.from_disk = false;
-                status.rejected = total;
-            });
+            self.take(changes, request.type_url == ADDRESS_TYPE_URL);
             if requests.send(request).await.is_err() {
                 return Err(StreamError::Ended);
             }
         }
         Ok(())
+    }
+
+    fn take(&mut self, changes: Vec<MeshChange>, addresses: bool) {
+        self.early.extend(changes);
+        // The first addresses count even if there are none: now the mesh is known to be empty.
+        let first = addresses && self.ready.is_some();
+        if first || (self.ready.is_none() && !self.early.is_empty()) {
+            self.store.apply(std::mem::take(&mut self.early));
+            if let (Some(writer), Some(versions)) = (&self.writer, self.session.versions(ADDRESS_TYPE_URL)) {
+                writer.changed(versions);
+            }
+        }
+        if addresses {
+            self.ready = None;
+        }
+        let total = self.session.rejected();
+        self.status.update(|status| {
+            status.from_disk &= !addresses;
+            status.rejected = total;
+        });
     }
 
     fn node(&self) -> Node {

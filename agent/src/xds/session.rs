@@ -17,7 +17,9 @@ use imbl::OrdMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
-use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, WireError, decode_address};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address, decode_namespace,
+};
 
 /// google.rpc.Code.INVALID_ARGUMENT.
 const INVALID_ARGUMENT: i32 = 3;
@@ -43,7 +45,10 @@ pub enum Interest {
 struct Subscription {
     type_url: &'static str,
     interest: Interest,
+    /// What any response means, be it empty.
+    heard: fn() -> Option<MeshChange>,
     decode: fn(&Resource) -> Result<MeshChange, RejectionReason>,
+    remove: fn(String) -> MeshChange,
     versions: Versions,
 }
 
@@ -95,15 +100,25 @@ impl Default for Session {
 }
 
 impl Session {
-    /// A session that holds nothing yet and wants every address.
+    /// A session that holds nothing yet and wants every address and every enrolled namespace.
     pub fn new() -> Self {
         let addresses = Subscription {
             type_url: ADDRESS_TYPE_URL,
             interest: Interest::All,
+            heard: || None,
             decode: decode_mesh,
+            remove: MeshChange::Remove,
             versions: Versions::new(),
         };
-        Self { subscriptions: vec![addresses], rejections: BTreeMap::new(), rejected: 0 }
+        let namespaces = Subscription {
+            type_url: NAMESPACE_TYPE_URL,
+            interest: Interest::All,
+            heard: || Some(MeshChange::Namespaces { enrolled: vec![], released: vec![] }),
+            decode: decode_enrolled,
+            remove: |name| MeshChange::Namespaces { enrolled: vec![], released: vec![name.into()] },
+            versions: Versions::new(),
+        };
+        Self { subscriptions: vec![addresses, namespaces], rejections: BTreeMap::new(), rejected: 0 }
     }
 
     /// The requests that open a new stream: per type, what is wanted and which versions are held.
@@ -132,6 +147,7 @@ impl Session {
         let subscription =
             self.subscriptions.iter_mut().find(|subscription| subscription.type_url == type_url);
         if let Some(subscription) = subscription {
+            changes.extend((subscription.heard)());
             for resource in resources {
                 match (subscription.decode)(&resource) {
                     Ok(change) => {
@@ -147,7 +163,7 @@ impl Session {
             for name in removed_resources {
                 self.rejections.remove(&name);
                 subscription.versions.remove(name.as_str());
-                changes.push(MeshChange::Remove(name));
+                changes.push((subscription.remove)(name));
             }
         } else {
             let reason = format!("{type_url:?} was not subscribed to");
@@ -216,12 +232,25 @@ fn nack(rejected: &[Rejection]) -> Option<Status> {
     Some(Status { code: INVALID_ARGUMENT, message, details: Vec::new() })
 }
 
-fn decode_mesh(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+/// The bytes of a resource that must be of the type.
+fn content<'a>(resource: &'a Resource, type_url: &str) -> Result<&'a [u8], RejectionReason> {
     let content = resource.resource.as_ref().ok_or(RejectionReason::Empty)?;
-    if content.type_url != ADDRESS_TYPE_URL {
+    if content.type_url != type_url {
         return Err(RejectionReason::Type(content.type_url.chars().take(200).collect()));
     }
-    let decoded = decode_address(&content.value)?;
+    Ok(&content.value)
+}
+
+fn decode_enrolled(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    let name = decode_namespace(content(resource, NAMESPACE_TYPE_URL)?)?;
+    if *name != *resource.name {
+        return Err(RejectionReason::Name(name.to_string()));
+    }
+    Ok(MeshChange::Namespaces { enrolled: vec![name], released: vec![] })
+}
+
+fn decode_mesh(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    let decoded = decode_address(content(resource, ADDRESS_TYPE_URL)?)?;
     // A resource is removed by the name on its envelope: that must be its own.
     let name = decoded.name();
     if name != resource.name {

@@ -6,7 +6,9 @@ mod session;
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
-use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address, encode_namespace,
+};
 
 fn key(name: &str) -> ServiceName {
     ServiceName { namespace: "shop".into(), hostname: name.into() }
@@ -41,6 +43,23 @@ fn response(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDis
         resources,
         removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
+    }
+}
+
+/// Namespaces that enrol their pods, and those that do not any more.
+fn enrolled(nonce: &str, names: &[&str], removed: &[&str]) -> DeltaDiscoveryResponse {
+    let resource = |name: &&str| Resource {
+        name: (*name).to_owned(),
+        version: "1".to_owned(),
+        resource: Some(prost_types::Any {
+            type_url: NAMESPACE_TYPE_URL.to_owned(),
+            value: encode_namespace(name),
+        }),
+        aliases: vec![],
+    };
+    DeltaDiscoveryResponse {
+        type_url: NAMESPACE_TYPE_URL.to_owned(),
+        ..response(nonce, names.iter().map(resource).collect(), removed)
     }
 }
 

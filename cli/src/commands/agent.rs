@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use warren_agent::app::Config;
 use warren_agent::cleanup::{self, CleanupConfig};
+use warren_agent::cni::InstallConfig;
+use warren_cni::{Entry, PLUGIN};
+use warren_common::model::cni::OFFLINE_FILE;
 
 #[derive(Args, Debug)]
 pub(crate) struct AgentArgs {
@@ -62,6 +65,11 @@ pub(crate) struct AgentArgs {
     /// Unix socket of the admin API that `warren status` and the others ask
     #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     admin_socket: PathBuf,
+    /// Unix socket where the CNI plugin asks; without it, cni.sock beside the admin API's
+    #[arg(long, env = "WARREN_CNI_SOCKET", value_name = "PATH")]
+    cni_socket: Option<PathBuf>,
+    #[command(flatten)]
+    cni: CniArgs,
     /// Loopback address that serves the admin API as well (127.0.0.1:15000), for `warren` on other machines
     #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_parser = loopback, value_name = "ADDRESS")]
     admin_address: Option<SocketAddr>,
@@ -108,13 +116,59 @@ pub(crate) struct AgentArgs {
     log: LogArgs,
 }
 
+/// Where the CNI plugin is installed. With neither directory it is not.
+#[derive(Args, Debug)]
+struct CniArgs {
+    /// Directory of the node's CNI plugins (/opt/cni/bin): the plugin is copied there
+    #[arg(long, env = "WARREN_CNI_BIN_DIR", requires = "cni_conf_dir", value_name = "DIR")]
+    cni_bin_dir: Option<PathBuf>,
+    /// Directory of the node's CNI configurations (/etc/cni/net.d): the first gets warren's entry
+    #[arg(long, env = "WARREN_CNI_CONF_DIR", requires = "cni_bin_dir", value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// The plugin to copy; without it, warren-cni beside this program, or else this program
+    #[arg(long, env = "WARREN_CNI_PLUGIN", value_name = "FILE")]
+    cni_plugin: Option<PathBuf>,
+    /// Namespace of the agent's own pod: pods there never wait for the mesh
+    #[arg(long, env = "POD_NAMESPACE", default_value = "warren-system", value_name = "NAMESPACE")]
+    namespace: String,
+}
+
+impl AgentArgs {
+    fn cni_socket(&self) -> PathBuf {
+        self.cni_socket.clone().unwrap_or_else(|| self.admin_socket.with_file_name("cni.sock"))
+    }
+
+    fn cni_install(&self) -> Option<InstallConfig> {
+        let (bin_dir, conf_dir) = (self.cni.cni_bin_dir.clone()?, self.cni.cni_conf_dir.clone()?);
+        Some(InstallConfig {
+            bin_dir,
+            conf_dir,
+            plugin: self.cni.cni_plugin.clone().unwrap_or_else(plugin),
+            entry: Entry {
+                socket: self.cni_socket(),
+                offline: self.state_dir.join(OFFLINE_FILE),
+                namespace: self.cni.namespace.clone(),
+                ..Entry::default()
+            },
+        })
+    }
+}
+
+/// The small static plugin beside this program, as in the image. Without it this program, which is the plugin under
+/// its name and needs the node to have the libraries that it has here.
+fn plugin() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    Some(program.with_file_name(PLUGIN)).filter(|plugin| plugin.is_file()).unwrap_or(program)
+}
+
 pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
     args.log.init();
     if args.cleanup {
         return Ok(cleanup::run(&CleanupConfig {
+            sockets: [args.admin_socket.clone(), args.cni_socket()],
+            cni_install: args.cni_install(),
             bpf_dir: args.bpf_dir,
             state_dir: args.state_dir,
-            admin_socket: args.admin_socket,
             readiness_address: args.readiness_address,
         })?);
     }
@@ -125,6 +179,8 @@ pub(crate) fn run(args: AgentArgs) -> anyhow::Result<()> {
 impl From<AgentArgs> for Config {
     fn from(args: AgentArgs) -> Self {
         Self {
+            cni_socket: args.cni_socket(),
+            cni_install: args.cni_install(),
             node: args.node,
             controller_url: args.controller,
             controller_name: args.controller_name,
@@ -192,6 +248,22 @@ mod tests {
         assert_eq!(config.certificate_lifetime, Duration::from_secs(86_400));
         assert!(!config.access_log && !config.fail_open && config.kubelet_cgroup.is_none());
         assert_eq!(config.admin_address, None);
+        assert_eq!(config.cni_socket.to_str(), Some("/run/warren/cni.sock"));
+        assert!(config.cni_install.is_none());
+    }
+
+    #[test]
+    fn the_plugin_is_told_where_the_agent_is() {
+        let args = ["warren", "agent", "--node", "n1", "--state-dir", "/s", "--admin-socket", "/r/a.sock"];
+        let cli =
+            Cli::try_parse_from(args.into_iter().chain(["--cni-bin-dir", "/b", "--cni-conf-dir", "/c"]));
+        let Command::Agent(args) = cli.unwrap().command else { panic!("another command") };
+        let entry = Config::from(args).cni_install.unwrap().entry;
+        assert_eq!(
+            (entry.socket.to_str(), entry.offline.to_str()),
+            (Some("/r/cni.sock"), Some("/s/cni.json"))
+        );
+        assert!(Cli::try_parse_from(["warren", "agent", "--node", "n1", "--cni-bin-dir", "/b"]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod service;
 mod workload;
 
 pub mod admin;
+pub mod cni;
 
 pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};

@@ -4,8 +4,10 @@ mod drain;
 mod logging;
 mod readiness;
 mod signals;
+mod socket;
 
 pub use drain::{DrainTrigger, DrainWatch, drain};
 pub use logging::{LogFormat, init_logging};
 pub use readiness::{Readiness, ReadinessGuard};
 pub use signals::shutdown_signal;
+pub use socket::{SocketFile, bind_private};

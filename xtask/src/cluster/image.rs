@@ -46,17 +46,17 @@ pub(crate) fn build() -> Result<()> {
     fs::create_dir_all(oci.join("blobs/sha256")).context("cannot make the images' folder")?;
     let built = |name: &str| target_dir().join("debug").join(name);
     let mut manifests = Vec::new();
-    let mut add = |program: &Path, images: &[(&str, &[&str])]| -> Result<()> {
-        let layer = Blob::layer(&oci, program)?;
+    let mut add = |programs: &[PathBuf], images: &[(&str, &[&str])]| -> Result<()> {
+        let layer = Blob::layer(&oci, programs)?;
         for (image, entrypoint) in images {
             manifests.push(manifest(&oci, &layer, image, entrypoint)?);
         }
         Ok(())
     };
-    add(&built("warren"), &[(WARREN, &["/usr/bin/warren"])])?;
+    add(&[built("warren"), plugin()?], &[(WARREN, &["/usr/bin/warren"])])?;
     let workload = "/usr/bin/warren-workload";
-    add(&built("warren-workload"), &[(WORKLOAD, &[workload]), (PAUSE, &[workload, "pause"])])?;
-    add(&binaries::coredns()?, &[(COREDNS, &["/usr/bin/coredns"])])?;
+    add(&[built("warren-workload")], &[(WORKLOAD, &[workload]), (PAUSE, &[workload, "pause"])])?;
+    add(&[binaries::coredns()?], &[(COREDNS, &["/usr/bin/coredns"])])?;
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -68,6 +68,14 @@ pub(crate) fn build() -> Result<()> {
     write("index.json", index)?;
     write("oci-layout", json!({"imageLayoutVersion": "1.0.0"}))?;
     tar(&oci, &archive())
+}
+
+/// Builds the CNI plugin as it is shipped: it runs on nodes of any kind, so it is linked statically.
+pub(crate) fn plugin() -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["rustc", "--profile", "plugin", "-p", "warren-cni", "--bin", "warren-cni"]);
+    run(build.args(["--", "-C", "target-feature=+crt-static"]))?;
+    Ok(target_dir().join("plugin/warren-cni"))
 }
 
 /// Content that is found by its hash.
@@ -101,8 +109,8 @@ impl Blob {
         Self::adopt(oci, &file)
     }
 
-    /// A root file system with one program, stripped, and what it is linked with.
-    fn layer(oci: &Path, program: &Path) -> Result<Self> {
+    /// A root file system with programs, stripped, and what they are linked with.
+    fn layer(oci: &Path, programs: &[PathBuf]) -> Result<Self> {
         let root = folder().join("root");
         let _ = fs::remove_dir_all(&root);
         for dir in ["usr/bin", "etc", "tmp", "proc", "sys", "dev", "run", "var"] {
@@ -112,14 +120,17 @@ impl Blob {
         for (file, text) in [("passwd", PASSWD), ("group", GROUP), ("nsswitch.conf", NSSWITCH)] {
             fs::write(root.join("etc").join(file), text).context("cannot write users")?;
         }
-        for library in libraries(program)? {
-            let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
-            fs::create_dir_all(inside.parent().unwrap_or(&root)).context("cannot make a root file system")?;
-            fs::copy(&library, inside).with_context(|| format!("cannot copy {}", library.display()))?;
+        for program in programs {
+            for library in libraries(program)? {
+                let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
+                fs::create_dir_all(inside.parent().unwrap_or(&root))
+                    .context("cannot make a root file system")?;
+                fs::copy(&library, inside).with_context(|| format!("cannot copy {}", library.display()))?;
+            }
+            let name = program.file_name().context("a program has a name")?;
+            let mut strip = Command::new("strip");
+            output(strip.arg("--strip-debug").arg("-o").arg(root.join("usr/bin").join(name)).arg(program))?;
         }
-        let name = program.file_name().context("a program has a name")?;
-        let mut strip = Command::new("strip");
-        output(strip.arg("--strip-debug").arg("-o").arg(root.join("usr/bin").join(name)).arg(program))?;
         let archive = oci.join("part");
         tar(&root, &archive)?;
         Self::adopt(oci, &archive)

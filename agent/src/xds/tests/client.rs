@@ -27,8 +27,14 @@ struct Stream1 {
 }
 
 impl Stream1 {
+    /// The next one about addresses.
     async fn request(&mut self) -> DeltaDiscoveryRequest {
-        within(self.requests.next()).await.unwrap().unwrap()
+        loop {
+            let request = within(self.requests.next()).await.unwrap().unwrap();
+            if request.type_url == ADDRESS_TYPE_URL {
+                return request;
+            }
+        }
     }
 
     async fn send(&self, response: DeltaDiscoveryResponse) {
@@ -145,12 +151,15 @@ async fn a_session_survives_stream_controller_and_agent() {
         (node.id.as_str(), node.metadata.unwrap().fields.contains_key("WARREN_VERSION")),
         ("n1", true)
     );
+    // Namespaces alone are no configuration.
+    stream.send(enrolled("0", &["shop"], &[])).await;
     assert!(!agent.readiness.is_ready());
     stream.send(response("1", vec![good("a", "1"), bad("b", |r| r.resource = None)], &[])).await;
     assert!(stream.request().await.error_detail.unwrap().message.contains("shop/b"));
     agent.has("a").await;
     let status = agent.status.get();
     assert!(agent.readiness.is_ready() && status.connected && !status.from_disk && status.rejected == 1);
+    assert!(agent.store.load().enrolled_namespaces().unwrap().contains("shop"));
 
     // The stream breaks: a new one resumes by version, with the token of now.
     std::fs::write(folder.path().join("token"), "two").unwrap();

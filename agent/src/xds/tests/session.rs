@@ -16,9 +16,11 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn the_first_request_wants_everything_and_tells_versions() {
     let mut session = Session::new();
     let first = session.on_connect();
-    assert_eq!(first.len(), 1);
-    assert_eq!(first[0].type_url, ADDRESS_TYPE_URL);
-    assert!(first[0].resource_names_subscribe.is_empty() && first[0].initial_resource_versions.is_empty());
+    assert_eq!(first.len(), 2);
+    for (request, type_url) in first.iter().zip([ADDRESS_TYPE_URL, NAMESPACE_TYPE_URL]) {
+        assert_eq!(request.type_url, type_url);
+        assert!(request.resource_names_subscribe.is_empty() && request.initial_resource_versions.is_empty());
+    }
     session.on_response(response("1", vec![good("a", "1"), good("b", "1")], &[]));
     session.on_response(response("2", vec![good("a", "2")], &["shop/b"]));
     assert_eq!(held(&session), pairs(&[("shop/a", "2")]));
@@ -34,6 +36,21 @@ fn good_resources_are_acknowledged() {
     assert_eq!(outcome.request.response_nonce, "n1");
     assert_eq!(outcome.request.type_url, ADDRESS_TYPE_URL);
     assert!(outcome.request.error_detail.is_none() && outcome.request.initial_resource_versions.is_empty());
+}
+
+#[test]
+fn enrolled_namespaces_are_told_even_if_there_are_none() {
+    let change = |enrolled: &[&str], released: &[&str]| MeshChange::Namespaces {
+        enrolled: enrolled.iter().map(|name| Arc::from(*name)).collect(),
+        released: released.iter().map(|name| Arc::from(*name)).collect(),
+    };
+    let mut session = Session::new();
+    assert_eq!(session.on_response(enrolled("1", &[], &[])).changes, [change(&[], &[])]);
+    let outcome = session.on_response(enrolled("2", &["shop"], &["bank"]));
+    assert_eq!(outcome.changes, [change(&[], &[]), change(&["shop"], &[]), change(&[], &["bank"])]);
+    let mut misnamed = enrolled("3", &["shop"], &[]);
+    misnamed.resources[0].name = "bank".to_owned();
+    assert_eq!(session.on_response(misnamed).rejected.len(), 1);
 }
 
 #[test]

@@ -1,0 +1,32 @@
+//! Pods to test with.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use warren_common::model::{
+    Enrolment, Health, Identity, PeerAuthentication, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+};
+
+/// The pod `shop/<name>` on node n1.
+pub(super) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -> Arc<Workload> {
+    Arc::new(Workload {
+        uid: WorkloadUid(format!("Kubernetes//Pod/shop/{name}").into()),
+        name: name.into(),
+        namespace: "shop".into(),
+        addresses: addresses.to_vec(),
+        identity: Identity::new("cluster.local", "shop", "web").unwrap(),
+        node: "n1".into(),
+        host_network: false,
+        tunnel: TunnelProtocol::Hbone,
+        health: Health::Unhealthy,
+        owner: name.into(),
+        kind: WorkloadKind::Pod,
+        canonical_name: name.into(),
+        canonical_revision: "v1".into(),
+        cluster: "Kubernetes".into(),
+        services: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        peer_authentication: PeerAuthentication::default(),
+        enrolment: Enrolment { pod_uid: uid.into(), enrolled, ..Enrolment::default() },
+    })
+}
