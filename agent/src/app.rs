@@ -8,7 +8,7 @@
 
 mod capture;
 
-use crate::accept::NetnsThread;
+use crate::accept::{Names, NetnsThread};
 use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
 use crate::control::ControlConfig;
@@ -181,13 +181,14 @@ async fn start(config: Config) -> Result<(), AppError> {
 
     let registry = Arc::new(PodRegistry::default());
     let node = Arc::new(Node {
-        name: Arc::clone(&name),
         trust_domain: config.trust_domain.as_str().into(),
         store: Arc::clone(&store),
         kernel: Arc::clone(&kernel),
         identities: identities.clone(),
         observer: observer.clone(),
         pods: Arc::clone(&registry),
+        names: Names::default(),
+        affinity: parking_lot::Mutex::default(),
     });
     let tunnels = Arc::new(AtomicU64::new(0));
     let workers = start_workers(&config, &node, &tunnels)?;

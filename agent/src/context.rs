@@ -1,18 +1,19 @@
 //! What every story needs: the node's shared parts, and what belongs to one worker.
 
+use crate::accept::Names;
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::Observer;
 use crate::pods::PodRegistry;
+use crate::route::Affinity;
 use crate::store::Store;
 use crate::tunnel::Pool;
+use parking_lot::Mutex;
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// Shared by all workers of the agent.
 pub(crate) struct Node {
-    /// The node's name.
-    pub name: Arc<str>,
     /// Peers of other trust domains are refused.
     pub trust_domain: Arc<str>,
     /// The mesh.
@@ -25,6 +26,10 @@ pub(crate) struct Node {
     pub observer: Observer,
     /// Enrolled pods of this node.
     pub pods: Arc<PodRegistry>,
+    /// Names outside of the mesh.
+    pub names: Names,
+    /// Which endpoints the pods of this node had last.
+    pub affinity: Mutex<Affinity>,
 }
 
 /// One worker's view: connections, tunnels and pools never leave it.

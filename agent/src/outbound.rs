@@ -18,7 +18,7 @@ use crate::identity::{CredentialError, PeerError, widen};
 use crate::inbound::{self, LocalArrival, Refusal};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
-use crate::route::{Choice, Hop, RouteError, Target, resolve};
+use crate::route::{Choice, Hop, RouteError, Target, resolve, service_at};
 use crate::tunnel::{CopyError, Meter, PoolError, TunnelKey, connect_request, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use warren_common::model::admin::{Direction, Transport, Verdict};
-use warren_common::model::{Identity, Workload};
+use warren_common::model::{Identity, Workload, WorkloadUid};
 
 /// How long one attempt to reach a socket may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,6 +45,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// Endpoints of one service that are tried.
 const MAX_ENDPOINTS: usize = 3;
 
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 3;
+
 /// Why a connection did not leave, or ended badly.
 #[derive(Debug, thiserror::Error)]
 enum OutboundError {
@@ -58,6 +61,8 @@ enum OutboundError {
     NoWorkload(SocketAddr),
     #[error("cannot connect to {to}: {source}{}", hint(*to, source))]
     Connect { to: SocketAddr, source: io::Error },
+    #[error("{name} cannot be looked up from this node: {source}")]
+    Lookup { name: Arc<str>, source: io::Error },
     #[error("the pod's certificate is not to be had: {0}")]
     Credential(#[from] CredentialError),
     #[error("TLS with {gateway} failed: {source}")]
@@ -136,19 +141,20 @@ async fn reach(
 ) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
-    let mut failed: Vec<SocketAddr> = Vec::new();
+    let mut failed: Vec<WorkloadUid> = Vec::new();
     let mut last = None;
     loop {
-        let choice = Choice { entropy: rand::random(), avoid: &failed };
-        let target =
-            match resolve(&context.node.store.guard(), &context.node.name, dialled.destination, &choice) {
-                Ok(target) => target,
-                // Every other endpoint has failed: the last failure says more than "no endpoint".
-                Err(error) => return Err(last.unwrap_or_else(|| error.into())),
-            };
+        let target = match route(context, dialled, &failed) {
+            Ok(target) => target,
+            // Every other endpoint has failed: the last failure says more than "no endpoint".
+            Err(error) => return Err(last.unwrap_or_else(|| error.into())),
+        };
         describe(flow, &target);
         let error = match open(context, dialled, &target, flow).await {
-            Ok(reached) => return Ok(reached),
+            Ok(reached) => {
+                remember(context, dialled, &target);
+                return Ok(reached);
+            }
             Err(error) => error,
         };
         if error.may_settle() && started.elapsed() < SETTLE_DEADLINE {
@@ -156,11 +162,36 @@ async fn reach(
             pause = (pause * 2).min(LONGEST_PAUSE);
             continue;
         }
-        if target.service.is_none() || failed.len() + 1 >= MAX_ENDPOINTS || !error.is_unprocessed() {
-            return Err(error);
+        match (&target.service, &target.workload) {
+            (Some(_), Some(workload)) if failed.len() + 1 < MAX_ENDPOINTS && error.is_unprocessed() => {
+                failed.push(workload.uid.clone());
+                last = Some(error);
+            }
+            _ => return Err(error),
         }
-        failed.push(target.address);
-        last = Some(error);
+    }
+}
+
+fn route(context: &Context, dialled: &Dialled, failed: &[WorkloadUid]) -> Result<Target, RouteError> {
+    let client = current(context, &dialled.pod);
+    let mesh = context.node.store.guard();
+    let affine = service_at(&mesh, &client, dialled.destination.ip());
+    let sticky = affine.filter(|service| service.steering.affinity_s.is_some()).and_then(|service| {
+        let affinity = context.node.affinity.lock();
+        affinity.last(&client.uid, &service.key, std::time::Instant::now()).cloned()
+    });
+    let choice = Choice { entropy: rand::random(), avoid: failed, sticky: sticky.as_ref() };
+    resolve(&mesh, &client, dialled.destination, &choice)
+}
+
+/// The client of a service with session affinity will return to this endpoint.
+fn remember(context: &Context, dialled: &Dialled, target: &Target) {
+    let (Some(service), Some(workload)) = (&target.service, &target.workload) else { return };
+    if let Some(seconds) = service.steering.affinity_s {
+        let timeout = Duration::from_secs(seconds.into());
+        let client = &dialled.pod.workload.uid;
+        let now = std::time::Instant::now();
+        context.node.affinity.lock().remember(client, &service.key, &workload.uid, timeout, now);
     }
 }
 
@@ -184,9 +215,42 @@ async fn open(
             flow.transport(Transport::Plaintext);
             Ok((Upstream::Socket(plain_socket(&dialled.pod, target.address).await?), None))
         }
-        // Fails closed: whatever a route may say one day, only `Hop::Plaintext` leaves in plaintext.
+        (Hop::Named(name), _) => {
+            flow.transport(Transport::Plaintext);
+            Ok((
+                Upstream::Socket(open_named(context, dialled, name, target.address.port(), flow).await?),
+                None,
+            ))
+        }
+        // Fails closed: whatever a route may say one day, only what is not in the mesh leaves in plaintext.
         (Hop::SameNode | Hop::Hbone { .. }, None) => Err(OutboundError::NoWorkload(target.address)),
     }
+}
+
+/// What is outside of the mesh and known by name: looked up here, as the pod's own resolver would.
+async fn open_named(
+    context: &Context,
+    dialled: &Dialled,
+    name: &Arc<str>,
+    port: u16,
+    flow: &FlowHandle,
+) -> Result<TcpStream, OutboundError> {
+    let failed = |source| OutboundError::Lookup { name: Arc::clone(name), source };
+    let mut addresses = context.node.names.lookup(name).await.map_err(failed)?;
+    let turn = rand::random::<u64>() % addresses.len().max(1) as u64;
+    addresses.rotate_left(turn as usize);
+    // A pod of one family cannot reach the other.
+    addresses.retain(|ip| dialled.pod.workload.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4()));
+    let mut last = failed(io::Error::other("it has no address of a family that the pod has"));
+    for ip in addresses.into_iter().take(MAX_ADDRESSES) {
+        let address = SocketAddr::new(ip, port);
+        flow.endpoint(address);
+        match plain_socket(&dialled.pod, address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Both pods are this agent's: the kernel proves both identities, and the bytes never touch a wire.
@@ -280,7 +344,9 @@ fn describe(flow: &FlowHandle, target: &Target) {
     if let Some(workload) = &target.workload {
         flow.destination_workload(workload);
     }
-    flow.endpoint(target.address);
+    if !matches!(target.hop, Hop::Named(_)) {
+        flow.endpoint(target.address);
+    }
 }
 
 fn is_tunnel(to: SocketAddr) -> bool {
@@ -304,7 +370,9 @@ impl OutboundError {
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
             Self::Tunnel { status: None, .. } => FlowFlag::H2HandshakeFailure,
-            Self::Route(RouteError::NoHealthyEndpoint { .. }) => FlowFlag::NoHealthyUpstream,
+            Self::Route(RouteError::NoHealthyEndpoint { .. } | RouteError::NoLocalEndpoint { .. }) => {
+                FlowFlag::NoHealthyUpstream
+            }
             Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
                 FlowFlag::NetworkPolicy
             }
@@ -332,7 +400,7 @@ impl OutboundError {
     /// Another endpoint may be tried: the application has seen nothing of this connection.
     fn is_unprocessed(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Tls { .. } => true,
+            Self::Connect { .. } | Self::Tls { .. } | Self::Lookup { .. } => true,
             Self::Tunnel { status, .. } => *status != Some(StatusCode::UNAUTHORIZED),
             Self::Local(refusal) => matches!(refusal, Refusal::Application { .. } | Refusal::NotEnrolled(_)),
             _ => false,

@@ -5,10 +5,12 @@
 
 mod connection;
 mod listener;
+mod names;
 mod netns;
 mod upstream;
 
 pub use connection::{TunnelSocket, end, for_tunnel, reset};
 pub use listener::{Accepted, Listener};
+pub use names::Names;
 pub use netns::{Netns, NetnsThread};
 pub use upstream::{Family, PodSockets, connect};

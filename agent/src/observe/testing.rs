@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::{
-    AppProtocol, Enrolment, Health, Identity, PeerAuthentication, PortMapping, Service, ServiceName,
-    ServicePort, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, Health, Identity, PeerAuthentication, Placement, PortMapping, Service,
+    ServiceName, ServiceOrigin, ServicePort, Steering, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 
 pub(super) fn observer(flow_ring: usize) -> Observer {
@@ -39,6 +39,7 @@ pub(super) fn workload(owner: &str) -> Arc<Workload> {
         labels: BTreeMap::from([("app".into(), owner.into()), ("version".into(), "v1".into())]),
         enrolment: Enrolment::default(),
         peer_authentication: PeerAuthentication::default(),
+        placement: Placement::default(),
     })
 }
 
@@ -54,6 +55,8 @@ pub(super) fn service() -> Service {
             app_protocol: AppProtocol::Unknown,
         }],
         publish_not_ready: false,
+        steering: Steering::default(),
+        origin: ServiceOrigin::default(),
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{
-    Enrolment, Health, Identity, PeerAuthentication, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    Enrolment, Health, Identity, PeerAuthentication, Placement, TunnelProtocol, Workload, WorkloadKind,
+    WorkloadUid,
 };
 
 /// The pod `shop/<name>` on node n1.
@@ -27,6 +28,7 @@ pub(super) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -
         services: BTreeMap::new(),
         labels: BTreeMap::new(),
         peer_authentication: PeerAuthentication::default(),
+        placement: Placement::default(),
         enrolment: Enrolment { pod_uid: uid.into(), enrolled, ..Enrolment::default() },
     })
 }

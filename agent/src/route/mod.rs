@@ -1,14 +1,16 @@
 //! Where a connection goes: pure functions over a snapshot of the mesh.
 
+mod affinity;
+mod choose;
+
+pub use affinity::Affinity;
+
 use crate::policy::is_reserved;
 use crate::store::Mesh;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use warren_common::model::{Health, Identity, Service, TunnelProtocol, Workload};
+use warren_common::model::{Identity, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
 use warren_common::ports;
-
-/// How many random endpoints are looked at before all are.
-const SAMPLES: usize = 8;
 
 /// Where a connection goes and how it gets there.
 #[derive(Clone, Debug)]
@@ -37,6 +39,9 @@ pub enum Hop {
     },
     /// As it is: the target is not in the mesh.
     Plaintext,
+    /// As [`Self::Plaintext`], to an address of this name that is yet to be looked up; only the port of
+    /// [`Target::address`] counts.
+    Named(Arc<str>),
 }
 
 /// What steers the choice of an endpoint, apart from the configuration.
@@ -45,7 +50,9 @@ pub struct Choice<'a> {
     /// A random number.
     pub entropy: u64,
     /// Endpoints that have just failed for this connection.
-    pub avoid: &'a [SocketAddr],
+    pub avoid: &'a [WorkloadUid],
+    /// The endpoint that the client had last, for services with session affinity.
+    pub sticky: Option<&'a WorkloadUid>,
 }
 
 /// Why a connection has nowhere to go.
@@ -69,67 +76,112 @@ pub enum RouteError {
         /// How many endpoints there are in all.
         known: usize,
     },
+    /// `internalTrafficPolicy: Local`, and nobody healthy on this node.
+    #[error(
+        "the service {service} has no healthy endpoint for port {port} on the node {node}, \
+         and internalTrafficPolicy is Local ({known} known elsewhere or not ready)"
+    )]
+    NoLocalEndpoint {
+        /// Its hostname.
+        service: Arc<str>,
+        /// The port that was dialled.
+        port: u16,
+        /// The client's node.
+        node: Arc<str>,
+        /// How many endpoints there are in all.
+        known: usize,
+    },
+    /// The endpoint is known by name alone to the controller, and has no name either.
+    #[error("the endpoint {workload} has neither an address nor a name")]
+    NoAddress {
+        /// Its name.
+        workload: Arc<str>,
+    },
     /// The port belongs to the agent of the target.
     #[error("port {0} belongs to warren and serves no application")]
     ReservedPort(u16),
 }
 
-/// Resolves what a pod of `node` dialled.
+/// Resolves what `client`, a pod of this node, dialled.
 ///
 /// # Errors
 /// [`RouteError`].
 pub fn resolve(
     mesh: &Mesh,
-    node: &str,
+    client: &Workload,
     dialled: SocketAddr,
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
-    if let Some(service) = mesh.service_by_ip(dialled.ip()) {
-        return resolve_service(mesh, node, service, dialled, choice);
+    if let Some(service) = service_at(mesh, client, dialled.ip()) {
+        return resolve_service(mesh, client, service, dialled, choice);
     }
     match mesh.workload_by_ip(dialled.ip()) {
-        Some(workload) => to_workload(node, workload, dialled, None),
+        Some(workload) => {
+            let service = headless(mesh, client, workload, dialled.port()).cloned();
+            to_workload(client, workload, dialled, service)
+        }
         None => Ok(Target { address: dialled, workload: None, service: None, hop: Hop::Plaintext }),
     }
 }
 
+/// The service that has the virtual address `ip` for `client`: of several, one of its own namespace first.
+pub fn service_at<'a>(mesh: &'a Mesh, client: &Workload, ip: IpAddr) -> Option<&'a Arc<Service>> {
+    let mut visible = mesh.services_by_ip(ip).filter(|service| service.is_visible_in(&client.namespace));
+    let first = visible.next()?;
+    if first.key.namespace == client.namespace {
+        return Some(first);
+    }
+    Some(visible.find(|service| service.key.namespace == client.namespace).unwrap_or(first))
+}
+
+/// The headless service through which a workload's own address was found, as far as one can tell.
+fn headless<'a>(
+    mesh: &'a Mesh,
+    client: &Workload,
+    workload: &Workload,
+    port: u16,
+) -> Option<&'a Arc<Service>> {
+    let mut served = workload.services.iter();
+    served.find_map(|(name, ports)| {
+        let service = mesh.service(name)?;
+        let is_it = service.addresses.is_empty()
+            && service.is_visible_in(&client.namespace)
+            && ports.iter().any(|mapping| mapping.target_port == port);
+        is_it.then_some(service)
+    })
+}
+
 fn resolve_service(
     mesh: &Mesh,
-    node: &str,
+    client: &Workload,
     service: &Arc<Service>,
     dialled: SocketAddr,
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
-    let hostname = || Arc::clone(&service.key.hostname);
+    if service.steering.mode == Mode::Passthrough {
+        let service = Some(Arc::clone(service));
+        return Ok(Target { address: dialled, workload: None, service, hop: Hop::Plaintext });
+    }
     let port = dialled.port();
     if !service.ports.iter().any(|p| p.service_port == port) {
-        return Err(RouteError::NoSuchPort { service: hostname(), port });
+        return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
-    let known = mesh.endpoints(&service.key).len();
-    let usable = |workload: &Arc<Workload>| {
-        if workload.health != Health::Healthy && !service.publish_not_ready {
-            return None;
-        }
-        let mapping = workload.services.get(&service.key)?.iter().find(|m| m.service_port == port)?;
-        let address = SocketAddr::new(address_of(workload, dialled.ip())?, mapping.target_port);
-        (!choice.avoid.contains(&address)).then_some(address)
-    };
-    let sampled = (0..SAMPLES.min(known)).find_map(|n| {
-        // Weyl sequence: successive samples are spread over all endpoints.
-        let sample = choice.entropy.wrapping_add((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let workload = mesh.endpoint_at(&service.key, (sample % known as u64) as usize)?;
-        Some((workload, usable(workload)?))
-    });
-    let found = sampled
-        .or_else(|| mesh.endpoints(&service.key).find_map(|workload| Some((workload, usable(workload)?))));
-    match found {
-        Some((workload, address)) => to_workload(node, workload, address, Some(Arc::clone(service))),
-        None => Err(RouteError::NoHealthyEndpoint { service: hostname(), port, known }),
+    let (workload, port) = choose::endpoint(mesh, service, client, port, choice)?;
+    let service = Some(Arc::clone(service));
+    match (address_of(workload, dialled.ip()), &workload.placement.hostname) {
+        (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service),
+        (None, Some(name)) if workload.tunnel == TunnelProtocol::None => Ok(Target {
+            address: SocketAddr::new(any_like(dialled.ip()), port),
+            workload: Some(Arc::clone(workload)),
+            service,
+            hop: Hop::Named(Arc::clone(name)),
+        }),
+        (None, _) => Err(RouteError::NoAddress { workload: Arc::clone(&workload.name) }),
     }
 }
 
 fn to_workload(
-    node: &str,
+    client: &Workload,
     workload: &Arc<Workload>,
     address: SocketAddr,
     service: Option<Arc<Service>>,
@@ -139,13 +191,17 @@ fn to_workload(
         TunnelProtocol::Hbone if is_reserved(address.port()) => {
             return Err(RouteError::ReservedPort(address.port()));
         }
-        TunnelProtocol::Hbone if &*workload.node == node => Hop::SameNode,
+        TunnelProtocol::Hbone if workload.node == client.node => Hop::SameNode,
         TunnelProtocol::Hbone => Hop::Hbone {
             gateway: SocketAddr::new(address.ip(), ports::HBONE),
             identity: workload.identity.clone(),
         },
     };
     Ok(Target { address, workload: Some(Arc::clone(workload)), service, hop })
+}
+
+fn any_like(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 /// The workload's address of the family that was dialled, else any: a service may be dual-stack where its

@@ -87,6 +87,12 @@ impl<T: Claimant> ByAddress<T> {
         self.0.get(&ip.to_canonical()).map(|claims| &claims.holder)
     }
 
+    /// Everybody who claims `ip`, the holder first.
+    pub(super) fn claimants(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<T>> {
+        let claims = self.0.get(&ip.to_canonical()).into_iter();
+        claims.flat_map(|claims| std::iter::once(&claims.holder).chain(&claims.waiting))
+    }
+
     /// `old` (if any) is replaced by `new` (if any).
     pub(super) fn replace(&mut self, old: Option<&Arc<T>>, new: Option<&Arc<T>>) {
         if let Some(old) = old {

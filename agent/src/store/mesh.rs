@@ -40,6 +40,12 @@ impl Mesh {
         self.services_by_ip.get(ip)
     }
 
+    /// Every service that claims the virtual address `ip`, the one that has it first: not every client may know
+    /// every service.
+    pub fn services_by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
+        self.services_by_ip.claimants(ip)
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
         self.services.get(name)

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use warren_common::model::{
-    Enrolment, Health, Identity, PeerAuthentication, Service, ServiceName, TunnelProtocol, Workload,
-    WorkloadKind, WorkloadUid,
+    Enrolment, Health, Identity, PeerAuthentication, Placement, Service, ServiceName, ServiceOrigin,
+    Steering, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 
 fn ip(last: u8) -> IpAddr {
@@ -41,6 +41,7 @@ fn workload(id: u8, ips: &[u8], node: u8, host_network: bool, services: &[u8]) -
         labels: BTreeMap::new(),
         enrolment: Enrolment::default(),
         peer_authentication: PeerAuthentication::default(),
+        placement: Placement::default(),
     })
 }
 
@@ -51,6 +52,8 @@ fn service(id: u8, ips: &[u8]) -> Arc<Service> {
         addresses: ips.iter().map(|last| ip(*last)).collect(),
         ports: vec![],
         publish_not_ready: false,
+        steering: Steering::default(),
+        origin: ServiceOrigin::default(),
     })
 }
 

@@ -4,7 +4,7 @@ mod client;
 mod session;
 
 use std::sync::Arc;
-use warren_common::model::{Service, ServiceName};
+use warren_common::model::{Service, ServiceName, ServiceOrigin, Steering};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address, encode_namespace,
@@ -15,7 +15,15 @@ fn key(name: &str) -> ServiceName {
 }
 
 fn service(name: &str) -> Service {
-    Service { name: name.into(), key: key(name), addresses: vec![], ports: vec![], publish_not_ready: false }
+    Service {
+        name: name.into(),
+        key: key(name),
+        addresses: vec![],
+        ports: vec![],
+        publish_not_ready: false,
+        steering: Steering::default(),
+        origin: ServiceOrigin::default(),
+    }
 }
 
 /// A good resource: the service `shop/<name>`.

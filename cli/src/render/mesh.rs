@@ -50,7 +50,11 @@ pub(crate) fn services(services: &Services, wide: bool, style: Style) -> String 
         table.row([
             service.key.namespace.to_string(),
             service.name.to_string(),
-            if addresses.is_empty() { "headless".to_owned() } else { addresses },
+            match &service.origin.external_name {
+                Some(name) => format!("alias of {name}"),
+                None if addresses.is_empty() => "headless".to_owned(),
+                None => addresses,
+            },
             join(&ports),
             format!("{healthy}/{}", view.endpoints.len()),
             service.key.hostname.to_string(),
@@ -96,6 +100,7 @@ fn join(values: &[impl Display]) -> String {
 const fn health(health: Health) -> &'static str {
     match health {
         Health::Healthy => "ready",
+        Health::Terminating => "terminating",
         Health::Unhealthy => "not ready",
     }
 }

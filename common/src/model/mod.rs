@@ -3,6 +3,7 @@
 mod identity;
 mod peer_authentication;
 mod service;
+mod steering;
 mod workload;
 
 pub mod admin;
@@ -10,7 +11,9 @@ pub mod cni;
 
 pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};
-pub use service::{AppProtocol, Service, ServiceName, ServicePort};
+pub use service::{AppProtocol, Service, ServiceName, ServiceOrigin, ServicePort};
+pub use steering::{Hints, Locality, Mode, Scope, Steering};
 pub use workload::{
-    Enrolment, Health, HealthyTarget, PortMapping, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    Enrolment, Health, HealthyTarget, Placement, PortMapping, TunnelProtocol, Workload, WorkloadKind,
+    WorkloadUid,
 };

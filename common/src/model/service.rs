@@ -1,5 +1,6 @@
 //! Services: names and virtual addresses in front of workloads.
 
+use super::Steering;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -48,6 +49,18 @@ pub struct ServicePort {
     pub app_protocol: AppProtocol,
 }
 
+/// What a service is beside a name in front of pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceOrigin {
+    /// `ExternalName`: the name that it is an alias of. It has no addresses and no endpoints then.
+    pub external_name: Option<Arc<str>>,
+    /// The only namespaces whose clients know it (`exportTo`); none: every namespace.
+    pub exported_to: Option<Vec<Arc<str>>>,
+    /// `subjectAltNames`: identities that may answer for it.
+    pub subject_alt_names: Vec<Arc<str>>,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -61,4 +74,17 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `publishNotReadyAddresses`: unhealthy workloads are picked like healthy ones.
     pub publish_not_ready: bool,
+    /// How its endpoints are chosen.
+    #[serde(default)]
+    pub steering: Steering,
+    /// Where it comes from, and for whom it is.
+    #[serde(default)]
+    pub origin: ServiceOrigin,
+}
+
+impl Service {
+    /// Whether clients of `namespace` know it.
+    pub fn is_visible_in(&self, namespace: &str) -> bool {
+        self.origin.exported_to.as_ref().is_none_or(|to| to.iter().any(|one| **one == *namespace))
+    }
 }

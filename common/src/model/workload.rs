@@ -1,6 +1,6 @@
 //! Workloads: pods and everything else that has an address and an identity.
 
-use super::{Identity, PeerAuthentication, ServiceName};
+use super::{Hints, Identity, Locality, PeerAuthentication, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,14 +29,16 @@ pub enum TunnelProtocol {
     Hbone,
 }
 
-/// Whether a workload should get traffic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Whether a workload should get traffic; the least is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// Ready.
     #[default]
     Healthy,
-    /// Not ready, or terminating.
+    /// Terminating and still serving: for when nobody is ready.
+    Terminating,
+    /// Not ready.
     Unhealthy,
 }
 
@@ -88,6 +90,36 @@ pub struct Enrolment {
     pub exclude_outbound_cidrs: Vec<(IpAddr, u8)>,
 }
 
+/// Where a workload is, and how much of it there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    /// Network, empty for the one that all pods share.
+    pub network: Arc<str>,
+    /// Region and zone.
+    pub locality: Locality,
+    /// A DNS name: of a pod with `hostname` and `subdomain` its own (`db-0.db.shop.svc.cluster.local`); of what
+    /// has no addresses the one that the client's node looks up.
+    pub hostname: Option<Arc<str>>,
+    /// Share of its services' connections, relative to other workloads.
+    pub weight: u32,
+    /// By service, the clients that it is meant for. In JSON a list of `{service, hints}`.
+    #[serde(with = "hinted")]
+    pub hints: BTreeMap<ServiceName, Hints>,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            network: Arc::default(),
+            locality: Locality::default(),
+            hostname: None,
+            weight: 1,
+            hints: BTreeMap::new(),
+        }
+    }
+}
+
 /// A workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
@@ -129,6 +161,9 @@ pub struct Workload {
     /// Which plaintext may enter it.
     #[serde(default)]
     pub peer_authentication: PeerAuthentication,
+    /// Where it is.
+    #[serde(default)]
+    pub placement: Placement,
 }
 
 /// A map with structured keys as JSON can hold it.
@@ -160,6 +195,38 @@ mod served {
     ) -> Result<BTreeMap<ServiceName, Vec<PortMapping>>, D::Error> {
         let entries = Vec::<Entry>::deserialize(from)?;
         Ok(entries.into_iter().map(|entry| (entry.service, entry.ports)).collect())
+    }
+}
+
+/// The same for hints.
+mod hinted {
+    use super::{BTreeMap, Deserialize, Hints, Serialize, ServiceName};
+    use serde::{Deserializer, Serializer};
+
+    #[derive(Deserialize)]
+    struct Entry {
+        service: ServiceName,
+        hints: Hints,
+    }
+
+    #[derive(Serialize)]
+    struct EntryRef<'a> {
+        service: &'a ServiceName,
+        hints: &'a Hints,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        hints: &BTreeMap<ServiceName, Hints>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(hints.iter().map(|(service, hints)| EntryRef { service, hints }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<ServiceName, Hints>, D::Error> {
+        let entries = Vec::<Entry>::deserialize(from)?;
+        Ok(entries.into_iter().map(|entry| (entry.service, entry.hints)).collect())
     }
 }
 

@@ -1,12 +1,13 @@
 //! `istio.workload.Address` to and from workloads and services.
 
 use super::error::WireError;
-use super::generated::warren::WorkloadExtension;
+use super::extension;
+use super::generated::warren::{ServiceExtension, WorkloadExtension};
 use super::generated::workload as wire;
-use super::peer_authentication;
+use super::{peer_authentication, steering};
 use crate::model::{
-    AppProtocol, Enrolment, Health, Identity, PortMapping, Service, ServiceName, ServicePort, TunnelProtocol,
-    Workload, WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, Health, Identity, Placement, PortMapping, Service, ServiceName, ServiceOrigin,
+    ServicePort, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -15,8 +16,6 @@ use std::sync::Arc;
 /// Type URL of [`MeshResource`] on the wire.
 pub const ADDRESS_TYPE_URL: &str = "type.googleapis.com/istio.workload.Address";
 
-const EXTENSION_NAME: &str = "warren.dev/workload";
-const EXTENSION_TYPE_URL: &str = "type.googleapis.com/warren.v1.WorkloadExtension";
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
@@ -77,9 +76,14 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
             .map(|(ip, len)| format!("{ip}/{len}"))
             .collect(),
         peer_authentication: peer_authentication::to_wire(&workload.peer_authentication),
+        hints: workload
+            .placement
+            .hints
+            .iter()
+            .map(|(name, hints)| (name.to_string(), steering::hints_to_wire(hints)))
+            .collect(),
+        terminating: workload.health == Health::Terminating,
     };
-    let config =
-        prost_types::Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() };
     let tunnel = match workload.tunnel {
         TunnelProtocol::None => wire::TunnelProtocol::None,
         TunnelProtocol::Hbone => wire::TunnelProtocol::Hbone,
@@ -92,7 +96,7 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
     };
     let status = match workload.health {
         Health::Healthy => wire::WorkloadStatus::Healthy,
-        Health::Unhealthy => wire::WorkloadStatus::Unhealthy,
+        Health::Terminating | Health::Unhealthy => wire::WorkloadStatus::Unhealthy,
     };
     let network_mode =
         if workload.host_network { wire::NetworkMode::HostNetwork } else { wire::NetworkMode::Standard };
@@ -117,7 +121,11 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
             .map(|(name, ports)| (name.to_string(), port_list(ports)))
             .collect(),
         network_mode: network_mode.into(),
-        extensions: vec![wire::Extension { name: EXTENSION_NAME.to_owned(), config: Some(config) }],
+        network: workload.placement.network.to_string(),
+        hostname: workload.placement.hostname.as_deref().unwrap_or_default().to_owned(),
+        locality: steering::locality_to_wire(&workload.placement.locality),
+        capacity: (workload.placement.weight != 1).then_some(workload.placement.weight),
+        extensions: vec![extension::pack(&extension)],
         ..Default::default()
     }
 }
@@ -125,7 +133,7 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
 fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
     let (kind, tunnel, status, mode) =
         (workload.workload_type(), workload.tunnel_protocol(), workload.status(), workload.network_mode());
-    let extension = extension(&workload.extensions)?;
+    let extension = extension::unpack::<WorkloadExtension>(&workload.extensions)?;
     let identity = Identity::new(
         or_default(&workload.trust_domain, DEFAULT_TRUST_DOMAIN),
         &workload.namespace,
@@ -149,7 +157,11 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
         } else {
             TunnelProtocol::None
         },
-        health: if status == wire::WorkloadStatus::Healthy { Health::Healthy } else { Health::Unhealthy },
+        health: match status {
+            wire::WorkloadStatus::Healthy => Health::Healthy,
+            wire::WorkloadStatus::Unhealthy if extension.terminating => Health::Terminating,
+            wire::WorkloadStatus::Unhealthy => Health::Unhealthy,
+        },
         owner: workload.workload_name.into(),
         kind: match kind {
             wire::WorkloadType::Deployment => WorkloadKind::Deployment,
@@ -174,15 +186,21 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
                 .collect::<Result<_, _>>()?,
         },
         peer_authentication: peer_authentication::from_wire(extension.peer_authentication)?,
+        placement: Placement {
+            network: workload.network.into(),
+            locality: steering::locality_from_wire(workload.locality),
+            hostname: (!workload.hostname.is_empty()).then(|| workload.hostname.into()),
+            weight: workload.capacity.unwrap_or(1),
+            hints: extension
+                .hints
+                .into_iter()
+                .map(|(name, hints)| Ok((service_name(&name)?, steering::hints_from_wire(hints))))
+                .collect::<Result<_, WireError>>()?,
+        },
     })
 }
 
 fn service_to_wire(service: &Service) -> wire::Service {
-    let health_policy = if service.publish_not_ready {
-        wire::load_balancing::HealthPolicy::AllowAll
-    } else {
-        wire::load_balancing::HealthPolicy::OnlyHealthy
-    };
     wire::Service {
         name: service.name.to_string(),
         namespace: service.key.namespace.to_string(),
@@ -193,18 +211,17 @@ fn service_to_wire(service: &Service) -> wire::Service {
             .map(|ip| wire::NetworkAddress { network: String::new(), address: ip_to_wire(*ip) })
             .collect(),
         ports: service.ports.iter().map(service_port_to_wire).collect(),
-        load_balancing: service
-            .publish_not_ready
-            .then(|| wire::LoadBalancing { health_policy: health_policy.into(), ..Default::default() }),
+        subject_alt_names: service.origin.subject_alt_names.iter().map(ToString::to_string).collect(),
+        load_balancing: steering::load_balancing_to_wire(service),
+        ip_families: ip_families(&service.addresses).into(),
+        extensions: steering::service_extension(service).iter().map(extension::pack).collect(),
         ..Default::default()
     }
 }
 
 fn service_from_wire(service: wire::Service) -> Result<Service, WireError> {
-    let publish_not_ready = service
-        .load_balancing
-        .as_ref()
-        .is_some_and(|lb| lb.health_policy() == wire::load_balancing::HealthPolicy::AllowAll);
+    let extension = extension::unpack::<ServiceExtension>(&service.extensions)?;
+    let load_balancing = service.load_balancing.unwrap_or_default();
     Ok(Service {
         name: service.name.into(),
         key: ServiceName {
@@ -213,8 +230,22 @@ fn service_from_wire(service: wire::Service) -> Result<Service, WireError> {
         },
         addresses: service.addresses.iter().map(|a| ip_from_wire(&a.address)).collect::<Result<_, _>>()?,
         ports: service.ports.iter().map(service_port_from_wire).collect::<Result<_, _>>()?,
-        publish_not_ready,
+        publish_not_ready: load_balancing.health_policy() == wire::load_balancing::HealthPolicy::AllowAll,
+        steering: steering::steering_from_wire(&load_balancing, &extension),
+        origin: ServiceOrigin {
+            subject_alt_names: service.subject_alt_names.into_iter().map(Into::into).collect(),
+            ..steering::origin_from_wire(extension)
+        },
     })
+}
+
+fn ip_families(addresses: &[IpAddr]) -> wire::IpFamilies {
+    match (addresses.iter().any(IpAddr::is_ipv4), addresses.iter().any(IpAddr::is_ipv6)) {
+        (true, true) => wire::IpFamilies::Dual,
+        (true, false) => wire::IpFamilies::Ipv4Only,
+        (false, true) => wire::IpFamilies::Ipv6Only,
+        (false, false) => wire::IpFamilies::Automatic,
+    }
 }
 
 fn service_port_to_wire(port: &ServicePort) -> wire::Port {
@@ -260,15 +291,6 @@ fn port_mapping(port: &wire::Port) -> Result<PortMapping, WireError> {
         service_port: port_number(port.service_port, "services.service_port")?,
         target_port: port_number(port.target_port, "services.target_port")?,
     })
-}
-
-/// A ztunnel control plane sends no extension of ours: then there are no labels and nothing is enrolled.
-fn extension(extensions: &[wire::Extension]) -> Result<WorkloadExtension, WireError> {
-    let ours = extensions.iter().find(|extension| extension.name == EXTENSION_NAME);
-    match ours.and_then(|extension| extension.config.as_ref()) {
-        Some(config) => Ok(WorkloadExtension::decode(config.value.as_slice())?),
-        None => Ok(WorkloadExtension::default()),
-    }
 }
 
 fn service_name(text: &str) -> Result<ServiceName, WireError> {
@@ -333,7 +355,7 @@ fn invalid(field: &'static str, value: &str, expected: &'static str) -> WireErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{MtlsRule, PeerAuthentication};
+    use crate::model::{Hints, Locality, Mode, MtlsRule, PeerAuthentication, Scope, Steering};
     use proptest::prelude::*;
 
     fn workload() -> Workload {
@@ -367,6 +389,17 @@ mod tests {
                 ports: [(9090, MtlsRule { strict: false, rule: "PeerAuthentication shop/web".into() })]
                     .into(),
             },
+            placement: Placement {
+                network: "n".into(),
+                locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
+                hostname: Some("web-1.web.shop.svc.cluster.local".into()),
+                weight: 0,
+                hints: [(
+                    ServiceName { namespace: "shop".into(), hostname: "db.shop.svc".into() },
+                    Hints { zones: vec!["z".into()], nodes: vec!["n1".into()] },
+                )]
+                .into(),
+            },
         }
     }
 
@@ -395,6 +428,23 @@ mod tests {
                 app_protocol: AppProtocol::Http11,
             }],
             publish_not_ready: true,
+            steering: Steering {
+                mode: Mode::Failover,
+                scopes: vec![
+                    Scope::Network,
+                    Scope::Region,
+                    Scope::Zone,
+                    Scope::Subzone,
+                    Scope::Node,
+                    Scope::Cluster,
+                ],
+                affinity_s: Some(10_800),
+            },
+            origin: ServiceOrigin {
+                external_name: Some("example.com".into()),
+                exported_to: Some(vec!["shop".into()]),
+                subject_alt_names: vec!["spiffe://td/ns/a/sa/b".into()],
+            },
         }));
         assert_eq!(decode_address(&encode_address(&resource)).unwrap(), resource);
     }

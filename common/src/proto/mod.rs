@@ -6,8 +6,10 @@
 mod address;
 mod ca;
 mod error;
+mod extension;
 mod namespace;
 mod peer_authentication;
+mod steering;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};

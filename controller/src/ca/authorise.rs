@@ -98,6 +98,7 @@ mod tests {
             owner: None,
             node: node.into(),
             service_account: account.into(),
+            hostname: None,
             host_network: false,
             addresses: Vec::new(),
             phase,

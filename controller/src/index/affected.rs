@@ -1,14 +1,23 @@
 //! Which resources depend on an object, as the index stands.
 
 use super::{Index, ResourceKey};
-use crate::objects::{EndpointSlice, Key, Kind, Name, Pod, matches};
+use crate::objects::{EndpointSlice, EntryEndpoints, Key, Kind, Name, Pod, ServiceEntry, matches};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Index {
     pub(super) fn affected_by(&self, key: &Key, affected: &mut BTreeSet<ResourceKey>) {
         match key.kind {
-            Kind::Pod => drop(affected.insert(ResourceKey::Workload(key.name.clone()))),
+            Kind::Pod => {
+                affected.insert(ResourceKey::Workload(key.name.clone()));
+                // What a slice names without a reference is a pod's address, or nobody's.
+                let addresses = self.pods.get(&key.name).into_iter().flat_map(|pod| &pod.addresses);
+                for ip in addresses {
+                    let slices = self.slices_by_ip.get(ip).filter_map(|name| self.slices.get(name));
+                    let services = slices.filter_map(|slice| slice.service.clone());
+                    affected.extend(services.map(|service| ResourceKey::Endpoint(service, *ip)));
+                }
+            }
             // Its labels may enrol every pod in it.
             Kind::Namespace => {
                 let pods = self.pods_in_namespace(&key.name.name).map(|pod| pod.name.clone());
@@ -19,16 +28,32 @@ impl Index {
             Kind::Service => {
                 affected.insert(ResourceKey::Service(key.name.clone()));
                 for slice in self.slices_by_service.get(&key.name).filter_map(|name| self.slices.get(name)) {
-                    self.pods_in(slice, affected);
+                    self.members(slice, affected);
+                }
+                // One of the same name stands back behind it.
+                let host = format!("{}.{}.svc.", key.name.name, key.name.namespace);
+                for entry in self.entries.of_hosts_from(&key.name.namespace, &host) {
+                    self.members_of_entry(entry, affected);
                 }
             }
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.get(&key.name) {
-                    self.pods_in(slice, affected);
+                    self.members(slice, affected);
                 }
             }
             Kind::PeerAuthentication => self.affected_by_policy(&key.name, affected),
-            Kind::Node | Kind::ServiceAccount => {}
+            Kind::ServiceEntry => self.affected_by_entry(&key.name, affected),
+            Kind::WorkloadEntry => drop(affected.insert(ResourceKey::WorkloadEntry(key.name.clone()))),
+            // Where its pods are.
+            Kind::Node => {
+                let pods = self.pods_by_node.get(&key.name.name);
+                affected.extend(pods.cloned().map(ResourceKey::Workload));
+                let slices = self.slices_by_node.get(&key.name.name).filter_map(|name| self.slices.get(name));
+                for slice in slices {
+                    self.members(slice, affected);
+                }
+            }
+            Kind::ServiceAccount => {}
         }
     }
 
@@ -54,8 +79,41 @@ impl Index {
         pods.take_while(|(name, _)| name.namespace == *namespace).map(|(_, pod)| pod)
     }
 
-    fn pods_in(&self, slice: &EndpointSlice, affected: &mut BTreeSet<ResourceKey>) {
+    fn affected_by_entry(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
+        affected.insert(ResourceKey::Remarks(Key { kind: Kind::ServiceEntry, name: name.clone() }));
+        let Some(entry) = self.service_entry(name) else { return };
+        self.members_of_entry(entry, affected);
+        // Whoever counts for one of its hosts, and whoever would without it.
+        for host in &entry.hosts {
+            let host = Name::new(name.namespace.clone(), host.clone());
+            let others = self.entries.contenders(&host).take(2).filter(|other| other.name != *name);
+            others.for_each(|other| self.members_of_entry(other, affected));
+        }
+    }
+
+    fn members_of_entry(&self, entry: &ServiceEntry, affected: &mut BTreeSet<ResourceKey>) {
+        let namespace = &entry.name.namespace;
+        affected.insert(ResourceKey::Remarks(Key { kind: Kind::ServiceEntry, name: entry.name.clone() }));
+        let hosts = entry.hosts.iter().map(|host| Name::new(namespace.clone(), host.clone()));
+        affected.extend(hosts.map(ResourceKey::Host));
+        let listed = entry.listed().into_iter().map(|(endpoint, _)| endpoint.address);
+        affected.extend(listed.map(|address| ResourceKey::Listed(entry.name.clone(), address)));
+        if let EntryEndpoints::Selected(selector) = &entry.endpoints {
+            let pods = self.pods_in_namespace(namespace).filter(|pod| matches(selector, &pod.labels));
+            affected.extend(pods.map(|pod| ResourceKey::Workload(pod.name.clone())));
+            let others = self.entries.workloads_in(namespace);
+            let others = others.filter(|other| matches(selector, &other.endpoint.labels));
+            affected.extend(others.map(|other| ResourceKey::WorkloadEntry(other.name.clone())));
+        }
+    }
+
+    /// Pods and addresses that a slice names.
+    fn members(&self, slice: &EndpointSlice, affected: &mut BTreeSet<ResourceKey>) {
         for endpoint in &slice.endpoints {
+            if let (Some(service), None) = (&slice.service, &endpoint.pod) {
+                let addresses = endpoint.addresses.iter();
+                affected.extend(addresses.map(|ip| ResourceKey::Endpoint(service.clone(), *ip)));
+            }
             affected.extend(endpoint.pod.iter().cloned().map(ResourceKey::Workload));
             let at_address = endpoint.addresses.iter().flat_map(|ip| self.pods_by_ip.get(ip));
             affected.extend(at_address.cloned().map(ResourceKey::Workload));

@@ -1,15 +1,18 @@
 //! What is known of the cluster, arranged for the questions that resolving asks. Pure and deterministic.
 
 mod affected;
+mod entries;
 mod peer_authentications;
 mod reverse;
 
 pub use peer_authentications::RootNamespaces;
 
 use crate::objects::{
-    EndpointSlice, Key, Kind, Map, Name, Namespace, Object, PeerAuthentication, Pod, Service,
+    EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace, Object, PeerAuthentication, Plain, Pod,
+    Service, ServiceEntry, WorkloadEntry,
 };
 use crate::source::Change;
+use entries::Entries;
 use peer_authentications::PeerAuthentications;
 use reverse::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +26,14 @@ pub enum ResourceKey {
     Workload(Name),
     /// A service.
     Service(Name),
+    /// A host of a namespace, to which ServiceEntries may give a service: namespace and host.
+    Host(Name),
+    /// An address that a service's slices name and that is no pod's.
+    Endpoint(Name, IpAddr),
+    /// An endpoint that a ServiceEntry lists.
+    Listed(Name, EntryAddress),
+    /// The workload of a WorkloadEntry.
+    WorkloadEntry(Name),
     /// A namespace, as far as it enrols its pods.
     Namespace(Arc<str>),
     /// No resource of its own: what is to be said about an object that shapes others.
@@ -34,6 +45,7 @@ pub enum ResourceKey {
 pub struct Index {
     roots: RootNamespaces,
     namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
+    nodes: BTreeMap<Arc<str>, Arc<Plain>>,
     pods: BTreeMap<Name, Arc<Pod>>,
     services: BTreeMap<Name, Arc<Service>>,
     slices: BTreeMap<Name, Arc<EndpointSlice>>,
@@ -42,7 +54,10 @@ pub struct Index {
     slices_by_service: Reverse<Name>,
     slices_by_pod: Reverse<Name>,
     slices_by_ip: Reverse<IpAddr>,
+    /// Only of endpoints that are no pods: pods have their node themselves.
+    slices_by_node: Reverse<Arc<str>>,
     peer_authentications: PeerAuthentications,
+    entries: Entries,
 }
 
 impl Index {
@@ -54,6 +69,11 @@ impl Index {
     /// Takes a change in and says which resources may look different now.
     pub fn apply(&mut self, change: &Change) -> BTreeSet<ResourceKey> {
         let key = change.key();
+        if matches!(change, Change::Upsert(Object::Node(node)) if self.nodes.get(&node.name.name).map(AsRef::as_ref) == Some(node))
+        {
+            // Heartbeats: the most frequent change of all, and none to us.
+            return BTreeSet::new();
+        }
         let mut affected = BTreeSet::new();
         // What referred to it before, and what refers to it after.
         self.affected_by(&key, &mut affected);
@@ -78,6 +98,45 @@ impl Index {
     /// The labels of a namespace; none when there is no such object.
     pub fn namespace_labels(&self, name: &str) -> Option<&Map> {
         self.namespaces.get(name).map(|namespace| &namespace.labels)
+    }
+
+    /// The labels of a node; none when there is no such object.
+    pub fn node_labels(&self, name: &str) -> Option<&Map> {
+        self.nodes.get(name).map(|node| &node.labels)
+    }
+
+    /// Slices of a service, in the order of their names.
+    pub fn slices_of_service(&self, service: &Name) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices_by_service.get(service).filter_map(|name| self.slices.get(name)).map(AsRef::as_ref)
+    }
+
+    /// Pods that have an address, in the order of their names.
+    pub fn pods_at<'a>(&'a self, ip: &IpAddr) -> impl Iterator<Item = &'a Pod> + use<'a> {
+        self.pods_by_ip.get(ip).filter_map(|name| self.pod(name))
+    }
+
+    /// A ServiceEntry.
+    pub fn service_entry(&self, name: &Name) -> Option<&ServiceEntry> {
+        self.entries.service(name)
+    }
+
+    /// The ServiceEntry that counts for a host of a namespace: the oldest.
+    pub fn service_entry_of_host(&self, host: &Name) -> Option<&ServiceEntry> {
+        self.entries.of_host(host)
+    }
+
+    /// ServiceEntries that select a workload of a namespace by its labels.
+    pub fn selecting_service_entries<'a>(
+        &'a self,
+        namespace: &str,
+        labels: &'a Map,
+    ) -> impl Iterator<Item = &'a ServiceEntry> {
+        self.entries.selecting(namespace, labels)
+    }
+
+    /// A WorkloadEntry.
+    pub fn workload_entry(&self, name: &Name) -> Option<&WorkloadEntry> {
+        self.entries.workload(name)
     }
 
     /// Pods bound to a node, in the order of their names.
@@ -146,11 +205,17 @@ impl Index {
                 self.slices_by_service.insert_all(&slice.service, &slice.name);
                 self.slices_by_pod.insert_all(endpoints().filter_map(|e| e.pod.as_ref()), &slice.name);
                 self.slices_by_ip.insert_all(endpoints().flat_map(|e| &e.addresses), &slice.name);
+                self.slices_by_node.insert_all(nodes(slice), &slice.name);
                 self.slices.insert(slice.name.clone(), Arc::new(slice.clone()));
             }
             Object::PeerAuthentication(policy) => self.peer_authentications.insert(policy),
+            Object::ServiceEntry(entry) => self.entries.insert_service(entry),
+            Object::WorkloadEntry(entry) => self.entries.insert_workload(entry),
+            Object::Node(node) => {
+                self.nodes.insert(node.name.name.clone(), Arc::new(node.clone()));
+            }
             // Nothing is resolved from these yet.
-            Object::Node(_) | Object::ServiceAccount(_) => {}
+            Object::ServiceAccount(_) => {}
         }
     }
 
@@ -170,12 +235,22 @@ impl Index {
                     self.slices_by_service.remove_all(&slice.service, name);
                     self.slices_by_pod.remove_all(endpoints().filter_map(|e| e.pod.as_ref()), name);
                     self.slices_by_ip.remove_all(endpoints().flat_map(|e| &e.addresses), name);
+                    self.slices_by_node.remove_all(nodes(&slice), name);
                 }
             }
             Kind::PeerAuthentication => self.peer_authentications.remove(name),
-            Kind::Node | Kind::ServiceAccount => {}
+            Kind::ServiceEntry => self.entries.remove_service(name),
+            Kind::WorkloadEntry => self.entries.remove_workload(name),
+            Kind::Node => drop(self.nodes.remove(&name.name)),
+            Kind::ServiceAccount => {}
         }
     }
+}
+
+/// Nodes of a slice's endpoints that are no pods.
+fn nodes(slice: &EndpointSlice) -> impl Iterator<Item = &Arc<str>> {
+    let foreign = slice.endpoints.iter().filter(|endpoint| endpoint.pod.is_none());
+    foreign.map(|endpoint| &endpoint.node).filter(|node| !node.is_empty())
 }
 
 #[cfg(test)]

@@ -38,7 +38,10 @@ impl<K: Ord + Clone> Reverse<K> {
         }
     }
 
-    pub(super) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = &Name>
+    pub(super) fn get<'a, Q: Ord + ?Sized>(
+        &'a self,
+        key: &Q,
+    ) -> impl Iterator<Item = &'a Name> + use<'a, K, Q>
     where
         K: Borrow<Q>,
     {

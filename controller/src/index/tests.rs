@@ -1,5 +1,7 @@
 use super::*;
-use crate::objects::{Endpoint, Key, MtlsMode, Phase, SlicePort};
+use crate::objects::{
+    Endpoint, EntryEndpoint, EntryEndpoints, EntryPort, Key, MtlsMode, Phase, Resolution, SlicePort,
+};
 use crate::resolve::{ResolveConfig, resolve};
 use proptest::prelude::*;
 
@@ -20,6 +22,7 @@ fn pod(number: u8, address: u8, node: u8, flags: u8) -> Object {
         owner: None,
         node: format!("n{node}").into(),
         service_account: "default".into(),
+        hostname: None,
         host_network: flags & 1 != 0,
         addresses: vec![ip(address)],
         phase: if flags & 2 != 0 { Phase::Ended } else { Phase::Live },
@@ -39,6 +42,10 @@ fn slice(number: u8, service: u8, address: u8, by_reference: bool, ready: bool) 
             ready,
             serving: ready,
             terminating: false,
+            node: format!("n{}", address % 2).into(),
+            zone: "".into(),
+            for_zones: vec![],
+            for_nodes: vec![],
         }],
     })
 }
@@ -47,10 +54,13 @@ fn service(number: u8, port: u16) -> Object {
     let target = crate::objects::TargetPort::Number(8080);
     Object::Service(Service {
         name: name(number),
-        external: false,
+        external_name: (port == 82).then(|| "example.com".into()),
         cluster_ips: vec![],
         ports: vec![crate::objects::ServicePort { name: "".into(), port, target, app_protocol: None }],
         publish_not_ready: port == 81,
+        affinity_s: None,
+        local_only: false,
+        distribution: crate::objects::Distribution::Any,
     })
 }
 
@@ -72,6 +82,53 @@ fn policy(number: u8, created: u8, selects: Option<u8>, mode: MtlsMode) -> Objec
     })
 }
 
+fn node(number: u8, zone: u8) -> Object {
+    let labels = [("topology.kubernetes.io/zone".into(), format!("z{zone}").into())].into();
+    Object::Node(Plain { name: Name::new("", format!("n{number}")), labels })
+}
+
+fn entry_endpoint(address: u8) -> EntryEndpoint {
+    EntryEndpoint {
+        address: if address == 3 {
+            EntryAddress::Name("x.test".into())
+        } else {
+            EntryAddress::Ip(ip(address))
+        },
+        ports: BTreeMap::new(),
+        labels: [("app".into(), format!("a{address}").into())].into(),
+        network: "".into(),
+        locality: Default::default(),
+        weight: 1,
+        service_account: "default".into(),
+    }
+}
+
+/// Its hosts clash with those of other entries and, at times, with services.
+fn service_entry(number: u8, created: u8, host: u8, selects: Option<u8>, endpoints: Vec<u8>) -> Object {
+    let endpoints = match selects {
+        Some(address) => EntryEndpoints::Selected([("app".into(), format!("a{address}").into())].into()),
+        None => EntryEndpoints::Listed(endpoints.into_iter().map(entry_endpoint).collect()),
+    };
+    let name = name(number);
+    let fqdn = |host: u8| format!("x{host}.{}.svc.cluster.local", name.namespace).into();
+    Object::ServiceEntry(ServiceEntry {
+        created: Some(created.into()),
+        hosts: vec!["a.test".into(), fqdn(host)],
+        addresses: vec![ip(100 + number)],
+        ranges: vec![],
+        ports: vec![EntryPort { name: "p".into(), number: 80, protocol: None, target: None }],
+        resolution: if number < 2 { Resolution::Dns } else { Resolution::Static },
+        endpoints,
+        exported_to: None,
+        subject_alt_names: vec![],
+        name,
+    })
+}
+
+fn workload_entry(number: u8, address: u8) -> Object {
+    Object::WorkloadEntry(WorkloadEntry { name: name(number), endpoint: entry_endpoint(address) })
+}
+
 fn mode() -> impl Strategy<Value = MtlsMode> {
     prop_oneof![Just(MtlsMode::Unset), Just(MtlsMode::Strict), Just(MtlsMode::Permissive)]
 }
@@ -82,8 +139,14 @@ fn objects() -> impl Strategy<Value = Object> {
             .prop_map(|(number, ip, node, flags)| pod(number, ip, node, flags)),
         (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>())
             .prop_map(|(n, s, a, r, ok)| slice(n, s, a, r, ok)),
-        (0..4_u8, 80..82_u16).prop_map(|(number, port)| service(number, port)),
+        (0..4_u8, 80..83_u16).prop_map(|(number, port)| service(number, port)),
         (0..2_u8, any::<bool>()).prop_map(|(number, enabled)| namespace(number, enabled)),
+        (0..2_u8, 0..2_u8).prop_map(|(number, zone)| node(number, zone)),
+        (0..4_u8, 0..4_u8).prop_map(|(number, address)| workload_entry(number, address)),
+        (0..4_u8, 0..2_u8, 0..4_u8, proptest::option::of(0..4_u8), proptest::collection::vec(0..4_u8, 0..3))
+            .prop_map(|(number, created, host, selects, endpoints)| {
+                service_entry(number, created, host, selects, endpoints)
+            }),
         (0..8_u8, 0..3_u8, proptest::option::of(0..4_u8), mode())
             .prop_map(|(number, created, selects, mode)| policy(number, created, selects, mode)),
     ]
@@ -94,7 +157,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
         3 => objects().prop_map(Change::Upsert),
         1 => objects().prop_map(|object| Change::Delete(object.key())),
     ];
-    proptest::collection::vec(change, 0..40)
+    proptest::collection::vec(change, 0..60)
 }
 
 #[test]
@@ -104,16 +167,22 @@ fn a_change_names_what_it_touches() {
     let mut step = |change: Change| index.apply(&change).into_iter().collect::<Vec<_>>();
     assert_eq!(step(Change::Upsert(pod(0, 0, 0, 4))), [workload(0)]);
     assert_eq!(step(Change::Upsert(pod(2, 2, 0, 4))), [workload(2)]);
-    assert_eq!(step(Change::Upsert(slice(0, 0, 2, false, true))), [workload(2)]);
-    assert_eq!(step(Change::Upsert(service(0, 80))), [workload(2), ResourceKey::Service(name(0))]);
-    assert_eq!(step(Change::Upsert(slice(0, 0, 0, true, true))), [workload(0), workload(2)]);
+    // Without a reference the address may be a pod's or nobody's.
+    let address = |number| ResourceKey::Endpoint(name(0), ip(number));
+    let first = slice(0, 0, 2, false, true);
+    assert_eq!(step(Change::Upsert(first)), [workload(2), address(2)]);
+    assert_eq!(
+        step(Change::Upsert(service(0, 80))),
+        [workload(2), ResourceKey::Service(name(0)), address(2)]
+    );
+    assert_eq!(step(Change::Upsert(slice(0, 0, 0, true, true))), [workload(0), workload(2), address(2)]);
     let even = ResourceKey::Namespace("even".into());
     assert_eq!(step(Change::Upsert(namespace(0, true))), [workload(0), workload(2), even]);
     assert_eq!(
         step(Change::Delete(Key { kind: Kind::Service, name: name(0) })),
         [workload(0), ResourceKey::Service(name(0))]
     );
-    assert_eq!(step(Change::Delete(Key { kind: Kind::Pod, name: name(0) })), [workload(0)]);
+    assert_eq!(step(Change::Delete(Key { kind: Kind::Pod, name: name(0) })), [workload(0), address(0)]);
 }
 
 proptest! {
@@ -128,7 +197,7 @@ proptest! {
         for change in &changes {
             for key in index.apply(change) {
                 let after = resolve(&index, &config, &key);
-                resolved.insert(key, after);
+                resolved.insert(after.name.clone(), (key, after));
             }
             match change {
                 Change::Upsert(object) => drop(latest.insert(object.key(), object.clone())),
@@ -136,16 +205,25 @@ proptest! {
             }
         }
         let mut scratch = Index::default();
-        for object in latest.into_values() {
-            scratch.apply(&Change::Upsert(object));
+        let mut keys = BTreeSet::new();
+        for object in latest.values() {
+            keys.extend(scratch.apply(&Change::Upsert(object.clone())));
         }
         prop_assert_eq!(&index, &scratch);
-        let names = scratch.pods.keys().cloned().map(ResourceKey::Workload);
-        for key in names.chain(scratch.services.keys().cloned().map(ResourceKey::Service)) {
-            prop_assert_eq!(resolved.get(&key), Some(&resolve(&scratch, &config, &key)));
+        // The other way round it is the same.
+        let mut backwards = Index::default();
+        for object in latest.values().rev() {
+            backwards.apply(&Change::Upsert(object.clone()));
         }
-        for (key, resolved) in resolved {
-            prop_assert_eq!(resolved, resolve(&scratch, &config, &key));
+        prop_assert_eq!(&index, &backwards);
+        for key in keys {
+            let now = resolve(&scratch, &config, &key);
+            if now.resource.is_some() || !now.problems.is_empty() {
+                prop_assert_eq!(resolved.get(&now.name).map(|(_, known)| known), Some(&now), "{:?}", key);
+            }
+        }
+        for (key, known) in resolved.into_values() {
+            prop_assert_eq!(known, resolve(&scratch, &config, &key));
         }
     }
 }

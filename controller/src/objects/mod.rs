@@ -3,13 +3,17 @@
 //! Sources convert at the edge (`source::convert`), so a cluster of large Pod specs costs little memory, and
 //! no other room of the controller knows how Kubernetes spells things.
 
+mod entry;
 mod peer_authentication;
 mod pod;
 mod service;
 
+pub use entry::{
+    EntryAddress, EntryEndpoint, EntryEndpoints, EntryPort, Resolution, ServiceEntry, WorkloadEntry,
+};
 pub use peer_authentication::{Created, MtlsMode, PeerAuthentication, matches};
 pub use pod::{Owner, Phase, Pod};
-pub use service::{Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
+pub use service::{Distribution, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -67,6 +71,10 @@ pub enum Kind {
     EndpointSlice,
     /// `security.istio.io/PeerAuthentication`.
     PeerAuthentication,
+    /// `networking.istio.io/ServiceEntry`.
+    ServiceEntry,
+    /// `networking.istio.io/WorkloadEntry`.
+    WorkloadEntry,
 }
 
 impl Kind {
@@ -80,6 +88,8 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
         }
     }
 }
@@ -134,6 +144,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// Which plaintext may enter.
     PeerAuthentication(PeerAuthentication),
+    /// A service that Kubernetes does not know.
+    ServiceEntry(ServiceEntry),
+    /// A workload that is not a pod.
+    WorkloadEntry(WorkloadEntry),
 }
 
 impl Object {
@@ -147,6 +161,8 @@ impl Object {
             Self::Service(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
             Self::PeerAuthentication(policy) => (Kind::PeerAuthentication, policy.name.clone()),
+            Self::ServiceEntry(entry) => (Kind::ServiceEntry, entry.name.clone()),
+            Self::WorkloadEntry(entry) => (Kind::WorkloadEntry, entry.name.clone()),
         };
         Key { kind, name }
     }

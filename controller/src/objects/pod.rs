@@ -40,6 +40,8 @@ pub struct Pod {
     pub node: Arc<str>,
     /// `spec.serviceAccountName`, "default" when absent.
     pub service_account: Arc<str>,
+    /// `spec.hostname`, when there is a `spec.subdomain` too: the two make its DNS name.
+    pub hostname: Option<(Arc<str>, Arc<str>)>,
     /// `spec.hostNetwork`.
     pub host_network: bool,
     /// `status.podIPs`, IPv4 first.

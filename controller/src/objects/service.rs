@@ -26,19 +26,37 @@ pub struct ServicePort {
     pub app_protocol: Option<Arc<str>>,
 }
 
+/// `trafficDistribution`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// Every endpoint alike.
+    #[default]
+    Any,
+    /// `PreferSameZone`, formerly `PreferClose`.
+    SameZone,
+    /// `PreferSameNode`.
+    SameNode,
+}
+
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Namespace and name.
     pub name: Name,
-    /// `spec.type: ExternalName`: an alias of a DNS name, without endpoints.
-    pub external: bool,
+    /// `spec.type: ExternalName`: an alias of this DNS name, without endpoints.
+    pub external_name: Option<Arc<str>>,
     /// `spec.clusterIPs` without `None`.
     pub cluster_ips: Vec<IpAddr>,
     /// TCP ports.
     pub ports: Vec<ServicePort>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
+    /// `spec.sessionAffinity: ClientIP`, its timeout in seconds.
+    pub affinity_s: Option<u32>,
+    /// `spec.internalTrafficPolicy: Local`.
+    pub local_only: bool,
+    /// `spec.trafficDistribution`.
+    pub distribution: Distribution,
 }
 
 /// One TCP port of an endpoint slice.
@@ -63,6 +81,14 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`; absent counts as false.
     pub terminating: bool,
+    /// `nodeName`, empty when absent.
+    pub node: Arc<str>,
+    /// `zone`, empty when absent.
+    pub zone: Arc<str>,
+    /// `hints.forZones`.
+    pub for_zones: Vec<Arc<str>>,
+    /// `hints.forNodes`.
+    pub for_nodes: Vec<Arc<str>>,
 }
 
 /// A part of the endpoints of a service.

@@ -1,15 +1,19 @@
 //! From the index to what agents are told: workloads, services and enrolled namespaces. Pure.
 
 mod enrolment;
+mod external;
+mod host;
+mod locality;
 mod peer_authentication;
 mod service;
 mod workload;
 
 use crate::index::{Index, ResourceKey};
-use crate::objects::Name;
+use crate::objects::{EntryAddress, Kind, Name};
 use crate::source::Problem;
+use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::ServiceName;
+use warren_common::model::{ServiceName, Workload};
 use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
 
 /// Names that every resource of this cluster carries.
@@ -55,17 +59,33 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
             let address = workload.map(|workload| MeshResource::Workload(Box::new(workload)));
             (ADDRESS_TYPE_URL, config.workload_uid(pod), address.map(Resource::Address))
         }
-        ResourceKey::Service(name) => {
-            let service = index.service(name).and_then(|service| service::service(config, service));
-            let address = service.map(|service| MeshResource::Service(Box::new(service)));
-            (ADDRESS_TYPE_URL, config.service_name(name).to_string(), address.map(Resource::Address))
+        ResourceKey::Service(name) => of_host(index, config, &config.service_name(name)),
+        ResourceKey::Host(name) => {
+            let host = ServiceName { namespace: name.namespace.clone(), hostname: name.name.clone() };
+            of_host(index, config, &host)
+        }
+        ResourceKey::Endpoint(service, ip) => {
+            let workload = external::endpoint(index, config, service, *ip, &mut problems);
+            external(config.endpoint_uid(service, *ip), workload)
+        }
+        ResourceKey::Listed(entry, address) => {
+            let workload = external::listed(index, config, entry, address, &mut problems);
+            external(config.listed_uid(entry, address), workload)
+        }
+        ResourceKey::WorkloadEntry(name) => {
+            let workload = external::workload_entry(index, config, name, &mut problems);
+            external(config.workload_entry_uid(name), workload)
         }
         ResourceKey::Namespace(name) => {
             let enrolled = enrolment::namespace(index, name, &mut problems);
             (NAMESPACE_TYPE_URL, name.to_string(), enrolled.then(|| Resource::Namespace(name.clone())))
         }
         ResourceKey::Remarks(key) => {
-            problems = peer_authentication::remarks(index, &key.name);
+            problems = match key.kind {
+                Kind::PeerAuthentication => peer_authentication::remarks(index, &key.name),
+                Kind::ServiceEntry => host::remarks(index, config, &key.name),
+                _ => Vec::new(),
+            };
             // Nothing is ever published under this name.
             (ADDRESS_TYPE_URL, key.to_string(), None)
         }
@@ -73,10 +93,37 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
     Resolved { type_url, name, resource, problems }
 }
 
+type Named = (&'static str, String, Option<Resource>);
+
+fn of_host(index: &Index, config: &ResolveConfig, host: &ServiceName) -> Named {
+    let service = host::resolve(index, config, host).map(|service| MeshResource::Service(Box::new(service)));
+    (ADDRESS_TYPE_URL, host.to_string(), service.map(Resource::Address))
+}
+
+fn external(uid: String, workload: Option<Workload>) -> Named {
+    let workload = workload.map(|workload| MeshResource::Workload(Box::new(workload)));
+    (ADDRESS_TYPE_URL, uid, workload.map(Resource::Address))
+}
+
 impl ResolveConfig {
     /// `<cluster>//Pod/<namespace>/<name>`: group and kind of the core API, as ztunnel's control plane names them.
     fn workload_uid(&self, pod: &Name) -> String {
         format!("{}//Pod/{}/{}", self.cluster, pod.namespace, pod.name)
+    }
+
+    fn endpoint_uid(&self, service: &Name, ip: IpAddr) -> String {
+        format!("{}/discovery.k8s.io/EndpointSlice/{}/{}/{ip}", self.cluster, service.namespace, service.name)
+    }
+
+    fn listed_uid(&self, entry: &Name, address: &EntryAddress) -> String {
+        format!(
+            "{}/networking.istio.io/ServiceEntry/{}/{}/{address}",
+            self.cluster, entry.namespace, entry.name
+        )
+    }
+
+    fn workload_entry_uid(&self, entry: &Name) -> String {
+        format!("{}/networking.istio.io/WorkloadEntry/{}/{}", self.cluster, entry.namespace, entry.name)
     }
 
     fn service_name(&self, service: &Name) -> ServiceName {
@@ -86,8 +133,12 @@ impl ResolveConfig {
 }
 
 #[cfg(test)]
+mod entry_tests;
+#[cfg(test)]
 mod membership_tests;
 #[cfg(test)]
 mod peer_authentication_tests;
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;

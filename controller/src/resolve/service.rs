@@ -1,18 +1,33 @@
 //! Services and the protocols of their ports.
 
 use super::ResolveConfig;
-use crate::objects::{Service, ServicePort, TargetPort};
-use warren_common::model::{self, AppProtocol};
+use crate::objects::{Distribution, Service, ServicePort, TargetPort};
+use warren_common::model::{self, AppProtocol, Mode, Scope, ServiceOrigin, Steering};
 
-/// None for an ExternalName: it has no endpoints, and its name is another's.
-pub(super) fn service(config: &ResolveConfig, service: &Service) -> Option<model::Service> {
-    (!service.external).then(|| model::Service {
+/// An ExternalName has no addresses and no endpoints: clients find another name's, and are carried there.
+pub(super) fn service(config: &ResolveConfig, service: &Service) -> model::Service {
+    model::Service {
         name: service.name.name.clone(),
         key: config.service_name(&service.name),
         addresses: service.cluster_ips.clone(),
         ports: service.ports.iter().map(port).collect(),
         publish_not_ready: service.publish_not_ready,
-    })
+        steering: steering(service),
+        origin: ServiceOrigin { external_name: service.external_name.clone(), ..ServiceOrigin::default() },
+    }
+}
+
+/// The scopes are those that Istio's ambient mode gives its ztunnels.
+fn steering(service: &Service) -> Steering {
+    const SAME_ZONE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone];
+    const SAME_NODE: &[Scope] = &[Scope::Network, Scope::Region, Scope::Zone, Scope::Subzone, Scope::Node];
+    let (mode, scopes) = match (service.local_only, service.distribution) {
+        (true, _) => (Mode::Strict, &[Scope::Node][..]),
+        (false, Distribution::SameZone) => (Mode::Failover, SAME_ZONE),
+        (false, Distribution::SameNode) => (Mode::Failover, SAME_NODE),
+        (false, Distribution::Any) => (Mode::Any, &[][..]),
+    };
+    Steering { mode, scopes: scopes.to_vec(), affinity_s: service.affinity_s }
 }
 
 fn port(port: &ServicePort) -> model::ServicePort {
@@ -30,7 +45,7 @@ fn port(port: &ServicePort) -> model::ServicePort {
 
 /// `appProtocol` beats the port's name; of either the text before the first `-` counts (Istio's rule).
 /// What the wire can't say (TCP, TLS ...) and what is not declared is `Unknown`.
-fn app_protocol(declared: Option<&str>, name: &str) -> AppProtocol {
+pub(super) fn app_protocol(declared: Option<&str>, name: &str) -> AppProtocol {
     let text = declared.unwrap_or(name).to_ascii_lowercase();
     match text.as_str() {
         "kubernetes.io/h2c" => return AppProtocol::Http2,

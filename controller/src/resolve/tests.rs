@@ -57,10 +57,7 @@ fn a_pod_becomes_a_workload() {
     let workload = workload.unwrap();
     assert!(problems.is_empty());
     assert_eq!(workload.uid.to_string(), "Kubernetes//Pod/shop/web");
-    assert_eq!(
-        workload.addresses,
-        ["10.0.0.1".parse::<std::net::IpAddr>().unwrap(), "fd00::1".parse().unwrap()]
-    );
+    assert_eq!(workload.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
     assert_eq!(workload.identity.to_string(), "spiffe://cluster.local/ns/shop/sa/default");
     assert_eq!((&*workload.canonical_name, &*workload.canonical_revision), ("web", "v2"));
     assert_eq!((workload.health, workload.tunnel), (Health::Healthy, TunnelProtocol::None));
@@ -113,7 +110,7 @@ fn namespaces_are_told_of_when_they_are_enrolled() {
 fn health_is_readiness_without_deletion() {
     for (yaml, health) in [
         (pod("", "", ""), Health::Healthy),
-        (pod(", deletionTimestamp: '2026-01-01T00:00:00Z'", "", ""), Health::Unhealthy),
+        (pod(", deletionTimestamp: '2026-01-01T00:00:00Z'", "", ""), Health::Terminating),
         (pod("", "", "").replace("status: 'True'", "status: 'False'"), Health::Unhealthy),
         (pod("", "", "").replace("type: Ready", "type: PodScheduled"), Health::Unhealthy),
     ] {

@@ -1,15 +1,17 @@
 //! Pods as workloads.
 
-use super::ResolveConfig;
 use super::enrolment::enrolment;
+use super::locality::of_node;
 use super::peer_authentication::peer_authentication;
+use super::{ResolveConfig, host};
 use crate::index::Index;
 use crate::objects::{Endpoint, EndpointSlice, Map, Pod, Service};
 use crate::source::Problem;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::{
-    Health, Identity, PortMapping, ServiceName, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    Health, Hints, Identity, Placement, PortMapping, ServiceName, TunnelProtocol, Workload, WorkloadKind,
+    WorkloadUid,
 };
 
 /// None for a pod that has ended, one that is nowhere yet (neither node nor address), and one whose names form no
@@ -33,6 +35,8 @@ pub(super) fn workload(
     };
     let enrolment = enrolment(index, pod, problems);
     let (kind, owner) = owner(pod);
+    let (canonical_name, canonical_revision) = canonical(&pod.labels, &owner);
+    let (services, hints) = services(index, config, pod);
     Some(Workload {
         uid: WorkloadUid(config.workload_uid(&pod.name).into()),
         name: pod.name.name.clone(),
@@ -42,25 +46,47 @@ pub(super) fn workload(
         node: pod.node.clone(),
         host_network: pod.host_network,
         tunnel: if enrolment.enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
-        health: if pod.is_healthy() { Health::Healthy } else { Health::Unhealthy },
-        canonical_name: label(
-            &pod.labels,
-            &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"],
-            &owner,
-        ),
-        canonical_revision: label(
-            &pod.labels,
-            &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
-            &"latest".into(),
-        ),
+        health: match (pod.ready, pod.deleting) {
+            (true, false) => Health::Healthy,
+            (true, true) => Health::Terminating,
+            (false, _) => Health::Unhealthy,
+        },
+        canonical_name,
+        canonical_revision,
         owner,
         kind,
         cluster: config.cluster.clone(),
-        services: services(index, config, pod),
+        services,
         labels: pod.labels.clone(),
         enrolment,
         peer_authentication: peer_authentication(index, pod),
+        placement: Placement {
+            locality: of_node(index, &pod.node),
+            // Without an address a name would be looked up.
+            hostname: dns_name(config, pod).filter(|_| !pod.addresses.is_empty()),
+            hints,
+            ..Placement::default()
+        },
     })
+}
+
+/// The name that cluster DNS gives a pod with a hostname and a subdomain, as those of StatefulSets have.
+fn dns_name(config: &ResolveConfig, pod: &Pod) -> Option<Arc<str>> {
+    let (hostname, subdomain) = pod.hostname.as_ref()?;
+    let (namespace, domain) = (&pod.name.namespace, &config.cluster_domain);
+    Some(format!("{hostname}.{subdomain}.{namespace}.svc.{domain}").into())
+}
+
+/// Canonical name and revision.
+pub(super) fn canonical(labels: &Map, owner: &Arc<str>) -> (Arc<str>, Arc<str>) {
+    (
+        label(labels, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"], owner),
+        label(
+            labels,
+            &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
+            &"latest".into(),
+        ),
+    )
 }
 
 fn label(labels: &Map, keys: &[&str], default: &Arc<str>) -> Arc<str> {
@@ -98,25 +124,44 @@ fn owner(pod: &Pod) -> (WorkloadKind, Arc<str>) {
     }
 }
 
-fn services(index: &Index, config: &ResolveConfig, pod: &Pod) -> BTreeMap<ServiceName, Vec<PortMapping>> {
-    let mut services: BTreeMap<ServiceName, Vec<PortMapping>> = BTreeMap::new();
+type Served = (BTreeMap<ServiceName, Vec<PortMapping>>, BTreeMap<ServiceName, Hints>);
+
+/// The services that the pod stands behind, and whom it is meant for there.
+fn services(index: &Index, config: &ResolveConfig, pod: &Pod) -> Served {
+    let (mut services, mut hints) = Served::default();
     for slice in index.slices_of(pod) {
         let Some(service) = slice.service.as_ref().and_then(|name| index.service(name)) else {
             continue;
         };
-        if service.external || !slice.endpoints.iter().any(|endpoint| is_member(pod, service, endpoint)) {
+        let endpoint = slice.endpoints.iter().find(|endpoint| is_member(pod, service, endpoint));
+        let Some(endpoint) = endpoint.filter(|_| service.external_name.is_none()) else {
             continue;
+        };
+        let name = config.service_name(&service.name);
+        let hint = Hints { zones: endpoint.for_zones.clone(), nodes: endpoint.for_nodes.clone() };
+        if !hint.is_empty() {
+            hints.insert(name.clone(), hint);
         }
-        let ports = services.entry(config.service_name(&service.name)).or_default();
+        let ports: &mut Vec<_> = services.entry(name).or_default();
         ports.extend(mappings(service, slice));
-        ports.sort_by_key(|mapping| (mapping.service_port, mapping.target_port));
+        ports.sort_by_key(|mapping: &PortMapping| (mapping.service_port, mapping.target_port));
         ports.dedup_by_key(|mapping| mapping.service_port);
     }
-    services
+    // Without an address it is nobody's endpoint.
+    let selecting = index.selecting_service_entries(&pod.name.namespace, &pod.labels);
+    for entry in selecting.filter(|_| !pod.addresses.is_empty()) {
+        for name in host::given(index, config, entry, &entry.hosts) {
+            services.insert(name, host::mappings(entry, |_| None).collect());
+        }
+    }
+    (services, hints)
 }
 
 /// A slice's ports carry the numbers that named target ports have in the pods of that slice.
-fn mappings<'a>(service: &'a Service, slice: &'a EndpointSlice) -> impl Iterator<Item = PortMapping> + 'a {
+pub(super) fn mappings<'a>(
+    service: &'a Service,
+    slice: &'a EndpointSlice,
+) -> impl Iterator<Item = PortMapping> + 'a {
     service.ports.iter().filter_map(|port| {
         let served = slice.ports.iter().find(|served| served.name == port.name)?;
         Some(PortMapping { service_port: port.port, target_port: served.port })

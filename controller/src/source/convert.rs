@@ -1,8 +1,8 @@
 //! Kubernetes' types to [`crate::objects`]: everything is checked here, once.
 
 use crate::objects::{
-    Endpoint, EndpointSlice, Map, Name, Namespace, Object, Owner, Phase, Plain, Pod, Service, ServicePort,
-    SlicePort, TargetPort,
+    Distribution, Endpoint, EndpointSlice, Map, Name, Namespace, Object, Owner, Phase, Plain, Pod, Service,
+    ServicePort, SlicePort, TargetPort,
 };
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 const OUR_PREFIX: &str = "warren.dev/";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const DEFAULT_NAMESPACE: &str = "default";
+/// Kubernetes' own default: three hours.
+const DEFAULT_AFFINITY_S: u32 = 10_800;
 
 /// Why an object that has the right fields still can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +93,7 @@ impl TryFrom<core::Pod> for Object {
             owner: owner(pod.metadata.owner_references.unwrap_or_default()),
             node: spec.node_name.unwrap_or_default().into(),
             service_account: non_empty(spec.service_account_name).unwrap_or_else(|| "default".into()),
+            hostname: non_empty(spec.hostname).zip(non_empty(spec.subdomain)),
             host_network: spec.host_network.unwrap_or_default(),
             addresses,
             phase: match status.phase.as_deref() {
@@ -113,15 +116,27 @@ impl TryFrom<core::Service> for Object {
         texts.extend(spec.cluster_ip.filter(|ip| !texts.contains(ip)));
         texts.retain(|ip| !ip.is_empty() && ip != "None");
         let ports = spec.ports.unwrap_or_default().into_iter();
+        let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+        let timeout = timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_AFFINITY_S);
         Ok(Self::Service(Service {
             name,
-            external: spec.type_.as_deref() == Some("ExternalName"),
+            external_name: match spec.type_.as_deref() {
+                Some("ExternalName") => Some(spec.external_name.unwrap_or_default().into()),
+                _ => None,
+            },
             cluster_ips: addresses(texts.iter(), "spec.clusterIPs")?,
             ports: ports
                 .filter(|port| is_tcp(port.protocol.as_deref()))
                 .map(service_port)
                 .collect::<Result<_, _>>()?,
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            affinity_s: (spec.session_affinity.as_deref() == Some("ClientIP")).then_some(timeout),
+            local_only: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            distribution: match spec.traffic_distribution.as_deref() {
+                Some("PreferClose" | "PreferSameZone") => Distribution::SameZone,
+                Some("PreferSameNode") => Distribution::SameNode,
+                _ => Distribution::Any,
+            },
         }))
     }
 }
@@ -155,12 +170,17 @@ fn endpoint(endpoint: discovery::Endpoint, namespace: &Arc<str>) -> Result<Endpo
         let namespace = target.namespace.map_or_else(|| namespace.clone(), Into::into);
         target.name.map(|name| Name::new(namespace, name))
     });
+    let hints = endpoint.hints.unwrap_or_default();
     Ok(Endpoint {
         addresses: addresses(endpoint.addresses.iter(), "endpoints.addresses")?,
         pod,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        node: endpoint.node_name.unwrap_or_default().into(),
+        zone: endpoint.zone.unwrap_or_default().into(),
+        for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name.into()).collect(),
+        for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name.into()).collect(),
     })
 }
 

@@ -35,12 +35,26 @@ pub const BUILT_IN_KINDS: &[ServedKind] = &[
 ];
 
 /// Kinds that a cluster has once their CustomResourceDefinitions are installed.
-pub const CUSTOM_KINDS: &[ServedKind] = &[ServedKind {
-    kind: Kind::PeerAuthentication,
-    group: "security.istio.io",
-    versions: &["v1", "v1beta1"],
-    plural: "peerauthentications",
-}];
+pub const CUSTOM_KINDS: &[ServedKind] = &[
+    ServedKind {
+        kind: Kind::PeerAuthentication,
+        group: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        plural: "peerauthentications",
+    },
+    ServedKind {
+        kind: Kind::ServiceEntry,
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        plural: "serviceentries",
+    },
+    ServedKind {
+        kind: Kind::WorkloadEntry,
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        plural: "workloadentries",
+    },
+];
 
 impl ServedKind {
     /// The kind that `apiVersion` and `kind` of an object name.
@@ -82,6 +96,8 @@ pub(super) fn decode<D: Decode>(kind: Kind, from: D) -> Result<Object, D::Error>
         Kind::Service => from.decode::<core::Service>(),
         Kind::EndpointSlice => from.decode::<discovery::EndpointSlice>(),
         Kind::PeerAuthentication => from.decode::<custom::PeerAuthentication>(),
+        Kind::ServiceEntry => from.decode::<custom::ServiceEntry>(),
+        Kind::WorkloadEntry => from.decode::<custom::WorkloadEntry>(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `metadata`, as far as it is read.
 
 use super::MAX_TEXT;
-use crate::objects::{Created, Name};
+use crate::objects::{Created, Map, Name};
 use crate::source::ConvertError;
-use crate::source::convert::invalid;
+use crate::source::convert::{invalid, shared};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,6 +18,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 pub(super) struct Metadata {
     name: Option<String>,
     namespace: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<String>,
     #[serde(default, rename = "annotations")]
     _annotations: IgnoredAny,
@@ -30,8 +32,6 @@ pub(super) struct Metadata {
     _generate_name: IgnoredAny,
     #[serde(default, rename = "generation")]
     _generation: IgnoredAny,
-    #[serde(default, rename = "labels")]
-    _labels: IgnoredAny,
     #[serde(default, rename = "managedFields")]
     _managed_fields: IgnoredAny,
     #[serde(default, rename = "ownerReferences")]
@@ -62,5 +62,10 @@ impl Metadata {
         let time = OffsetDateTime::parse(text, &Rfc3339);
         let time = time.map_err(|_| invalid("metadata.creationTimestamp", text, "a time (RFC 3339)"))?;
         Ok(Some(time.unix_timestamp()))
+    }
+
+    /// Takes them out.
+    pub(super) fn labels(&mut self) -> Map {
+        shared(self.labels.take())
     }
 }

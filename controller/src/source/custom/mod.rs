@@ -1,10 +1,15 @@
 //! Objects of custom kinds, read strictly: a field or a value that is not known makes the object an error with
 //! a reason. What is left out silently would be a policy that does not hold.
 
+mod endpoint;
 mod metadata;
 mod peer_authentication;
+mod service_entry;
+mod workload_entry;
 
 pub(super) use peer_authentication::PeerAuthentication;
+pub(super) use service_entry::ServiceEntry;
+pub(super) use workload_entry::WorkloadEntry;
 
 use crate::objects::Map;
 use metadata::Metadata;

@@ -101,6 +101,99 @@ fn what_is_not_understood_is_an_error() {
     }
 }
 
+fn network(kind: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: {kind}\n\
+         metadata: {{name: web, namespace: shop, labels: {{a: meta, b: meta}}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+#[test]
+fn entries_are_read() {
+    let Object::WorkloadEntry(entry) = read(&network(
+        "WorkloadEntry",
+        "address: Vm.Example.com, labels: {a: spec}, weight: 0, locality: r/z",
+    ))
+    .unwrap() else {
+        panic!("another kind")
+    };
+    assert_eq!(entry.endpoint.address.to_string(), "vm.example.com");
+    assert_eq!(
+        (entry.endpoint.weight, &*entry.endpoint.locality[1], &*entry.endpoint.service_account),
+        (1, "z", "default")
+    );
+    assert_eq!(entry.endpoint.labels.values().map(AsRef::as_ref).collect::<Vec<&str>>(), ["spec", "meta"]);
+    for spec in [
+        "hosts: ['*.example.com']",
+        "hosts: [a.test], exportTo: ['*'], ports: [{number: 53, name: dns, protocol: UDP}]",
+        "hosts: ['*.a.test'], resolution: DNS, endpoints: [{address: b.test}]",
+        "hosts: [a.test], addresses: [10.0.0.0/8], resolution: STATIC, endpoints: [{address: '::1'}]",
+        "hosts: [a.test], location: MESH_INTERNAL, resolution: STATIC, workloadSelector: {labels: {a: b}}",
+    ] {
+        assert!(read(&network("ServiceEntry", spec)).is_ok(), "{spec}");
+    }
+}
+
+#[test]
+fn entries_that_contradict_themselves_are_errors() {
+    let long = "x".repeat(1 << 20);
+    let many = "a.test, ".repeat(300);
+    for (spec, reason) in [
+        ("", "spec.hosts is missing"),
+        ("hosts: []", "spec.hosts is missing"),
+        ("hosts: ['*']", "DNS name"),
+        ("hosts: ['a b']", "DNS name"),
+        ("hosts: [a..b]", "DNS name"),
+        (&format!("hosts: [{long}]"), "DNS name"),
+        (&format!("hosts: [{many}]"), "256"),
+        ("hosts: [a.test], addresses: [web]", "CIDR"),
+        ("hosts: [a.test], addresses: [10.0.0.0/33]", "CIDR"),
+        ("hosts: [a.test], addresses: [10.0.0.0/8], resolution: DNS", "ranges"),
+        ("hosts: [a.test], ports: [{number: 0, name: a}]", "port number"),
+        ("hosts: [a.test], ports: [{number: 70000, name: a}]", "port number"),
+        ("hosts: [a.test], ports: [{number: 80}]", "name"),
+        ("hosts: [a.test], ports: [{number: 80, name: a}, {number: 80, name: b}]", "unique"),
+        ("hosts: [a.test], ports: [{number: 80, name: a}, {number: 81, name: a}]", "unique"),
+        ("hosts: [a.test], ports: [{number: 80, name: a, targetport: 1}]", "targetport"),
+        ("hosts: [a.test], location: MARS", "MARS"),
+        ("hosts: [a.test], resolution: DYNAMIC_DNS", "not supported"),
+        ("hosts: [a.test], resolution: STATIC", "needs endpoints"),
+        ("hosts: [a.test], resolution: STATIC, endpoints: [{address: b.test}]", "IP address"),
+        ("hosts: [a.test], endpoints: [{address: 10.0.0.1}]", "NONE takes no endpoints"),
+        ("hosts: ['*.a.test'], resolution: DNS", "wildcard"),
+        (
+            "hosts: [a.test], resolution: DNS_ROUND_ROBIN, endpoints: [{address: b}, {address: c}]",
+            "at most one",
+        ),
+        ("hosts: [a.test], resolution: STATIC, endpoints: [{network: n}]", "needs an address"),
+        ("hosts: [a.test], resolution: STATIC, endpoints: [{address: 'unix:///x'}]", "Unix"),
+        (
+            "hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1, locality: a/b/c/d}]",
+            "locality",
+        ),
+        (
+            "hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1, ports: {a: 0}}]",
+            "port number",
+        ),
+        ("hosts: [a.test], resolution: STATIC, endpoints: [null]", ""),
+        ("hosts: [a.test], resolution: STATIC, endpoints: [], workloadSelector: {labels: {a: b}}", "exclude"),
+        ("hosts: [a.test], resolution: STATIC, workloadSelector: {labels: {a: b}}", "MESH_INTERNAL"),
+        ("hosts: [a.test], resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {}", "labels"),
+        ("hosts: [a.test], exportTo: ['*', a]", "only entry"),
+        ("hosts: [a.test], exportTo: ['a/b']", "namespace"),
+        ("hosts: [a.test], subjectAltName: [x]", "subjectAltName"),
+        (&format!("hosts: [a.test], subjectAltNames: [{long}]"), "short enough"),
+    ] {
+        let error = read(&network("ServiceEntry", spec)).unwrap_err();
+        assert!(error.contains(reason), "{spec:.200}: {error}");
+    }
+    for spec in
+        ["", "address: ''", "addres: 10.0.0.1", "address: 10.0.0.1, weight: -1", "address: 10.0.0.1, x: y"]
+    {
+        assert!(read(&network("WorkloadEntry", spec)).is_err(), "{spec}");
+    }
+}
+
 #[test]
 fn thousands_of_hostile_objects_cost_little() {
     let started = Instant::now();

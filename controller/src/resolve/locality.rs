@@ -1,0 +1,21 @@
+//! Where nodes and workloads are.
+
+use crate::index::Index;
+use std::sync::Arc;
+use warren_common::model::Locality;
+
+/// Where a node is, by its labels.
+pub(super) fn of_node(index: &Index, node: &str) -> Locality {
+    let label =
+        |key: &str| index.node_labels(node).and_then(|labels| labels.get(key)).cloned().unwrap_or_default();
+    Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        subzone: label("topology.istio.io/subzone"),
+    }
+}
+
+/// `region/zone/subzone`.
+pub(super) fn of_parts([region, zone, subzone]: &[Arc<str>; 3]) -> Locality {
+    Locality { region: region.clone(), zone: zone.clone(), subzone: subzone.clone() }
+}
