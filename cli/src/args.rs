@@ -44,12 +44,32 @@ pub(crate) enum Command {
     Version(version::VersionArgs),
 }
 
-/// Where the agent is asked.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct AdminArgs {
-    /// Unix socket of the agent's admin API
-    #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
-    pub(crate) admin_socket: PathBuf,
+/// Which agents are asked. On a node (its admin socket exists, or --admin-socket names one): this node's. Anywhere else,
+/// and with any flag that means a cluster: those of the kubeconfig's cluster, through the API server's port-forward.
+#[derive(Args, Clone, Debug, Default)]
+#[command(
+    next_help_heading = "Which agents (this node's if its admin socket exists; else the cluster's, through kubectl's kubeconfig)"
+)]
+pub(crate) struct AskArgs {
+    /// Unix socket of the one agent to ask [default on a node: /run/warren/admin.sock]
+    #[arg(long, env = "WARREN_ADMIN_SOCKET", value_name = "PATH")]
+    pub(crate) admin_socket: Option<PathBuf>,
+    /// Only the agent of this node of the cluster
+    #[arg(long, value_parser = name, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+}
+
+/// Which namespaces are shown.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ScopeArgs {
+    /// Only this namespace; of a cluster, the context's if not given
+    #[arg(short, long, value_parser = name)]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces of the cluster
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub(crate) all_namespaces: bool,
 }
 
 /// Which cluster is asked; as kubectl has it.
@@ -100,6 +120,15 @@ impl LogArgs {
         };
         warren_common::runtime::init_logging(&self.log, format);
     }
+}
+
+/// A Kubernetes name; anything else could not match and could break a question.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    if !text.is_empty() && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a Kubernetes name (lower-case letters, digits, '-' and '.')"))
 }
 
 /// A duration as people write it: `500ms`, `10s`, `5m`, `24h`, `7d`, `1h30m`.

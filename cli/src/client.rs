@@ -1,5 +1,6 @@
-//! Asks the agent on its admin socket.
+//! Asks an agent, on its admin socket or through the API server.
 
+use crate::cluster::{AgentPod, ClusterError};
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
@@ -10,6 +11,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use warren_common::model::admin::AdminError;
 
@@ -17,6 +19,18 @@ use warren_common::model::admin::AdminError;
 const SAY_SO: Duration = Duration::from_secs(2);
 /// ... and after so long we give up. (Following has no end.)
 const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// After a conversation broke, the port-forward may still say why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Where an agent is asked.
+#[derive(Clone)]
+pub(crate) enum Agent {
+    /// On its own node.
+    Socket(PathBuf),
+    /// In its pod, through the API server.
+    Pod(Box<AgentPod>),
+}
 
 /// Why the agent did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +56,20 @@ pub(crate) enum ClientError {
         /// What the system said.
         source: io::Error,
     },
+    /// The API server does not let us through.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The port-forward stands, and nobody is behind it.
+    #[error(
+        "nothing answers on the admin port of pod/{pod}: {why}\n  does the agent run with --admin-address 127.0.0.1:15000 \
+         (WARREN_ADMIN_ADDRESS)? deploy/ says so"
+    )]
+    Forward {
+        /// The agent's pod.
+        pod: String,
+        /// What the kubelet said.
+        why: String,
+    },
     /// It does not answer.
     #[error("the agent accepted the question and did not answer within {} s; its log may say why", GIVE_UP.as_secs())]
     Timeout,
@@ -62,17 +90,17 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 }
 
 /// Asks for `target` and reads the whole answer.
-pub(crate) async fn get<T: DeserializeOwned>(socket: &Path, target: &str) -> Result<T, ClientError> {
+pub(crate) async fn get<T: DeserializeOwned>(agent: &Agent, target: &str) -> Result<T, ClientError> {
     let answer = async {
-        let body = open(socket, target).await?.collect().await?;
+        let body = open(agent, target).await?.collect().await?;
         Ok(serde_json::from_slice(&body.to_bytes())?)
     };
     patiently(answer).await
 }
 
 /// Asks for `target`, whose answer is a line of JSON per event.
-pub(crate) async fn follow(socket: &Path, target: &str) -> Result<Lines, ClientError> {
-    let body = patiently(open(socket, target)).await?;
+pub(crate) async fn follow(agent: &Agent, target: &str) -> Result<Lines, ClientError> {
+    let body = patiently(open(agent, target)).await?;
     Ok(Lines { body, buffer: Vec::new() })
 }
 
@@ -89,8 +117,26 @@ async fn patiently<T>(work: impl Future<Output = Result<T, ClientError>>) -> Res
     answer.unwrap_or(Err(ClientError::Timeout))
 }
 
-async fn open(socket: &Path, target: &str) -> Result<Incoming, ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|source| {
+async fn open(agent: &Agent, target: &str) -> Result<Incoming, ClientError> {
+    match agent {
+        Agent::Socket(path) => request(connect(path).await?, target).await,
+        Agent::Pod(pod) => {
+            let (stream, last_words) = pod.connect().await?;
+            match request(stream, target).await {
+                // The port-forward closes what it could not connect, and says why beside it.
+                Err(ClientError::Http(broken)) => {
+                    let why = tokio::time::timeout(LAST_WORDS, last_words).await.ok().flatten();
+                    let why = why.map_or_else(|| broken.to_string(), |why| why.trim().to_owned());
+                    Err(ClientError::Forward { pod: pod.name.clone(), why })
+                }
+                answer => answer,
+            }
+        }
+    }
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).await.map_err(|source| {
         let path = socket.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound => ClientError::NoSocket(path),
@@ -98,7 +144,13 @@ async fn open(socket: &Path, target: &str) -> Result<Incoming, ClientError> {
             io::ErrorKind::PermissionDenied => ClientError::Permission(path),
             _ => ClientError::Connect { path, source },
         }
-    })?;
+    })
+}
+
+async fn request<S>(stream: S, target: &str) -> Result<Incoming, ClientError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());

@@ -1,10 +1,12 @@
 //! `warren`: the agent, the controller and the commands that show what they do.
 
+mod agents;
 mod args;
 mod client;
 mod cluster;
 mod commands;
 mod install;
+mod merge;
 mod render;
 
 use args::{Cli, Command};
@@ -41,11 +43,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Controller(args) => commands::controller::run(args)?,
         Command::Install(args) => commands::install::run(&args)?,
         Command::Uninstall(args) => commands::uninstall::run(&args)?,
-        Command::Status(args) => commands::status::run(&args)?,
-        Command::Flows(args) => commands::flows::run(&args)?,
-        Command::Workloads(args) => commands::workloads::run(&args)?,
-        Command::Services(args) => commands::services::run(&args)?,
-        Command::Certs(args) => commands::certs::run(&args)?,
+        Command::Status(args) => return commands::status::run(&args),
+        Command::Flows(args) => return commands::flows::run(&args),
+        Command::Workloads(args) => return commands::workloads::run(&args),
+        Command::Services(args) => return commands::services::run(&args),
+        Command::Certs(args) => return commands::certs::run(&args),
         Command::Check(args) => return commands::check::run(&args),
         Command::Version(args) => commands::version::run(&args)?,
     }

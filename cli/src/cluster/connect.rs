@@ -14,6 +14,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    /// The context's namespace.
+    pub(crate) namespace: String,
     /// Where the API server is.
     pub(crate) server: String,
 }
@@ -38,9 +40,9 @@ impl Cluster {
             None => Config::infer().await.map_err(|error| wrong(&error))?,
         };
         config.connect_timeout = Some(CONNECT);
-        let server = config.cluster_url.to_string();
+        let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.to_string());
         let client = Client::try_from(config).map_err(|error| wrong(&error))?;
-        Ok(Self { client, server })
+        Ok(Self { client, namespace, server })
     }
 
     /// Objects of one namespace.

@@ -16,6 +16,9 @@ pub(crate) enum ClusterError {
         /// What came back; told whole above, so not a source.
         error: Box<kube::Error>,
     },
+    /// Nothing there has that name, or what it has is of no use.
+    #[error("{0}")]
+    NotFound(String),
 }
 
 impl ClusterError {

@@ -1,11 +1,15 @@
 //! The cluster, asked through its API server. With `install`, the only room of the CLI that knows Kubernetes.
 
+mod agents;
 mod connect;
 mod error;
 pub(crate) mod pods;
+mod targets;
 
+pub(crate) use agents::{AgentPod, agents};
 pub(crate) use connect::Cluster;
 pub(crate) use error::{ClusterError, is_not_found};
+pub(crate) use targets::Target;
 
 /// The label that everything of warren carries.
 pub(crate) const PART_OF_WARREN: &str = "app.kubernetes.io/part-of=warren";

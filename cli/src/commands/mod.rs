@@ -12,26 +12,18 @@ pub(crate) mod uninstall;
 pub(crate) mod version;
 pub(crate) mod workloads;
 
-use crate::args::{AdminArgs, Output};
-use crate::client::{block_on, get};
-use crate::render::Style;
+use crate::agents::Unreachable;
 use anyhow::Result;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::io::Write;
 
-/// Asks the agent for `target` and prints the answer.
-fn show<T: DeserializeOwned + Serialize>(
-    admin: &AdminArgs,
-    target: &str,
-    output: Output,
-    render: impl FnOnce(&T, Style) -> String,
-) -> Result<()> {
-    let answer: T = block_on(get(&admin.admin_socket, target))??;
-    match output {
-        Output::Table => print(&render(&answer, Style::detect())),
-        Output::Json => print_json(&answer),
-    }
+/// What agents said, for programs, with those that said nothing.
+#[derive(Serialize)]
+struct Told<T: Serialize> {
+    #[serde(flatten)]
+    answer: T,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    unreachable: Vec<Unreachable>,
 }
 
 fn print(text: &str) -> Result<()> {

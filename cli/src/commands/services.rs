@@ -1,17 +1,21 @@
 //! `warren services`.
 
-use crate::args::{AdminArgs, Output};
-use crate::render;
+use crate::agents::find;
+use crate::args::{AskArgs, ScopeArgs};
+use crate::client::block_on;
+use crate::render::{self, Style};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
-use warren_common::model::admin::Services;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use warren_common::model::admin::{ServiceView, Services};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServicesArgs {
     #[command(flatten)]
-    admin: AdminArgs,
-    /// Only this namespace
-    #[arg(short, long)]
-    namespace: Option<String>,
+    scope: ScopeArgs,
+    #[command(flatten)]
+    ask: AskArgs,
     /// How to print it
     #[arg(short, long, default_value = "table")]
     output: ServicesOutput,
@@ -27,17 +31,42 @@ enum ServicesOutput {
     Json,
 }
 
-pub(crate) fn run(args: &ServicesArgs) -> anyhow::Result<()> {
-    let (output, wide) = match args.output {
-        ServicesOutput::Table => (Output::Table, false),
-        ServicesOutput::Wide => (Output::Table, true),
-        ServicesOutput::Json => (Output::Json, false),
-    };
-    super::show(&args.admin, "/v1/services", output, |found: &Services, style| {
-        let mut shown = found.clone();
-        if let Some(namespace) = &args.namespace {
-            shown.services.retain(|view| *view.service.key.namespace == **namespace);
+pub(crate) fn run(args: &ServicesArgs) -> Result<ExitCode> {
+    let (namespace, answers) = block_on(async {
+        let agents = find(&args.ask, Some(&args.scope), None).await?;
+        anyhow::Ok((agents.namespace.clone(), agents.ask::<Services>("/v1/services").await?))
+    })??;
+    let code = answers.code();
+    let mut shown = merged(answers.given.into_iter().map(|(_, found)| found));
+    if let Some(namespace) = &namespace {
+        shown.services.retain(|view| *view.service.key.namespace == **namespace);
+    }
+    let wide = args.output == ServicesOutput::Wide;
+    match args.output {
+        ServicesOutput::Table | ServicesOutput::Wide => {
+            super::print(&render::mesh::services(&shown, wide, namespace.as_deref(), Style::detect()))?;
         }
-        render::mesh::services(&shown, wide, style)
-    })
+        ServicesOutput::Json => {
+            super::print_json(&super::Told { answer: shown, unreachable: answers.unreachable })?
+        }
+    }
+    Ok(code)
+}
+
+/// What any agent knows, once, with every endpoint that any of them knows.
+fn merged(found: impl Iterator<Item = Services>) -> Services {
+    let mut once: BTreeMap<_, ServiceView> = BTreeMap::new();
+    for view in found.flat_map(|found| found.services) {
+        let known = once
+            .entry(view.service.key.clone())
+            .or_insert_with(|| ServiceView { service: view.service.clone(), endpoints: Vec::new() });
+        for endpoint in view.endpoints {
+            let same =
+                known.endpoints.iter().any(|it| it.workload == endpoint.workload && it.node == endpoint.node);
+            if !same {
+                known.endpoints.push(endpoint);
+            }
+        }
+    }
+    Services { services: once.into_values().collect() }
 }

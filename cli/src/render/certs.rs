@@ -1,37 +1,56 @@
 //! `warren certs`.
 
 use super::units::until;
-use super::{Style, Table, remaining};
+use super::{Style, Table, clean, remaining};
 use time::OffsetDateTime;
 use warren_common::model::admin::Certificates;
 
-/// Certificates and roots, with the time they have left at `now`.
-pub(crate) fn certificates(certificates: &Certificates, now: OffsetDateTime, style: Style) -> String {
-    let mut text = if certificates.certificates.is_empty() {
-        "no certificates: no pod of this node is enrolled\n".to_owned()
-    } else {
-        let mut table = Table::new(&["IDENTITY", "STATE", "ENDS", "RENEWED", "SERIAL"]);
-        for certificate in &certificates.certificates {
-            table.row([
-                certificate.identity.to_string(),
-                certificate.state.clone(),
-                remaining(certificate.not_after.as_deref(), now),
-                remaining(certificate.renew_at.as_deref(), now),
-                certificate.serial.clone().unwrap_or_default(),
-            ]);
+/// Certificates and roots of each node, with the time they have left at `now`. The node itself needs no name.
+pub(crate) fn certificates(
+    nodes: &[(Option<String>, Certificates)],
+    now: OffsetDateTime,
+    style: Style,
+) -> String {
+    let named = nodes.iter().any(|(node, _)| node.is_some());
+    let new = if named { Table::by_node } else { Table::new };
+    let mut certificates = new(&["IDENTITY", "STATE", "ENDS", "RENEWED", "SERIAL"]);
+    let mut roots = new(&["TRUSTED ROOT", "ENDS", "SERIAL"]);
+    let (mut any, mut rootless) = (false, String::new());
+    for (node, found) in nodes {
+        let node = node.as_deref().unwrap_or_default();
+        for certificate in &found.certificates {
+            any = true;
+            certificates.row_of(
+                node,
+                [
+                    certificate.identity.to_string(),
+                    certificate.state.clone(),
+                    remaining(certificate.not_after.as_deref(), now),
+                    remaining(certificate.renew_at.as_deref(), now),
+                    certificate.serial.clone().unwrap_or_default(),
+                ],
+            );
         }
-        table.render(style)
+        for root in &found.roots {
+            let ends = remaining(Some(&root.not_after), now);
+            roots.row_of(node, [root.subject.clone(), ends, root.serial.clone()]);
+        }
+        if found.roots.is_empty() {
+            let place = if named { format!(" on {}", clean(node)) } else { String::new() };
+            rootless += &format!("{} no roots{place}: no peer can be verified\n", style.cross());
+        }
+    }
+    let mut text = if any {
+        certificates.render(style)
+    } else {
+        let whose = if named { "any node" } else { "this node" };
+        format!("no certificates: no pod of {whose} is enrolled\n")
     };
     text.push('\n');
-    if certificates.roots.is_empty() {
-        text += &format!("{} no roots: no peer can be verified\n", style.cross());
-        return text;
+    if nodes.iter().any(|(_, found)| !found.roots.is_empty()) {
+        text += &roots.render(style);
     }
-    let mut table = Table::new(&["TRUSTED ROOT", "ENDS", "SERIAL"]);
-    for root in &certificates.roots {
-        table.row([root.subject.clone(), remaining(Some(&root.not_after), now), root.serial.clone()]);
-    }
-    text + &table.render(style)
+    text + &rootless
 }
 
 /// What is wrong with certificates at `now`, if anything: a line each.
@@ -85,7 +104,7 @@ mod tests {
     #[test]
     fn certificates_tell_the_time_they_have_left() {
         assert_eq!(
-            certificates(&sample(), NOW, Style::plain(true)),
+            certificates(&[(None, sample())], NOW, Style::plain(true)),
             "IDENTITY                                STATE                       ENDS       RENEWED    SERIAL
 spiffe://cluster.local/ns/shop/sa/web   ready                       in 12h 0m  in 30m 0s  0a1b
 spiffe://cluster.local/ns/shop/sa/cart  waiting for the controller  -          -          -
@@ -94,6 +113,15 @@ TRUSTED ROOT  ENDS         SERIAL
 O=warren      in 3650d 0h  01
 "
         );
+    }
+
+    #[test]
+    fn several_nodes_are_told_apart() {
+        let bare = Certificates { certificates: vec![], roots: vec![] };
+        let nodes = [(Some("n1".to_owned()), sample()), (Some("n2".to_owned()), bare)];
+        let text = certificates(&nodes, NOW, Style::plain(false));
+        assert!(text.starts_with("NODE  IDENTITY") && text.contains("\nn1    spiffe://"), "{text}");
+        assert!(text.contains("\nn1    O=warren") && text.contains("x no roots on n2:"), "{text}");
     }
 
     #[test]

@@ -4,14 +4,15 @@ use super::hint::hint;
 use super::{Style, bytes, clean, milliseconds};
 use warren_common::model::admin::{Direction, Flow, FlowPeer, FlowState, Transport, Verdict};
 
-/// One flow. `wide` adds a line with what identifies it.
-pub(crate) fn flow(flow: &Flow, wide: bool, style: Style) -> String {
+/// One flow. `wide` adds a line with what identifies it; `node` a column of that width with whose record it is.
+pub(crate) fn flow(flow: &Flow, wide: bool, node: Option<usize>, style: Style) -> String {
+    let node = node.map_or_else(String::new, |width| format!("{:<width$} ", clean(&flow.node)));
     let direction = match flow.direction {
         Direction::Outbound => "out",
         Direction::Inbound => "in ",
     };
     let mut text = format!(
-        "{} {direction} {} {} {}  {}  {}, {} sent, {} received, {}\n",
+        "{} {node}{direction} {} {} {}  {}  {}, {} sent, {} received, {}\n",
         style.dim(&clock(&flow.start)),
         style.bold(&source(&flow.source)),
         style.arrow(),
@@ -45,10 +46,12 @@ pub(crate) fn flow(flow: &Flow, wide: bool, style: Style) -> String {
     text
 }
 
-/// What a follower missed.
-pub(crate) fn lost(count: u64, style: Style) -> String {
-    let flows = if count == 1 { "flow was" } else { "flows were" };
-    let text = format!("... {count} {flows} not shown: they ended faster than this reader took them");
+/// What a follower missed of an agent.
+pub(crate) fn lost(count: u64, node: Option<&str>, style: Style) -> String {
+    let (flows, were) = if count == 1 { ("flow", "was") } else { ("flows", "were") };
+    let node = node.map_or_else(String::new, |node| format!(" of {}", clean(node)));
+    let text =
+        format!("... {count} {flows}{node} {were} not shown: they ended faster than this reader took them");
     style.yellow(&text) + "\n"
 }
 

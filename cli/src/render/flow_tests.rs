@@ -17,7 +17,7 @@ fn sample() -> Flow {
 }
 
 fn plain(sample: &Flow) -> String {
-    flow(sample, false, Style::plain(true))
+    flow(sample, false, None, Style::plain(true))
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_good_connection_is_one_line() {
 
 #[test]
 fn ascii_terminals_are_served() {
-    let text = flow(&sample(), false, Style::plain(false));
+    let text = flow(&sample(), false, None, Style::plain(false));
     assert!(text.is_ascii() && text.contains("client-1 -> web") && text.contains("ok mTLS tunnel"), "{text}");
 }
 
@@ -73,7 +73,7 @@ fn a_denial_names_the_rule_and_a_stranger_his_address() {
 
 #[test]
 fn wide_adds_who_they_are() {
-    let text = flow(&sample(), true, Style::plain(true));
+    let text = flow(&sample(), true, None, Style::plain(true));
     assert!(text.ends_with(
         "    flow 7 on node-a, began 2026-05-04T13:23:43.791042Z, spiffe://cluster.local/ns/shop/sa/client → \
          spiffe://cluster.local/ns/shop/sa/web\n"
@@ -89,7 +89,14 @@ fn an_open_flow_says_so() {
 
 #[test]
 fn losses_are_told() {
-    let text = lost(3, Style::plain(true));
+    let text = lost(3, None, Style::plain(true));
     assert_eq!(text, "... 3 flows were not shown: they ended faster than this reader took them\n");
     assert!(evicted(1).starts_with("1 older flow is no longer kept"));
+}
+
+#[test]
+fn merged_records_say_whose_they_are() {
+    let text = flow(&sample(), false, Some(8), Style::plain(false));
+    assert!(text.starts_with("13:23:43.791 node-a   out shop/client-1 -> "), "{text}");
+    assert!(lost(2, Some("node-a"), Style::plain(false)).starts_with("... 2 flows of node-a were not shown"));
 }

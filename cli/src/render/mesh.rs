@@ -6,10 +6,9 @@ use warren_common::model::admin::{Services, Workloads};
 use warren_common::model::{Health, TunnelProtocol};
 
 /// A workload per line.
-pub(crate) fn workloads(workloads: &Workloads, style: Style) -> String {
+pub(crate) fn workloads(workloads: &Workloads, namespace: Option<&str>, style: Style) -> String {
     if workloads.workloads.is_empty() {
-        return "the agent knows no workload; `warren status` shows whether it has a configuration\n"
-            .to_owned();
+        return unknown("workload", namespace);
     }
     let mut table =
         Table::new(&["NAMESPACE", "NAME", "WORKLOAD", "NODE", "ADDRESSES", "TUNNEL", "HEALTH", "ACCOUNT"]);
@@ -33,10 +32,9 @@ pub(crate) fn workloads(workloads: &Workloads, style: Style) -> String {
 }
 
 /// A service per line, or (`wide`) an endpoint per line.
-pub(crate) fn services(services: &Services, wide: bool, style: Style) -> String {
+pub(crate) fn services(services: &Services, wide: bool, namespace: Option<&str>, style: Style) -> String {
     if services.services.is_empty() {
-        return "the agent knows no service; `warren status` shows whether it has a configuration\n"
-            .to_owned();
+        return unknown("service", namespace);
     }
     if wide {
         return endpoints(services, style);
@@ -61,6 +59,19 @@ pub(crate) fn services(services: &Services, wide: bool, style: Style) -> String 
         ]);
     }
     table.render(style)
+}
+
+fn unknown(what: &str, namespace: Option<&str>) -> String {
+    let hint = "`warren status` shows whether there is a configuration";
+    match namespace {
+        Some(namespace) => {
+            format!(
+                "no {what} of namespace {} is known; -A shows those of all, {hint}\n",
+                super::clean(namespace)
+            )
+        }
+        None => format!("no {what} is known; {hint}\n"),
+    }
 }
 
 fn endpoints(services: &Services, style: Style) -> String {
@@ -125,13 +136,13 @@ mod tests {
     #[test]
     fn services_show_how_many_endpoints_are_ready() {
         assert_eq!(
-            services(&sample(), false, Style::plain(true)),
+            services(&sample(), false, None, Style::plain(true)),
             "NAMESPACE  NAME  ADDRESSES          PORTS  READY  HOSTNAME
 shop       web   10.96.0.7,fd00::7  80     1/2    web.shop.svc.cluster.local
 "
         );
         assert_eq!(
-            services(&sample(), true, Style::plain(true)),
+            services(&sample(), true, None, Style::plain(true)),
             "NAMESPACE  SERVICE  ENDPOINT  NODE    ADDRESSES  PORTS    HEALTH
 shop       web      web-1     node-a  10.0.1.3   80:8080  ready
 shop       web      web-2     node-b  10.0.2.3   80:8080  not ready
@@ -153,7 +164,7 @@ shop       web      web-2     node-b  10.0.2.3   80:8080  not ready
         )
         .unwrap();
         assert_eq!(
-            workloads(&sample, Style::plain(true)),
+            workloads(&sample, None, Style::plain(true)),
             "NAMESPACE  NAME   WORKLOAD  NODE    ADDRESSES  TUNNEL  HEALTH  ACCOUNT
 shop       web-1  web       node-a  10.0.1.3   hbone   ready   web
 "
@@ -162,9 +173,9 @@ shop       web-1  web       node-a  10.0.1.3   hbone   ready   web
 
     #[test]
     fn nothing_is_explained() {
-        assert!(
-            services(&Services { services: vec![] }, false, Style::plain(true)).contains("warren status")
-        );
-        assert!(workloads(&Workloads { workloads: vec![] }, Style::plain(true)).contains("warren status"));
+        let none = services(&Services { services: vec![] }, false, Some("shop"), Style::plain(true));
+        assert!(none.contains("namespace shop") && none.contains("warren status"), "{none}");
+        let none = workloads(&Workloads { workloads: vec![] }, None, Style::plain(true));
+        assert!(none.contains("warren status"), "{none}");
     }
 }

@@ -68,6 +68,60 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
     text
 }
 
+/// A line per agent, and what is wrong below.
+pub(crate) fn nodes(found: &[&Status], style: Style) -> String {
+    let mut table = Table::by_node(&[
+        "READY",
+        "CONTROLLER",
+        "PODS",
+        "PENDING",
+        "CONNECTIONS",
+        "TUNNELS",
+        "VERSION",
+        "UP",
+    ]);
+    let mut below = String::new();
+    for status in found {
+        let pending = status.pods.iter().filter(|pod| pod.state == PodState::Pending).count();
+        let controller = match (status.controller.connected, status.controller.from_disk) {
+            (true, _) => "connected",
+            (false, false) => "away",
+            (false, true) => "away, from disk",
+        };
+        table.row_of(
+            &status.node,
+            [
+                if status.ready { "yes" } else { "no" }.to_owned(),
+                controller.to_owned(),
+                (status.pods.len() - pending).to_string(),
+                pending.to_string(),
+                status.open_flows.to_string(),
+                status.tunnels.to_string(),
+                status.version.clone(),
+                ago(status.uptime_s),
+            ],
+        );
+        let mut line = |words: &str| {
+            let _ = writeln!(below, "{} {}: {}", style.cross(), clean(&status.node), clean(words));
+        };
+        if !status.waiting_for.is_empty() {
+            line(&format!("waiting for {}", status.waiting_for.join(", ")));
+        }
+        if let (false, Some(why)) = (status.controller.connected, &status.controller.last_error) {
+            line(&format!("controller: {why}"));
+        }
+        for pod in status.pods.iter().filter(|pod| pod.state == PodState::Pending) {
+            let why = pod.reason.as_deref().unwrap_or("no reason given");
+            line(&format!("{}/{} is not captured: {why}", pod.namespace, pod.name));
+        }
+    }
+    let mut text = table.render(style);
+    if !below.is_empty() {
+        text += &format!("\n{below}");
+    }
+    text
+}
+
 fn pod_table(status: &Status) -> Table {
     let mut table = Table::new(&["NAMESPACE", "POD", "STATE", "REASON"]);
     for pod in &status.pods {
@@ -118,6 +172,21 @@ shop       web-1  enrolled  -
 
 KERNEL COUNTER  SINCE START
 captured_v4     128
+"
+        );
+    }
+
+    #[test]
+    fn several_agents_are_a_line_each_with_what_is_wrong_below() {
+        let (good, ill) = (sample(ENROLLED, CONNECTED), sample(PENDING, AWAY));
+        assert_eq!(
+            nodes(&[&good, &ill], Style::plain(false)),
+            "NODE    READY  CONTROLLER       PODS  PENDING  CONNECTIONS  TUNNELS  VERSION  UP
+node-a  yes    connected        1     0        3            2        0.1.0    2h 5m
+node-a  yes    away, from disk  0     1        3            2        0.1.0    2h 5m
+
+x node-a: controller: connection refused
+x node-a: shop/cart-1 is not captured: no process of it runs yet
 "
         );
     }

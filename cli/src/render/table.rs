@@ -15,6 +15,19 @@ impl Table {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
+    /// With a first column for the node.
+    pub(crate) fn by_node(head: &[&'static str]) -> Self {
+        Self { head: std::iter::once("NODE").chain(head.iter().copied()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row of a node's; the node is shown only in a table by node.
+    pub(crate) fn row_of<const N: usize>(&mut self, node: &str, cells: [String; N]) {
+        self.row(cells);
+        if let Some(row) = self.rows.last_mut().filter(|row| row.len() < self.head.len()) {
+            row.insert(0, clean(node));
+        }
+    }
+
     /// Adds a row. Empty cells print `-`.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         let cell = |text: String| {

@@ -1,6 +1,6 @@
 //! How a running agent is.
 
-use crate::client::{ClientError, get};
+use crate::client::{Agent, ClientError, get};
 use crate::render::certs::trouble;
 use crate::render::check::Finding;
 use std::path::Path;
@@ -9,12 +9,13 @@ use warren_common::model::admin::{Certificates, PodState, Status};
 
 /// Looks at the agent behind `socket`. That none runs is no fault of the node.
 pub(super) async fn look(socket: &Path) -> Vec<Finding> {
-    match get::<Status>(socket, "/v1/status").await {
+    let agent = Agent::Socket(socket.to_owned());
+    match get::<Status>(&agent, "/v1/status").await {
         Ok(status) => {
             let mut found =
                 vec![Finding::good("agent", format!("{} answers on {}", status.node, socket.display()))];
             found.extend(judge(&status));
-            found.push(match get::<Certificates>(socket, "/v1/certs").await {
+            found.push(match get::<Certificates>(&agent, "/v1/certs").await {
                 Ok(certificates) => certificates_of(&certificates, OffsetDateTime::now_utc()),
                 Err(error) => Finding::bad("certificates", error.to_string(), "look at the agent's log"),
             });
@@ -31,7 +32,7 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
     }
 }
 
-fn judge(status: &Status) -> Vec<Finding> {
+pub(crate) fn judge(status: &Status) -> Vec<Finding> {
     let ready = if status.ready {
         Finding::good("readiness", "ready")
     } else {
@@ -63,7 +64,7 @@ fn judge(status: &Status) -> Vec<Finding> {
     vec![ready, session, pods]
 }
 
-fn certificates_of(certificates: &Certificates, now: OffsetDateTime) -> Finding {
+pub(crate) fn certificates_of(certificates: &Certificates, now: OffsetDateTime) -> Finding {
     let found = trouble(certificates, now);
     if found.is_empty() {
         let (ours, roots) = (certificates.certificates.len(), certificates.roots.len());

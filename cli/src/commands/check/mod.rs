@@ -3,7 +3,8 @@
 mod agent;
 mod node;
 
-use crate::args::{AdminArgs, Output};
+use crate::agents::ADMIN_SOCKET;
+use crate::args::{AskArgs, Output};
 use crate::client::block_on;
 use crate::render::Style;
 use crate::render::check::{Finding, Outcome, findings};
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
-    admin: AdminArgs,
+    ask: AskArgs,
     /// Port of the agent's metrics
     #[arg(long, default_value_t = warren_common::ports::METRICS, value_name = "PORT")]
     metrics_port: u16,
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut found = node::look(Path::new("/"));
     found
         .extend(node::ports(&[("metrics port", args.metrics_port), ("readiness port", args.readiness_port)]));
-    found.extend(block_on(agent::look(&args.admin.admin_socket))?);
+    found.extend(block_on(agent::look(args.ask.admin_socket.as_deref().unwrap_or(Path::new(ADMIN_SOCKET))))?);
     match args.output {
         Output::Table => super::print(&findings(&found, Style::detect()))?,
         Output::Json => super::print_json(&found)?,
