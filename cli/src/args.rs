@@ -3,8 +3,9 @@
 use crate::commands::{
     agent, certs, check, controller, flows, install, services, status, uninstall, version, workloads,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use warren_common::runtime::LogFormat;
 
@@ -14,6 +15,25 @@ use warren_common::runtime::LogFormat;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. As `kubectl-warren` (a kubectl plugin) it is called, and calls itself,
+    /// `kubectl warren`.
+    pub(crate) fn from_command_line() -> Self {
+        let line: Vec<OsString> = std::env::args_os().collect();
+        let parsed = Self::as_called(line.first()).try_get_matches_from(line);
+        parsed.and_then(|matches| Self::from_arg_matches(&matches)).unwrap_or_else(|error| error.exit())
+    }
+
+    fn as_called(program: Option<&OsString>) -> clap::Command {
+        let name = program.and_then(|path| Path::new(path).file_name());
+        if name.is_some_and(|name| name == "kubectl-warren") {
+            // clap takes a name with a blank for one, and shows it in every usage line.
+            return Self::command().name("kubectl warren").bin_name("kubectl warren");
+        }
+        Self::command()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,11 +183,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn as_a_kubectl_plugin_it_calls_itself_one() {
+        for (program, expected) in [
+            ("/usr/local/bin/kubectl-warren", "Usage: kubectl warren flows"),
+            ("/usr/bin/warren", "Usage: warren flows"),
+        ] {
+            let program = OsString::from(program);
+            let line = [program.clone(), "flows".into(), "--help".into()];
+            let help = Cli::as_called(Some(&program)).try_get_matches_from(line).unwrap_err().to_string();
+            assert!(help.contains(expected), "{help}");
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod merge;
 mod render;
 
 use args::{Cli, Command};
-use clap::Parser;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +18,7 @@ fn main() -> ExitCode {
     if is_plugin() {
         return warren_cni::run();
     }
-    match run(Cli::parse()) {
+    match run(Cli::from_command_line()) {
         Ok(code) => code,
         // The reader went away (`warren flows | head`): it has what it wanted.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The cluster, asked through its API server. With `install`, the only room of the CLI that knows Kubernetes.
 
 mod agents;
+pub(crate) mod check;
 mod connect;
 mod error;
 pub(crate) mod pods;
@@ -8,7 +9,7 @@ mod targets;
 
 pub(crate) use agents::{AgentPod, agents};
 pub(crate) use connect::Cluster;
-pub(crate) use error::{ClusterError, is_not_found};
+pub(crate) use error::{ClusterError, explain, is_not_found};
 pub(crate) use targets::Target;
 
 /// The label that everything of warren carries.

@@ -2,12 +2,13 @@
 
 use crate::args::{Cli, ClusterArgs, Output, duration};
 use crate::client::block_on;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, check};
 use crate::install::apply::{Applied, How, apply};
 use crate::install::manifests::{NAMESPACE, Settings, default_image, objects, yaml};
 use crate::install::rollout::{Rollout, Waited, wait};
 use crate::install::{elsewhere, keep_namespace};
 use crate::render::Style;
+use crate::render::check::{Outcome, findings};
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, CommandFactory, ValueEnum};
 use serde_json::{Value, json};
@@ -48,6 +49,9 @@ pub(crate) struct InstallArgs {
     /// A setting of the controller (`warren controller --help`); may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = |text: &str| variable("controller", text))]
     controller_env: Vec<(String, String)>,
+    /// Install even if `warren check` finds something wrong with the cluster
+    #[arg(long)]
+    skip_checks: bool,
     /// Wait until controller and agents are ready
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     wait: bool,
@@ -118,6 +122,9 @@ async fn install(args: &InstallArgs, mut objects: Vec<Value>) -> Result<()> {
             "warren is already installed in namespace {other}\n  give --namespace {other}, or `warren uninstall` it first"
         );
     }
+    if !dry_run && !args.skip_checks {
+        look_first(args, &cluster).await?;
+    }
     let exists = keep_namespace(&cluster, &mut objects, &args.namespace).await?;
     // Where the namespace is still to be made, the server can check what goes into it only elsewhere.
     let stand_in = (dry_run && !exists).then(|| "default".to_owned());
@@ -140,6 +147,20 @@ async fn install(args: &InstallArgs, mut objects: Vec<Value>) -> Result<()> {
         super::print(
             "\nwarren is installed. Next:\n  kubectl label namespace NAMESPACE warren.dev/mesh=enabled\n  warren flows -n NAMESPACE -f\n",
         )?;
+    }
+    Ok(())
+}
+
+/// `warren check`, as far as it says anything before warren is there.
+async fn look_first(args: &InstallArgs, cluster: &Cluster) -> Result<()> {
+    let mut found = check::before(cluster, &args.namespace).await?;
+    found.retain(|finding| matches!(finding.result, Outcome::Bad | Outcome::Warning));
+    if found.is_empty() {
+        return report(args, "cluster", "checked: nothing is wrong", true);
+    }
+    eprint!("{}", findings(&found, Style::detect()));
+    if found.iter().any(|finding| finding.result == Outcome::Bad) {
+        bail!("nothing was installed\n  repair what is wrong, or give --skip-checks");
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) async fn look(socket: &Path) -> Vec<Finding> {
     }
 }
 
-pub(crate) fn judge(status: &Status) -> Vec<Finding> {
+pub(super) fn judge(status: &Status) -> Vec<Finding> {
     let ready = if status.ready {
         Finding::good("readiness", "ready")
     } else {
@@ -64,7 +64,7 @@ pub(crate) fn judge(status: &Status) -> Vec<Finding> {
     vec![ready, session, pods]
 }
 
-pub(crate) fn certificates_of(certificates: &Certificates, now: OffsetDateTime) -> Finding {
+pub(super) fn certificates_of(certificates: &Certificates, now: OffsetDateTime) -> Finding {
     let found = trouble(certificates, now);
     if found.is_empty() {
         let (ours, roots) = (certificates.certificates.len(), certificates.roots.len());
