@@ -22,9 +22,18 @@ pub(crate) fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
+/// The pod, its node if it has one, and why it is not ready.
+pub(crate) fn described(pod: &Pod) -> String {
+    let node = match node(pod) {
+        "" => String::new(),
+        node => format!(" on {node}"),
+    };
+    format!("{}{node}: {}", name(pod), why_not_ready(pod))
+}
+
 /// Why the pod is not ready, as precisely as its status says: not scheduled, an image that cannot be pulled, a
 /// container that crashes and with what, or a probe that fails.
-pub(crate) fn why_not_ready(pod: &Pod) -> String {
+fn why_not_ready(pod: &Pod) -> String {
     if let Some(reason) = unscheduled(pod) {
         return reason;
     }

@@ -82,14 +82,7 @@ async fn not_ready(cluster: &Cluster, namespace: &str, what: Rollout) -> Result<
     let label = ListParams::default().labels(&format!("app.kubernetes.io/name={}", what.name()));
     let found = cluster.within::<Pod>(namespace).list(&label).await;
     let found = found.map_err(ClusterError::doing("listing the pods"))?;
-    let line = |pod: &Pod| {
-        let node = match pods::node(pod) {
-            "" => String::new(),
-            node => format!(" on {node}"),
-        };
-        format!("{}{node}: {}", pods::name(pod), pods::why_not_ready(pod))
-    };
-    Ok(found.iter().filter(|pod| !pods::is_ready(pod)).map(line).collect())
+    Ok(found.iter().filter(|pod| !pods::is_ready(pod)).map(pods::described).collect())
 }
 
 /// What a Deployment's rollout still lacks.

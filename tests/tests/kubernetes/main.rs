@@ -1,7 +1,9 @@
 //! The mesh on a real two-node Kubernetes (`cargo xtask test kubernetes`), as its users have it.
 
+mod cli;
 mod disturbance;
 mod enrolment;
+mod install;
 mod plain;
 mod strict;
 mod traffic;

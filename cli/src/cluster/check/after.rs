@@ -24,10 +24,6 @@ fn of_warren<'a>(facts: &'a Facts, name: &'a str) -> impl Iterator<Item = &'a Po
     })
 }
 
-fn ill(pod: &Pod) -> String {
-    format!("{} on {}: {}", pods::name(pod), pods::node(pod), pods::why_not_ready(pod))
-}
-
 fn controller(facts: &Facts) -> Finding {
     let name = "controller";
     let Some(deployment) = facts.controller() else {
@@ -40,7 +36,7 @@ fn controller(facts: &Facts) -> Finding {
     if ready.len() >= wanted && wanted > 0 {
         return Finding::good(name, detail);
     }
-    let why: Vec<_> = sick.into_iter().map(ill).collect();
+    let why: Vec<_> = sick.into_iter().map(pods::described).collect();
     let detail = if why.is_empty() { detail } else { format!("{detail}; {}", some(&why)) };
     let todo =
         "traffic goes on without it, but new pods get no identity; `kubectl logs` of the pod says more";
@@ -57,7 +53,7 @@ fn agents(facts: &Facts) -> Finding {
         of_warren(facts, "warren-agent").partition(|pod| pods::is_ready(pod));
     let served: BTreeSet<_> = ready.iter().map(|pod| pods::node(pod)).collect();
     // While one replaces another, a node has two; one that serves is enough.
-    let sick: Vec<_> = sick.into_iter().filter(|pod| !served.contains(pods::node(pod))).map(ill).collect();
+    let sick: Vec<_> = sick.into_iter().filter(|pod| !served.contains(pods::node(pod))).map(pods::described).collect();
     let detail = format!("ready on {} of {wanted} nodes", served.len());
     if sick.is_empty() && i32::try_from(served.len()).is_ok_and(|served| served >= wanted) {
         return Finding::good(name, detail);

@@ -58,7 +58,7 @@ pub(super) struct Facts {
     pub(super) deployments: Vec<Deployment>,
     /// What install needs and this user may not do: `patch daemonsets.apps`. Nothing where it was not asked.
     pub(super) forbidden: Option<Vec<String>>,
-    /// The controller's problems; the error where it could not be asked. Nothing without a controller.
+    /// The controller's problems; the error where it could not be asked. Nothing where no controller is ready.
     pub(super) problems: Option<Result<Vec<Problem>, String>>,
     /// Listings that failed, and why.
     pub(super) unseen: Vec<String>,
@@ -96,7 +96,8 @@ impl Facts {
         if rights {
             facts.forbidden = Some(forbidden(cluster, namespace).await?);
         }
-        if facts.controller().is_some() {
+        let serving = facts.controller().and_then(|found| found.status.as_ref()?.ready_replicas);
+        if serving.is_some_and(|replicas| replicas > 0) {
             facts.problems = Some(problems(cluster, namespace).await);
         }
         Ok(facts)
