@@ -43,7 +43,8 @@ fn every_command_asks_all_agents() {
     Cluster::test(|cluster| {
         let _shop = shop(cluster, "mesh-cli")?;
         let status = json(cluster, &["status", "-o", "json"])?;
-        let nodes: Vec<_> = status["nodes"].as_array().context("nodes")?.iter().map(|it| &it["node"]).collect();
+        let nodes: Vec<_> =
+            status["nodes"].as_array().context("nodes")?.iter().map(|it| &it["node"]).collect();
         ensure!(nodes.len() == cluster.nodes().len(), "{status}");
         let one = json(cluster, &["status", "--node", &cluster.nodes()[0].name, "-o", "json"])?;
         ensure!(one["nodes"].as_array().is_some_and(|nodes| nodes.len() == 1), "{one}");
@@ -54,11 +55,17 @@ fn every_command_asks_all_agents() {
         let workloads = workloads["workloads"].as_array().context("workloads")?;
         ensure!(workloads.len() == 3, "each once, of whatever agents know: {workloads:?}");
         let services = json(cluster, &["services", "-n", "mesh-cli", "-o", "json"])?;
-        ensure!(services["services"][0]["endpoints"].as_array().is_some_and(|it| it.len() == 1), "{services}");
+        ensure!(
+            services["services"][0]["endpoints"].as_array().is_some_and(|it| it.len() == 1),
+            "{services}"
+        );
         let all = cluster.warren_output(&["services", "-A"])?;
         ensure!(all.contains("mesh-cli") && all.contains("kubernetes"), "{all}");
         let certificates = cluster.warren_output(&["certs"])?;
-        ensure!(certificates.starts_with("NODE") && certificates.contains("ns/mesh-cli/sa/"), "{certificates}");
+        ensure!(
+            certificates.starts_with("NODE") && certificates.contains("ns/mesh-cli/sa/"),
+            "{certificates}"
+        );
         Ok(())
     });
 }
@@ -73,7 +80,10 @@ fn flows_of_one_deployment_come_from_its_nodes_and_are_only_its_own() {
         let buyer = of("deploy/buyer")?;
         ensure!(!buyer.is_empty());
         for flow in &buyer {
-            ensure!(flow["source"]["workload"] == "buyer" && flow["node"] == cluster.nodes()[0].name.as_str(), "{flow}");
+            ensure!(
+                flow["source"]["workload"] == "buyer" && flow["node"] == cluster.nodes()[0].name.as_str(),
+                "{flow}"
+            );
         }
         let store = of("svc/store")?;
         ensure!(store.iter().any(|flow| flow["source"]["workload"] == "buyer"), "{store:?}");
@@ -89,7 +99,8 @@ fn flows_of_one_deployment_come_from_its_nodes_and_are_only_its_own() {
 fn followed_flows_arrive_as_they_end() {
     Cluster::test(|cluster| {
         let shop = shop(cluster, "mesh-cli-follow")?;
-        let mut follow = cluster.warren(["flows", "-f", "--last", "1", "-n", "mesh-cli-follow", "-o", "json"]);
+        let mut follow =
+            cluster.warren(["flows", "-f", "--last", "1", "-n", "mesh-cli-follow", "-o", "json"]);
         let mut follow = follow.stdout(Stdio::piped()).spawn()?;
         let mut told = BufReader::new(follow.stdout.take().context("its output")?).lines();
         // The newest that was there shows that the subscription stands.
@@ -131,7 +142,9 @@ fn check_finds_nothing_wrong_and_then_what_is_wrong() {
             let done = cluster.warren(["check", "-o", "json"]).output()?;
             ensure!(!done.status.success(), "nothing is wrong");
             let found = bad(&serde_json::from_slice(&done.stdout)?);
-            let of = |name: &str| found.iter().find(|finding| finding["name"] == name).map(|it| it["detail"].to_string());
+            let of = |name: &str| {
+                found.iter().find(|finding| finding["name"] == name).map(|it| it["detail"].to_string())
+            };
             let clash = of("ports").context("no clash is found")?;
             ensure!(clash.contains("mesh-check/own (15008)"), "{clash}");
             let closed = of("NetworkPolicies").context("no policy is found")?;

@@ -52,7 +52,8 @@ fn uninstalling_leaves_nothing_and_plaintext_works() {
         let left = (|| {
             ensure!(said.contains(&format!("namespace/{SYSTEM} deleted")), "{said}");
             let kinds = "namespaces,clusterroles,clusterrolebindings";
-            let left = cluster.kubectl(["get", kinds, "-l", "app.kubernetes.io/part-of=warren", "-o", "name"])?;
+            let left =
+                cluster.kubectl(["get", kinds, "-l", "app.kubernetes.io/part-of=warren", "-o", "name"])?;
             ensure!(left.trim().is_empty(), "{left}");
             // Pods that were captured, and a pod that starts now, talk as if warren had never been there.
             namespace.until("plaintext", SOON, || namespace.ask("buyer", "store:80").map(drop))?;
@@ -79,10 +80,19 @@ fn a_namespace_that_was_there_before_stays() {
 
 fn in_a_namespace_of_the_users(cluster: &Cluster) -> Result<()> {
     let _mine = cluster.namespace("users-own", Mesh::Absent)?;
-    cluster.warren_output(&["install", "-n", "users-own", "--wait", "false", "--image", "localhost/none:1"])?;
+    cluster.warren_output(&[
+        "install",
+        "-n",
+        "users-own",
+        "--wait",
+        "false",
+        "--image",
+        "localhost/none:1",
+    ])?;
     let other = cluster.warren(["install", "--dry-run=server"]).output()?;
     ensure!(String::from_utf8_lossy(&other.stderr).contains("already installed in namespace users-own"));
-    let said = cluster.warren_output(&["uninstall", "-n", "users-own", "--yes", "--force", "--timeout", "5s"])?;
+    let said =
+        cluster.warren_output(&["uninstall", "-n", "users-own", "--yes", "--force", "--timeout", "5s"])?;
     ensure!(said.contains("namespace/users-own left: it was there before warren"), "{said}");
     let labels = cluster.kubectl(["get", "namespace", "users-own", "-o", "jsonpath={.metadata.labels}"])?;
     ensure!(!labels.contains("part-of"), "{labels}");

@@ -53,7 +53,8 @@ fn agents(facts: &Facts) -> Finding {
         of_warren(facts, "warren-agent").partition(|pod| pods::is_ready(pod));
     let served: BTreeSet<_> = ready.iter().map(|pod| pods::node(pod)).collect();
     // While one replaces another, a node has two; one that serves is enough.
-    let sick: Vec<_> = sick.into_iter().filter(|pod| !served.contains(pods::node(pod))).map(pods::described).collect();
+    let sick: Vec<_> =
+        sick.into_iter().filter(|pod| !served.contains(pods::node(pod))).map(pods::described).collect();
     let detail = format!("ready on {} of {wanted} nodes", served.len());
     if sick.is_empty() && i32::try_from(served.len()).is_ok_and(|served| served >= wanted) {
         return Finding::good(name, detail);
