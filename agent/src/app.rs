@@ -7,22 +7,24 @@
 //! ```
 
 mod capture;
+mod succession;
 
 use crate::accept::{Names, NetnsThread};
 use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
 use crate::control::ControlConfig;
 use crate::doors::Doors;
+use crate::handover::{self, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
-use crate::kernel::KernelError;
+use crate::kernel::{BpfKernel, KernelError};
 use crate::observe::{
-    AdminView, EndpointError, ObserveConfig, Observer, bind, report_bytes, serve_admin, serve_admin_on,
+    AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
     serve_metrics, serve_readiness,
 };
-use crate::pods::{PodManager, PodManagerConfig, PodRegistry, ProcDiscovery};
+use crate::pods::{PodManager, PodManagerConfig, PodRegistry, PodRequests, ProcDiscovery};
 use crate::store::Store;
 use crate::tunnel::Pool;
-use crate::view::{AgentView, counters};
+use crate::view::{AgentView, counters, pod_counts};
 use crate::workers::Workers;
 use crate::xds::{self, SharedControllerStatus, XdsConfig};
 use capture::Capture;
@@ -33,6 +35,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
+use succession::{Endpoints, Retirement, Succession, at_turn};
+use tokio::sync::watch;
 use warren_common::runtime::{DrainWatch, Readiness, bind_private, drain, shutdown_signal};
 
 /// How often the bytes of open connections are added to the metrics (as Istio's).
@@ -69,6 +73,8 @@ pub struct Config {
     pub cni_install: Option<InstallConfig>,
     /// Loopback address where the admin API is served too, for the API server's port-forward.
     pub admin_address: Option<SocketAddr>,
+    /// Unix socket where this agent hands over to a successor, and asks for a predecessor.
+    pub handover_socket: PathBuf,
     /// Where metrics are served.
     pub metrics_address: SocketAddr,
     /// Where readiness is served.
@@ -100,6 +106,9 @@ pub enum AppError {
     /// A port or socket of the agent's own.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// Another agent serves this node.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// The agent's own cgroup is not known.
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
@@ -129,7 +138,10 @@ pub fn run(config: Config) -> Result<(), AppError> {
         .enable_all()
         .build()
         .map_err(io("starting the control runtime"))?;
-    control.block_on(start(config))
+    let ended = control.block_on(start(config));
+    // A conversation with a successor may still wait for it.
+    control.shutdown_background();
+    ended
 }
 
 async fn start(config: Config) -> Result<(), AppError> {
@@ -140,22 +152,20 @@ async fn start(config: Config) -> Result<(), AppError> {
     let first_pods = readiness.wait_for("the pods of this node");
     let (drain_trigger, draining) = drain();
 
-    // The ports first: a second agent on this node must not touch the first one's programs.
-    let metrics_listener = bind(config.metrics_address).await?;
-    let readiness_listener = bind(config.readiness_address).await?;
+    // Before anything is touched: a second agent on this node is a successor, or is refused.
+    let (turn, my_turn) = watch::channel(false);
+    let mut succession = Succession::begin(&config).await?;
+    let first_turn = succession.is_second().then(|| readiness.wait_for("the agent that serves the pods now"));
+    let metrics_listener = succession.endpoint(config.metrics_address).await?;
+    let readiness_listener = succession.endpoint(config.readiness_address).await?;
     let observer = Observer::new(ObserveConfig {
         access_log: config.access_log,
         ..ObserveConfig::new(Arc::clone(&name))
     });
-    tokio::spawn(serve_metrics(metrics_listener, observer.clone()));
-    tokio::spawn(serve_readiness(readiness_listener, readiness.clone()));
+    let mut endpoints = Endpoints::new(my_turn.clone());
+    endpoints.serve(metrics_listener, |listener| serve_metrics(listener, observer.clone()))?;
+    endpoints.serve(readiness_listener, |listener| serve_readiness(listener, readiness.clone()))?;
     tokio::spawn(report_bytes(observer.clone(), BYTES_REPORT));
-
-    let Capture { kernel, pods_cgroup, kubelet } = capture::start(&config)?;
-    observer.kernel_counters_from({
-        let kernel = Arc::clone(&kernel);
-        move || counters(&*kernel)
-    });
 
     let store = Arc::new(Store::new());
     let controller = SharedControllerStatus::default();
@@ -179,6 +189,15 @@ async fn start(config: Config) -> Result<(), AppError> {
         draining.clone(),
     ));
 
+    // Last before the kernel: with other maps than the predecessor's it must stop accepting first.
+    succession.give_way_to_other_maps(&store, BpfKernel::abi()).await;
+    let (pods_trigger, pods_drain) = drain();
+    let Capture { kernel, pods_cgroup, kubelet } = capture::start(&config, pods_drain.clone())?;
+    observer.kernel_counters_from({
+        let kernel = Arc::clone(&kernel);
+        move || counters(&*kernel)
+    });
+
     let registry = Arc::new(PodRegistry::default());
     let node = Arc::new(Node {
         trust_domain: config.trust_domain.as_str().into(),
@@ -199,6 +218,7 @@ async fn start(config: Config) -> Result<(), AppError> {
             node: Arc::clone(&name),
             state_dir: Some(config.state_dir.clone()),
             fail_open: config.fail_open,
+            inheritance: succession.inheritance(),
         },
         Arc::clone(&store),
         registry,
@@ -207,13 +227,14 @@ async fn start(config: Config) -> Result<(), AppError> {
         Arc::new(Doors::new(workers.clone())),
         NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
     );
-    let cni_socket = bind_private(&config.cni_socket).map_err(io("making the socket of the CNI plugin"))?;
-    tokio::spawn(cni::serve(cni_socket, manager.requests(), draining.clone()));
-    if let Some(install) = config.cni_install {
-        tokio::spawn(cni::follow(install, draining.clone()));
-    }
-    let manager = tokio::spawn(manager.run(
-        draining.clone(),
+    observer.pods_from({
+        let pods = pods.clone();
+        move || pod_counts(&pods.borrow())
+    });
+    let held = manager.held();
+    start_cni(config.cni_socket, config.cni_install, manager.requests(), &my_turn, &pods_drain);
+    tokio::spawn(manager.run(
+        pods_drain,
         {
             let controller = controller.clone();
             move || controller.get()
@@ -224,7 +245,7 @@ async fn start(config: Config) -> Result<(), AppError> {
     let view = AgentView {
         started,
         node: Arc::clone(&name),
-        readiness,
+        readiness: readiness.clone(),
         controller,
         pods,
         store,
@@ -236,11 +257,24 @@ async fn start(config: Config) -> Result<(), AppError> {
     };
     let view: Arc<dyn AdminView> = Arc::new(view);
     if let Some(address) = config.admin_address {
-        let listener = bind(address).await?;
-        tokio::spawn(serve_admin_on(listener, observer.clone(), Arc::clone(&view), draining.clone()));
+        let admin = succession.endpoint(address).await?;
+        let (observer, view, draining) = (observer.clone(), Arc::clone(&view), draining.clone());
+        endpoints.serve(admin, |listener| serve_admin_on(listener, observer, view, draining))?;
     }
+    // The node's sockets are one agent's: the one whose turn it is.
+    tokio::spawn(succession.finish(turn, first_turn));
     let admin = serve_admin(config.admin_socket.clone(), observer.clone(), view, draining.clone());
-    let admin = tokio::spawn(admin);
+    let admin = tokio::spawn(at_turn(my_turn.clone(), draining.clone(), admin));
+    let retirement = Retirement::new(pods_trigger, config.drain_deadline, readiness.clone(), endpoints);
+    let offer = Offer {
+        node: Arc::clone(&name),
+        abi: BpfKernel::abi(),
+        pods: held,
+        endpoints: retirement.endpoint_sockets(),
+    };
+    let offer =
+        handover::offer(config.handover_socket.clone(), offer, Arc::clone(&retirement), draining.clone());
+    let offer = tokio::spawn(at_turn(my_turn, draining.clone(), offer));
     drop(draining);
 
     tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), "warren agent started");
@@ -250,6 +284,10 @@ async fn start(config: Config) -> Result<(), AppError> {
             let error = ended.map_err(std::io::Error::other).and_then(|served| served);
             return Err(io("serving the admin socket")(error.err().unwrap_or_else(|| std::io::ErrorKind::Other.into())));
         }
+        ended = offer => {
+            let orphaned = ended.map_err(std::io::Error::other).map_err(io("handing over"))?;
+            return Err(orphaned.err().unwrap_or(HandoverError::Orphaned).into());
+        }
     };
     tracing::info!(
         signal,
@@ -258,10 +296,9 @@ async fn start(config: Config) -> Result<(), AppError> {
         "draining"
     );
     let deadline = Instant::now() + config.drain_deadline;
-    drain_trigger.start(config.drain_deadline).await;
-    // The manager's end closed the doors; what is open may finish. Seats are counted, not flows: when the last flow
+    // The manager's end closes the doors; what is open may finish. Seats are counted, not flows: when the last flow
     // of a tunnel has ended, its last bytes may still wait to be sent.
-    let _ = manager.await;
+    tokio::join!(drain_trigger.start(config.drain_deadline), retirement.close_doors());
     while workers.connections() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_POLL).await;
     }
@@ -270,6 +307,27 @@ async fn start(config: Config) -> Result<(), AppError> {
         open => tracing::warn!(open, "connections were cut off at the drain deadline"),
     }
     Ok(())
+}
+
+/// Answers the CNI plugin and keeps it installed, as long as the pods are this agent's.
+fn start_cni(
+    socket: PathBuf,
+    install: Option<InstallConfig>,
+    requests: PodRequests,
+    turn: &watch::Receiver<bool>,
+    drain: &DrainWatch,
+) {
+    let (turn, drain) = (turn.clone(), drain.clone());
+    tokio::spawn(at_turn(turn, drain.clone(), async move {
+        let bound = bind_private(&socket).inspect_err(|error| {
+            tracing::error!(%error, socket = %socket.display(), "cannot make the socket of the CNI plugin; new pods of enrolled namespaces wait");
+        })?;
+        if let Some(install) = install {
+            tokio::spawn(cni::follow(install, drain.clone()));
+        }
+        cni::serve(bound, requests, drain).await;
+        Ok::<_, std::io::Error>(())
+    }));
 }
 
 fn start_workers(

@@ -3,7 +3,7 @@
 
 use crate::accept::{Accepted, Listener};
 use crate::context::Context;
-use crate::pods::{Pod, PodDoor, PodListeners};
+use crate::pods::{Door, Pod, PodDoor, PodListeners};
 use crate::workers::Workers;
 use crate::{inbound, outbound};
 use std::rc::Rc;
@@ -14,14 +14,6 @@ use tokio::sync::watch;
 #[derive(Clone)]
 pub(crate) struct Doors {
     workers: Workers<Context>,
-}
-
-/// A pod's listener tells which story a connection is.
-#[derive(Clone, Copy, Debug)]
-enum Door {
-    Outbound,
-    Plaintext,
-    Hbone,
 }
 
 impl Doors {

@@ -11,6 +11,7 @@ mod context;
 pub mod control;
 mod doors;
 mod flow;
+pub mod handover;
 pub mod identity;
 mod inbound;
 pub mod kernel;

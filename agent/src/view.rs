@@ -12,7 +12,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use warren_common::abi::Counter;
 use warren_common::model::admin::{
-    Certificates, EndpointView, Kubelet, PodStatus, ServiceView, Services, Status, Workloads,
+    Certificates, EndpointView, Kubelet, PodState, PodStatus, ServiceView, Services, Status, Workloads,
 };
 use warren_common::runtime::Readiness;
 
@@ -88,6 +88,12 @@ impl AdminView for AgentView {
     fn certificates(&self) -> Certificates {
         self.identities.certificates()
     }
+}
+
+/// How many pods are in which state.
+pub(crate) fn pod_counts(pods: &[PodStatus]) -> Vec<(&'static str, u64)> {
+    let count = |state| pods.iter().filter(|pod| pod.state == state).count() as u64;
+    vec![("enrolled", count(PodState::Enrolled)), ("pending", count(PodState::Pending))]
 }
 
 /// The kernel's counters by name.

@@ -2,7 +2,7 @@
 
 use crate::{
     ctx::SockAddr,
-    maps::{CIDRS, DESTINATION, PODS},
+    maps::{AGENTS, CIDRS, DESTINATION, PODS},
     report, storage,
 };
 use aya_ebpf::{
@@ -83,8 +83,8 @@ fn judge<const V6: bool>(sa: &SockAddr<'_, V6>, cookie: u64, destination: &Endpo
     };
     let node = report::node();
     // The agent's own sockets in the pod's namespace carry the pod's cookie.
-    // SAFETY: a helper without arguments.
-    if unsafe { bpf_get_current_cgroup_id() } == node.agent_cgroup {
+    // SAFETY: a helper without arguments; only presence matters.
+    if unsafe { AGENTS.get(bpf_get_current_cgroup_id()) }.is_some() {
         return Verdict::Ignore;
     }
     if is_local(pod, &destination.ip) {

@@ -33,6 +33,11 @@ pub(crate) static INBOUND: HashMap<Ip, InboundConfig, 8192> = HashMap::new();
 #[btf_map]
 pub(crate) static LISTENERS: SockHash<Ip, 8192> = SockHash::new();
 
+/// The agents of this node, by cgroup id: their own connects are never captured. More than one while one takes over
+/// from another. The value is the agent's process id, by which the next one sees who has gone.
+#[btf_map]
+pub(crate) static AGENTS: HashMap<u64, u32, 16> = HashMap::new();
+
 /// Settings of the node, at index 0.
 #[btf_map]
 pub(crate) static NODE: Array<NodeConfig, 1> = Array::new();

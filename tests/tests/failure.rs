@@ -315,7 +315,7 @@ fn the_drain_deadline_cuts_connections_off() {
 }
 
 #[test]
-fn a_second_agent_on_a_node_refuses_to_start_and_harms_nothing() {
+fn a_second_agent_that_cannot_take_over_refuses_to_start_and_harms_nothing() {
     shop().test(|lab| {
         lab.start_mesh()?;
         let (client, far, node) = (lab.pod("client"), lab.pod("far"), lab.node("n1"));
@@ -331,6 +331,8 @@ fn a_second_agent_on_a_node_refuses_to_start_and_harms_nothing() {
             .args(["--controller-ca", &path("ca/root-cert.pem"), "--token", &path("tokens/n1")])
             .args(["--pods-cgroup", &pods, "--bpf-dir", &path("bpf/n1")])
             .args(["--state-dir", &path("nodes/n1/state"), "--admin-socket", &path("nodes/n1/admin.sock")])
+            // It does not find the first one.
+            .args(["--handover-socket", &path("nodes/n1/elsewhere.sock")])
             .run()?;
         ensure!(!second.status.success() && start.elapsed() < Duration::from_secs(5), "{second}");
         let said = second.stderr.clone();

@@ -1,12 +1,13 @@
 //! Listeners inside a pod's network namespace.
 
 use super::connection::reset_on_close;
-use super::netns::{Netns, NetnsThread};
+use super::netns::{Netns, NetnsThread, netns_cookie};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::net::{SocketFlags, acceptfrom_with};
-use socket2::{Domain, Protocol, Socket, Type};
+use rustix::net::sockopt::{socket_acceptconn, socket_type};
+use rustix::net::{SocketFlags, SocketType, acceptfrom_with};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -21,7 +22,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// A listening socket that is not yet bound to a runtime.
 #[derive(Debug)]
 pub struct Listener {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 /// A connection as it was accepted, before any runtime knows it.
@@ -41,6 +42,36 @@ impl Listener {
         thread.run(netns, move || listen(address)).await
     }
 
+    /// A listener that an earlier agent opened inside the namespace with this cookie.
+    ///
+    /// # Errors
+    /// When it is anything else than the listener that [`Self::open`] would have opened at `address`.
+    pub fn adopt(fd: Arc<OwnedFd>, cookie: u64, address: SocketAddr) -> io::Result<Self> {
+        let other = |what: &str| Err(io::Error::other(format!("the inherited socket {what}")));
+        if socket_type(&fd)? != SocketType::STREAM || !socket_acceptconn(&fd)? {
+            return other("does not listen");
+        }
+        match SockRef::from(&*fd).local_addr()?.as_socket() {
+            Some(found) if found == address => {}
+            found => return other(&format!("listens on {found:?}, not on {address}")),
+        }
+        if netns_cookie(fd.as_fd())? != cookie {
+            return other("is in another network namespace");
+        }
+        rustix::io::ioctl_fionbio(&*fd, true)?;
+        Ok(Self { fd })
+    }
+
+    /// Another listener on the same socket.
+    pub fn share_of(fd: &Arc<OwnedFd>) -> Self {
+        Self { fd: Arc::clone(fd) }
+    }
+
+    /// The socket, to be shared.
+    pub fn share(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
     /// Accepts until `closing` completes; who has connected by then is still accepted.
     ///
     /// # Errors
@@ -50,7 +81,7 @@ impl Listener {
         closing: impl Future<Output = ()>,
         mut on_accept: impl FnMut(Accepted),
     ) -> io::Result<()> {
-        // SAFETY: the AsyncFd owns the descriptor, which an OwnedFd keeps open and the same until it is dropped.
+        // SAFETY: the AsyncFd has a share of the descriptor, which an OwnedFd keeps open and the same until it is dropped.
         #[allow(unsafe_code, reason = "tokio asks for the promise that the descriptor stays the same")]
         let listener = unsafe { AsyncFd::register(self.fd)? };
         let mut closing = std::pin::pin!(closing);
@@ -108,6 +139,18 @@ impl Accepted {
     }
 }
 
+/// Whether a socket listens on `port` in this process's own network namespace.
+pub fn is_own_listener(fd: BorrowedFd<'_>, port: u16) -> bool {
+    let is = || -> io::Result<bool> {
+        let own = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = SockRef::from(&fd).local_addr()?.as_socket();
+        Ok(socket_acceptconn(fd)?
+            && address.is_some_and(|address| address.port() == port)
+            && netns_cookie(fd)? == netns_cookie(own.as_fd())?)
+    };
+    is().unwrap_or(false)
+}
+
 fn listen(address: SocketAddr) -> io::Result<Listener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
@@ -120,5 +163,5 @@ fn listen(address: SocketAddr) -> io::Result<Listener> {
     reset_on_close(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    Ok(Listener { fd: socket.into() })
+    Ok(Listener { fd: Arc::new(socket.into()) })
 }

@@ -10,7 +10,7 @@ mod netns;
 mod upstream;
 
 pub use connection::{TunnelSocket, end, for_tunnel, reset};
-pub use listener::{Accepted, Listener};
+pub use listener::{Accepted, Listener, is_own_listener};
 pub use names::Names;
 pub use netns::{Netns, NetnsThread};
 pub use upstream::{Family, PodSockets, connect};

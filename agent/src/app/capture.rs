@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use warren_common::runtime::DrainWatch;
 
 /// Capture, ready for pods.
 pub(super) struct Capture {
@@ -19,8 +20,9 @@ pub(super) struct Capture {
     pub(super) kubelet: watch::Receiver<Result<KubeletCgroup, KubeletError>>,
 }
 
-/// Finds the cgroups and loads the kernel programs onto them.
-pub(super) fn start(config: &Config) -> Result<Capture, AppError> {
+/// Finds the cgroups and loads the kernel programs onto them. Once the drain begins they are left as they are: a
+/// successor may have put its own in their place.
+pub(super) fn start(config: &Config, mut drain: DrainWatch) -> Result<Capture, AppError> {
     let hierarchy = Hierarchy::open(&config.proc_dir)?;
     let agent_cgroup = hierarchy.own()?;
     let pods_cgroup = match &config.pods_cgroup {
@@ -54,14 +56,20 @@ pub(super) fn start(config: &Config) -> Result<Capture, AppError> {
     report_events(&kernel)?;
     let (known, kubelet) = watch::channel(found);
     let probes = Arc::clone(&kernel);
-    tokio::spawn(cgroup::follow(source, known, move |path| match probes.follow_kubelet(path) {
+    let following = cgroup::follow(source, known, move |path| match probes.follow_kubelet(path) {
         Ok(()) => {
             tracing::info!(kubelet = %path.display(), "the kubelet has moved; probes from this cgroup pass")
         }
         Err(error) => {
             tracing::warn!(kubelet = %path.display(), %error, "cannot tell the kubelet's new probes")
         }
-    }));
+    });
+    tokio::spawn(async move {
+        tokio::select! {
+            () = following => {}
+            () = drain.started() => {}
+        }
+    });
     Ok(Capture { kernel, pods_cgroup, kubelet })
 }
 

@@ -46,7 +46,20 @@ pub(super) fn cgroups(object: &mut Ebpf, cgroups: &Cgroups, pins: &Pins) -> Resu
     for name in PODS {
         attach(object, name, &cgroups.pods, pins)?;
     }
-    prune(cgroups, pins)
+    prune(cgroups, pins)?;
+    others(object, pins)
+}
+
+/// Puts this agent's program onto the cgroups of earlier agents too: a listener that was handed over stays in the
+/// cgroup of the agent that opened it, and so do the connections that come in through it, long after that agent has
+/// ended and the cgroup's directory is gone.
+fn others(object: &mut Ebpf, pins: &Pins) -> Result<(), KernelError> {
+    let program = object.program_mut(AGENT).ok_or(KernelError::Missing(AGENT))?;
+    let fd = program.fd().map_err(KernelError::attach(AGENT))?;
+    for path in pins.cgroup_links()?.iter().filter(|path| is_of(AGENT, path)) {
+        pins::update(path, fd.as_fd(), AGENT)?;
+    }
+    Ok(())
 }
 
 /// Puts the kubelet's program onto another cgroup, and takes it off the one before.
@@ -90,8 +103,8 @@ fn link(program: &mut Program, name: &'static str, cgroup: &Cgroup) -> Result<Fd
     link.map_err(|error: super::error::Cause| failed(error))
 }
 
-/// Removes links on cgroups that are configured no more. A link on another cgroup of the agent stays while that
-/// cgroup lives: during a handover the predecessor still works there.
+/// Removes links on cgroups that are configured no more. A link on another agent's cgroup stays while that cgroup has
+/// a process or a socket: the predecessor may still work there, and listeners that it opened are handed on.
 fn prune(cgroups: &Cgroups, pins: &Pins) -> Result<(), KernelError> {
     let mut ours = vec![pins.link(AGENT, cgroups.agent.id)];
     ours.extend(cgroups.kubelet.iter().map(|kubelet| pins.link(KUBELET, kubelet.id)));

@@ -40,7 +40,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// The embedded object could not be loaded: capabilities are missing, or it was built wrongly.
-    #[error("loading the kernel programs (needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)")]
+    #[error("loading the kernel programs (needs CAP_SYS_ADMIN)")]
     Object(#[source] Cause),
     /// The embedded object lacks something: agent and object were built from different sources.
     #[error("the embedded object has no {0}: run `cargo xtask build-ebpf` and rebuild the agent")]

@@ -9,7 +9,7 @@ use super::{
 };
 use aya::{
     EbpfLoader,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, MapData, MapError, SkStorage},
 };
 use std::{
     net::SocketAddr,
@@ -25,6 +25,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("object/warren.bpf.o");
 /// Capture by the kernel programs.
 pub struct BpfKernel {
     flows: FlowMaps,
+    /// Connections may have been established under another ABI's programs and wait in a listener that was handed over.
+    foreign_origins: Vec<SkStorage<MapData, Endpoint>>,
     pods: Mutex<Pods>,
     events: Mutex<Option<EventSource>>,
 }
@@ -54,17 +56,15 @@ impl BpfKernel {
         let events = EventSource::new(maps::events(&mut object)?);
         maps::set_node(
             &mut object,
-            NodeConfig {
-                agent_cgroup: cgroups.agent.id,
-                fail_open: u32::from(config.fail_open),
-                debug: u32::from(config.debug),
-            },
+            NodeConfig { fail_open: u32::from(config.fail_open), debug: u32::from(config.debug) },
         )?;
+        maps::join_agents(&mut object, cgroups.agent.id)?;
         if config.debug {
             log::forward(&mut object);
         }
         let mut pod_maps = maps::PodMaps::take(&mut object)?;
         let foreign = pins.foreign_maps()?;
+        let foreign_origins = foreign.iter().filter_map(|dir| maps::foreign_origins(dir)).collect();
         for dir in &foreign {
             carry_over(dir, &mut pod_maps.pods)?;
         }
@@ -73,7 +73,12 @@ impl BpfKernel {
         for dir in &foreign {
             pins::remove_all(dir)?;
         }
-        Ok(Self { flows, pods: Mutex::new(pods), events: Mutex::new(Some(events)) })
+        Ok(Self { flows, foreign_origins, pods: Mutex::new(pods), events: Mutex::new(Some(events)) })
+    }
+
+    /// Names the layout of the maps: two agents with the same one share them.
+    pub fn abi() -> &'static str {
+        pins::abi_hash().unwrap_or("unknown")
     }
 
     /// Removes every program and map under `pin_dir`. Enrolled pods are captured no more.
@@ -132,11 +137,14 @@ impl Kernel for BpfKernel {
     }
 
     fn original_destination(&self, accepted: BorrowedFd<'_>) -> Result<Option<SocketAddr>, KernelError> {
-        match self.flows.origin.get(&accepted, 0) {
-            Ok(endpoint) => Ok(Some(endpoint.into())),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(KernelError::map("ORIGIN")(error)),
+        for origin in std::iter::once(&self.flows.origin).chain(&self.foreign_origins) {
+            match origin.get(&accepted, 0) {
+                Ok(endpoint) => return Ok(Some(endpoint.into())),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(KernelError::map("ORIGIN")(error)),
+            }
         }
+        Ok(None)
     }
 
     fn present_client(&self, upstream: BorrowedFd<'_>, client: SocketAddr) -> Result<(), KernelError> {

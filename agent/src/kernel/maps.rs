@@ -1,10 +1,11 @@
 //! Typed handles of the maps.
 
-use super::KernelError;
+use super::{KernelError, sys};
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, RingBuf, SkStorage, SockHash},
 };
+use std::path::Path;
 use warren_common::abi::{COUNTER_COUNT, CidrKey, Endpoint, InboundConfig, Ip, NodeConfig, PodConfig};
 
 /// Every map with a name of its own in the object; all of them are pinned.
@@ -13,6 +14,7 @@ pub(super) const PINNED: &[&str] = &[
     "CIDRS",
     "INBOUND",
     "LISTENERS",
+    "AGENTS",
     "NODE",
     "COUNTERS",
     "EVENTS",
@@ -80,6 +82,25 @@ pub(super) fn events(object: &mut Ebpf) -> Result<RingBuf<MapData>, KernelError>
 pub(super) fn set_node(object: &mut Ebpf, node: NodeConfig) -> Result<(), KernelError> {
     let mut map: Array<MapData, NodeConfig> = typed(object, "NODE")?;
     map.set(0, node, 0).map_err(KernelError::map("NODE"))
+}
+
+/// Tells the connect hooks whose sockets not to capture: this process's cgroup too, and no longer those of agents that
+/// have ended.
+pub(super) fn join_agents(object: &mut Ebpf, cgroup: u64) -> Result<(), KernelError> {
+    let failed = || KernelError::map("AGENTS");
+    let mut agents: HashMap<MapData, u64, u32> = typed(object, "AGENTS")?;
+    let known: Vec<_> = agents.iter().collect::<Result<_, _>>().map_err(failed())?;
+    for (other, pid) in known {
+        if other != cgroup && !sys::process_exists(pid) {
+            agents.remove(&other).map_err(failed())?;
+        }
+    }
+    agents.insert(cgroup, std::process::id(), 0).map_err(failed())
+}
+
+/// Where an agent with another ABI left the destinations of connections that nobody has accepted yet.
+pub(super) fn foreign_origins(maps: &Path) -> Option<SkStorage<MapData, Endpoint>> {
+    SkStorage::try_from(Map::SkStorage(MapData::from_pin(maps.join("ORIGIN")).ok()?)).ok()
 }
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {

@@ -82,17 +82,23 @@ pub(super) fn update_or_pin(
     name: &'static str,
     attach: impl FnOnce() -> Result<FdLink, KernelError>,
 ) -> Result<(), KernelError> {
-    if let Some(link) = open_link(path) {
-        match sys::link_update(link.as_fd(), program) {
-            Ok(()) => return Ok(()),
-            // The cgroup or namespace is gone, and another has come in its place.
-            Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => remove_link(path)?,
-            Err(error) => return Err(KernelError::attach(name)(error)),
-        }
+    if update(path, program, name)? {
+        return Ok(());
     }
     let link = attach()?;
     link.pin(path).map_err(KernelError::attach(name))?;
     Ok(())
+}
+
+/// Puts `program` into the link that is pinned at `path`, if there is one; a link whose cgroup or namespace is gone is
+/// removed. Whether it was done.
+pub(super) fn update(path: &Path, program: BorrowedFd<'_>, name: &'static str) -> Result<bool, KernelError> {
+    let Some(link) = open_link(path) else { return Ok(false) };
+    match sys::link_update(link.as_fd(), program) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => remove_link(path).map(|()| false),
+        Err(error) => Err(KernelError::attach(name)(error)),
+    }
 }
 
 /// Whether what a pinned link was attached to is gone.
@@ -161,7 +167,7 @@ fn ensure_bpffs(path: &Path) -> Result<(), KernelError> {
 }
 
 /// The first 16 digits of the ABI's hash.
-fn abi_hash() -> Option<&'static str> {
+pub(super) fn abi_hash() -> Option<&'static str> {
     HASHES.lines().find_map(|line| line.strip_suffix("  abi")?.get(..16))
 }
 

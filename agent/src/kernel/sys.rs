@@ -222,6 +222,15 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result
     }
 }
 
+/// Whether there is a process with this id.
+pub(super) fn process_exists(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
+    // SAFETY: signal 0 is none; nothing is sent.
+    pid > 0
+        && (unsafe { libc::kill(pid, 0) } == 0
+            || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH))
+}
+
 /// The running kernel's release, as `uname -r` prints it.
 pub(super) fn kernel_release() -> String {
     // SAFETY: all zeroes is a valid `utsname`.

@@ -117,6 +117,11 @@ impl Observer {
         self.inner.metrics.kernel_counters_from(Box::new(read));
     }
 
+    /// Asks `read` for the number of pods by state at every scrape.
+    pub fn pods_from(&self, read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+        self.inner.metrics.pods_from(Box::new(read));
+    }
+
     /// Gives the metrics the bytes of open connections that they have not seen yet.
     pub fn count_bytes(&self) {
         for record in self.open_records() {

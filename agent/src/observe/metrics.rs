@@ -38,7 +38,7 @@ impl Series {
     }
 }
 
-type KernelCounters = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
+type Named = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
 /// Everything that is counted.
 #[derive(Default)]
@@ -51,7 +51,8 @@ pub(super) struct Metrics {
     pub(super) evicted: AtomicU64,
     /// Flow events that slow followers did not get.
     pub(super) lost: AtomicU64,
-    kernel: RwLock<Option<KernelCounters>>,
+    kernel: RwLock<Option<Named>>,
+    pods: RwLock<Option<Named>>,
 }
 
 impl Metrics {
@@ -80,8 +81,13 @@ impl Metrics {
     }
 
     /// Asks `source` for the kernel's counters at every scrape.
-    pub(super) fn kernel_counters_from(&self, source: KernelCounters) {
+    pub(super) fn kernel_counters_from(&self, source: Named) {
         *self.kernel.write() = Some(source);
+    }
+
+    /// Asks `source` for the number of pods by state at every scrape.
+    pub(super) fn pods_from(&self, source: Named) {
+        *self.pods.write() = Some(source);
     }
 
     /// All metrics as OpenMetrics text.
@@ -164,6 +170,12 @@ impl Scrape {
             encoder.encode_descriptor("warren_kernel_events", help, None, MetricType::Counter)?;
         for (name, count) in kernel {
             family.encode_family(&[("name", name)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        let pods = metrics.pods.read().as_ref().map(|read| read()).unwrap_or_default();
+        let help = "Pods of this node by state; pending ones should be in the mesh and talk in plaintext";
+        let mut family = encoder.encode_descriptor("warren_pods", help, None, MetricType::Gauge)?;
+        for (state, count) in pods {
+            family.encode_family(&[("state", state)])?.encode_gauge(&(count as i64))?;
         }
         Ok(())
     }

@@ -27,6 +27,11 @@ pub enum DiscoverError {
     /// The cgroup has no process.
     #[error("the cgroup {0} has no process yet")]
     NoProcess(PathBuf),
+    /// The namespaces of its processes may not be opened.
+    #[error(
+        "the network namespace of the pod's processes may not be opened; the agent needs hostPID and CAP_SYS_PTRACE"
+    )]
+    Denied,
     /// The pod's processes live in the node's own network namespace.
     #[error("the pod's processes are in the node's network namespace; hostNetwork pods cannot be enrolled")]
     HostNetwork,
@@ -87,10 +92,10 @@ impl ProcDiscovery {
 
     /// Opens the process's namespace and makes sure that it still is the pod's process: between reading the
     /// pid and opening the file it may have ended and its number may have been given to another.
-    fn open_checked(&self, pid: &str, cgroup: &Path) -> Option<Netns> {
-        let netns = Netns::open(&self.proc.join(pid).join("ns/net")).ok()?;
+    fn open_checked(&self, pid: &str, cgroup: &Path) -> io::Result<Option<Netns>> {
+        let netns = Netns::open(&self.proc.join(pid).join("ns/net"))?;
         let still_there = processes_below(cgroup).is_ok_and(|pids| pids.iter().any(|p| p == pid));
-        still_there.then_some(netns)
+        Ok(still_there.then_some(netns))
     }
 }
 
@@ -102,8 +107,17 @@ impl Discovery for ProcDiscovery {
         let pids = processes_below(&cgroup)
             .map_err(|source| DiscoverError::Read { path: cgroup.clone(), source })?;
         let mut found: HashMap<u64, (usize, Arc<Netns>)> = HashMap::new();
-        for netns in pids.iter().filter_map(|pid| self.open_checked(pid, &cgroup)) {
-            found.entry(netns.inode()).or_insert_with(|| (0, Arc::new(netns))).0 += 1;
+        let mut denied = false;
+        for pid in &pids {
+            match self.open_checked(pid, &cgroup) {
+                Ok(Some(netns)) => found.entry(netns.inode()).or_insert_with(|| (0, Arc::new(netns))).0 += 1,
+                Ok(None) => {}
+                // It has ended meanwhile, for any other reason.
+                Err(error) => denied |= error.kind() == io::ErrorKind::PermissionDenied,
+            }
+        }
+        if found.is_empty() && denied {
+            return Err(DiscoverError::Denied);
         }
         if found.is_empty() {
             return Err(DiscoverError::NoProcess(cgroup));

@@ -11,25 +11,25 @@
 mod requests;
 
 use super::discover::Discovery;
+use super::listening::{DoorSockets, HeldPods, PodListeners, listen};
 use super::offline::OfflineFile;
 use super::registry::{Pod, PodRegistry};
 use super::request::{PodRequest, PodRequests};
 use super::sandbox::Sandboxes;
-use crate::accept::{Listener, Netns, NetnsThread, PodSockets};
+use crate::accept::{Netns, NetnsThread, PodSockets};
 use crate::kernel::{Kernel, PodCapture};
 use crate::store::Store;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use warren_common::model::admin::{ControllerStatus, PodState, PodStatus};
 use warren_common::model::{Enrolment, Workload};
-use warren_common::ports;
 use warren_common::runtime::DrainWatch;
 
 /// How often a pod that could not be enrolled is tried again.
@@ -41,25 +41,17 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// configuration may be older than the newest pod, so it releases nothing.
 const STRANGERS_GRACE: Duration = Duration::from_secs(3);
 
+/// How long a predecessor goes on serving because a pod that it has handed over cannot be taken over.
+const INHERITANCE_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Serves an enrolled pod's listeners; the manager's way to the data plane.
 pub trait PodDoor: Send + Sync + 'static {
     /// Starts serving. Dropping `open` (its sender) closes the doors.
     fn serve(&self, pod: &Arc<Pod>, listeners: PodListeners, open: watch::Receiver<()>);
 }
 
-/// The listeners of one pod.
-#[derive(Debug)]
-pub struct PodListeners {
-    /// 15001 on loopback, one per family.
-    pub outbound: Vec<Listener>,
-    /// 15006 on loopback, one per family; sk_lookup steers connections here.
-    pub plaintext: Vec<Listener>,
-    /// 15008 on all addresses, one per family.
-    pub hbone: Vec<Listener>,
-}
-
 /// What the manager must know.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct PodManagerConfig {
     /// The node whose pods it manages.
     pub node: Arc<str>,
@@ -67,6 +59,17 @@ pub struct PodManagerConfig {
     pub state_dir: Option<PathBuf>,
     /// Without an agent, pods of enrolled namespaces start unmeshed.
     pub fail_open: bool,
+    /// What an earlier agent has handed over.
+    pub inheritance: Inheritance,
+}
+
+/// Listeners of an earlier agent that still serves them.
+#[derive(Debug)]
+pub struct Inheritance {
+    /// Those not yet taken over; more may come.
+    pub pods: HeldPods,
+    /// Told once: this agent serves all of them that it will serve soon, so the other may stop.
+    pub settled: Option<oneshot::Sender<()>>,
 }
 
 /// Enrols and releases the pods of this node.
@@ -84,6 +87,9 @@ pub struct PodManager {
     ask: PodRequests,
     asked: mpsc::Receiver<PodRequest>,
     waiting: Vec<PodRequest>,
+    held: HeldPods,
+    /// When the first round began.
+    since: Option<Instant>,
     status: watch::Sender<Vec<PodStatus>>,
     confirmed_since: Option<Instant>,
     strangers_gone: bool,
@@ -94,18 +100,11 @@ struct EnrolledPod {
     pod: Arc<Pod>,
     /// What the kernel was last told to leave alone.
     captured: Enrolment,
-    inbound: InboundSockets,
+    inbound: DoorSockets,
     /// Its cgroup has been seen: when that goes, the pod is gone.
     started: bool,
     /// Closes the pod's doors when dropped.
     _open: watch::Sender<()>,
-}
-
-/// A pod's plaintext listeners, as the kernel needs them to steer connections.
-#[derive(Debug)]
-struct InboundSockets {
-    v4: Option<OwnedFd>,
-    v6: Option<OwnedFd>,
 }
 
 /// Why a pod is pending.
@@ -121,10 +120,8 @@ enum EnrolError {
         "the plugins before warren-cni gave it no network namespace or no address; look at the CNI configuration"
     )]
     NoSandbox,
-    #[error("cannot listen on {address} inside the pod: {source}; does the application use this port?")]
-    Listen { address: SocketAddr, source: io::Error },
-    #[error("no file descriptor is left for the pod's listeners: {0}")]
-    Descriptors(io::Error),
+    #[error(transparent)]
+    Listen(#[from] super::listening::ListenError),
     #[error(transparent)]
     Kernel(#[from] crate::kernel::KernelError),
 }
@@ -157,6 +154,8 @@ impl PodManager {
             door,
             thread,
             enrolled: HashMap::new(),
+            held: HeldPods::default(),
+            since: None,
             status,
             confirmed_since: None,
             strangers_gone: false,
@@ -167,6 +166,11 @@ impl PodManager {
     /// The way to it for who starts pods.
     pub fn requests(&self) -> PodRequests {
         self.ask.clone()
+    }
+
+    /// The listeners of the enrolled pods, for a successor. They stay open as long as they are held there.
+    pub fn held(&self) -> HeldPods {
+        self.held.clone()
     }
 
     /// Runs until the drain begins; then the doors close and the kernel keeps capturing, so that nothing of a
@@ -191,7 +195,9 @@ impl PodManager {
             self.offline.refresh(&self.store.load(), &self.config.node);
             let mut pending = self.answer_requests(&session).await;
             if known {
-                pending |= self.reconcile().await || !self.strangers_gone;
+                self.since.get_or_insert_with(Instant::now);
+                pending |=
+                    self.reconcile().await || !self.strangers_gone || self.config.inheritance.is_open();
                 if let Some(first_round) = first_round.take() {
                     first_round();
                 }
@@ -238,6 +244,9 @@ impl PodManager {
             states.push(pod_status(workload, &outcome));
         }
         self.forget_strangers(&states);
+        let patient = self.since.is_none_or(|since| since.elapsed() < INHERITANCE_PATIENCE);
+        let confirmed = self.confirmed_since.is_some();
+        self.config.inheritance.settle(patient, |uid| !confirmed || wanted.contains_key(uid));
         let pending = states.iter().any(|pod| pod.state == PodState::Pending);
         self.report(states);
         pending
@@ -263,6 +272,7 @@ impl PodManager {
     /// Releases a pod, if it is enrolled.
     fn release(&mut self, uid: &str) {
         let Some(gone) = self.enrolled.remove(uid) else { return };
+        self.held.remove(uid);
         self.registry.remove(&gone.pod.workload.uid);
         match self.kernel.release(gone.pod.cookie) {
             Ok(()) => {
@@ -287,14 +297,16 @@ impl PodManager {
         netns: Arc<Netns>,
         cookie: u64,
     ) -> Result<(), EnrolError> {
-        let listeners = self.listen(&netns, workload).await?;
+        let inherited = self.config.inheritance.pods.get(uid);
+        let inbound = listen(&self.thread, &netns, cookie, workload, inherited.as_ref()).await?;
         let sockets = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
         let pod = Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets });
-        let inbound = InboundSockets::of(&listeners, workload).map_err(EnrolError::Descriptors)?;
         capture(&*self.kernel, &pod, workload, &inbound)?;
         self.registry.insert(&pod);
         let (open, closed) = watch::channel(());
-        self.door.serve(&pod, listeners, closed);
+        self.door.serve(&pod, inbound.listeners(), closed);
+        self.held.insert(uid, inbound.clone());
+        self.config.inheritance.pods.remove(uid);
         tracing::info!(pod = %workload.name, namespace = %workload.namespace, cookie, "pod enrolled");
         let captured = workload.enrolment.clone();
         let enrolled = EnrolledPod { pod, captured, inbound, started: false, _open: open };
@@ -338,33 +350,6 @@ impl PodManager {
         }
     }
 
-    async fn listen(&self, netns: &Arc<Netns>, workload: &Workload) -> Result<PodListeners, EnrolError> {
-        let open = async |ip: IpAddr, port: u16| {
-            let address = SocketAddr::new(ip, port);
-            let opened = Listener::open(&self.thread, netns, address).await;
-            opened.map_err(|source| EnrolError::Listen { address, source })
-        };
-        let mut listeners = PodListeners { outbound: vec![], plaintext: vec![], hbone: vec![] };
-        // The application may use either family for its sockets whatever addresses the pod has; a namespace
-        // without IPv6 has no ::1.
-        for (loopback, any) in [
-            (IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv4Addr::UNSPECIFIED)),
-            (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into()),
-        ] {
-            let has_address = workload.addresses.iter().any(|ip| ip.is_ipv4() == loopback.is_ipv4());
-            match open(loopback, ports::OUTBOUND).await {
-                Ok(listener) => listeners.outbound.push(listener),
-                Err(EnrolError::Listen { ref source, .. }) if !has_address && unsupported(source) => continue,
-                Err(error) => return Err(error),
-            }
-            if has_address {
-                listeners.plaintext.push(open(loopback, ports::INBOUND_PLAINTEXT).await?);
-                listeners.hbone.push(open(any, ports::HBONE).await?);
-            }
-        }
-        Ok(listeners)
-    }
-
     /// Releases what an earlier agent enrolled and nobody wants any more. While a pod is pending, a capture
     /// that is not ours may be that pod's, so nothing is released.
     fn forget_strangers(&mut self, states: &[PodStatus]) {
@@ -406,16 +391,26 @@ impl PodManager {
     }
 }
 
-impl InboundSockets {
-    fn of(listeners: &PodListeners, workload: &Workload) -> io::Result<Self> {
-        // `listen` opened them in the order of families, and only for families that the pod has.
-        let mut plaintext = listeners.plaintext.iter();
-        let mut next = |v4: bool| {
-            let has = workload.addresses.iter().any(|ip| ip.is_ipv4() == v4);
-            let listener = has.then(|| plaintext.next()).flatten();
-            listener.map(|listener| listener.as_fd().try_clone_to_owned()).transpose()
-        };
-        Ok(Self { v4: next(true)?, v6: next(false)? })
+impl Inheritance {
+    /// An agent without a predecessor.
+    pub fn none() -> Self {
+        Self { pods: HeldPods::default(), settled: None }
+    }
+
+    /// Whether there is still something to take over.
+    fn is_open(&self) -> bool {
+        self.settled.is_some() || self.pods.retain(|_| true) > 0
+    }
+
+    /// Lets go what nobody wants any more, and says when the rest is taken over, or when that takes too long.
+    fn settle(&mut self, patient: bool, wanted: impl Fn(&str) -> bool) {
+        let left = self.pods.retain(wanted);
+        if (left == 0 || !patient)
+            && let Some(settled) = self.settled.take()
+        {
+            // Nobody listens when the agent is ending.
+            let _ = settled.send(());
+        }
     }
 }
 
@@ -438,14 +433,14 @@ fn capture(
     kernel: &dyn Kernel,
     pod: &Pod,
     workload: &Workload,
-    inbound: &InboundSockets,
+    inbound: &DoorSockets,
 ) -> Result<(), EnrolError> {
     kernel.enrol(&PodCapture {
         cookie: pod.cookie,
         netns: pod.sockets.netns().as_fd(),
         addresses: &workload.addresses,
-        inbound_v4: inbound.v4.as_ref().map(AsFd::as_fd),
-        inbound_v6: inbound.v6.as_ref().map(AsFd::as_fd),
+        inbound_v4: inbound.plaintext(false),
+        inbound_v6: inbound.plaintext(true),
         exclude_outbound_ports: &workload.enrolment.exclude_outbound_ports,
         exclude_inbound_ports: &workload.enrolment.exclude_inbound_ports,
         exclude_outbound_cidrs: &workload.enrolment.exclude_outbound_cidrs,
@@ -467,8 +462,4 @@ fn pod_status(workload: &Workload, outcome: &Result<u64, EnrolError>) -> PodStat
 /// Whether it is the pod that it was. What else changes can be changed while it is captured.
 fn same_pod(a: &Workload, b: &Workload) -> bool {
     a.uid == b.uid && a.addresses == b.addresses && a.identity == b.identity
-}
-
-fn unsupported(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }

@@ -2,6 +2,7 @@
 //! process where the container runtime asks.
 
 mod discover;
+mod listening;
 mod manager;
 mod offline;
 mod registry;
@@ -11,7 +12,8 @@ mod sandbox;
 mod testing;
 
 pub use discover::{DiscoverError, Discovery, ProcDiscovery};
-pub use manager::{PodDoor, PodListeners, PodManager, PodManagerConfig};
+pub use listening::{Door, DoorSockets, HeldPods, Leaf, ListenError, PodListeners};
+pub use manager::{Inheritance, PodDoor, PodManager, PodManagerConfig};
 pub use registry::{Pod, PodRegistry};
 pub use request::PodRequests;
 

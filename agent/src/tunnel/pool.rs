@@ -113,7 +113,7 @@ impl Pool {
     /// Opens a stream with `request`, over a tunnel that stands or over a new one from `connect`.
     ///
     /// # Errors
-    /// [`PoolError`]. A tunnel that dies before the request was sent is replaced once, without an error.
+    /// [`PoolError`]. A tunnel that is closing before the request was processed is replaced, without an error.
     pub async fn open_stream<S, E>(
         self: &Rc<Self>,
         key: &TunnelKey,
@@ -123,19 +123,16 @@ impl Pool {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let mut reused = true;
         loop {
-            let slot = match self.ready_slot(key).filter(|_| reused) {
-                Some(slot) => slot,
-                None => {
-                    let (slot, fresh) = self.new_slot(key, reused, &connect).await?;
-                    reused = !fresh;
-                    slot
-                }
+            let (slot, fresh) = match self.ready_slot(key) {
+                Some(slot) => (slot, false),
+                None => self.new_slot(key, &connect).await?,
             };
+            let tunnel = Rc::clone(&slot.0);
             match open(slot, request.clone()).await {
-                // The tunnel was closing when we picked it; the request has not been processed.
-                Err(PoolError::Http2(error)) if reused && not_processed(&error) => reused = false,
+                // The tunnel was closing when we picked it; the request has not been processed. Its open streams go on
+                // to their ends, and nobody picks it again: each round takes one tunnel away, so this ends.
+                Err(PoolError::Http2(error)) if !fresh && not_processed(&error) => tunnel.closed.set(true),
                 result => return result,
             }
         }
@@ -151,7 +148,6 @@ impl Pool {
     async fn new_slot<S, E>(
         self: &Rc<Self>,
         key: &TunnelKey,
-        may_reuse: bool,
         connect: &impl AsyncFn() -> Result<S, E>,
     ) -> Result<(StreamSlot, bool), PoolError<E>>
     where
@@ -160,7 +156,7 @@ impl Pool {
         let entry = Rc::clone(self.entries.borrow_mut().entry(key.clone()).or_default());
         let opening = entry.opening.lock().await;
         // Another connection may have opened a tunnel while this one waited.
-        if may_reuse && let Some(slot) = self.ready_slot(key) {
+        if let Some(slot) = self.ready_slot(key) {
             return Ok((slot, false));
         }
         let opened = self.open_tunnel(key, &entry, connect).await;

@@ -73,6 +73,14 @@ pub(crate) struct AgentArgs {
     /// Loopback address that serves the admin API as well (127.0.0.1:15000), for `warren` on other machines
     #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_parser = loopback, value_name = "ADDRESS")]
     admin_address: Option<SocketAddr>,
+    /// Unix socket where an agent that starts finds the one that serves, and takes over without a failed connection
+    #[arg(
+        long,
+        env = "WARREN_HANDOVER_SOCKET",
+        default_value = "/run/warren/handover.sock",
+        value_name = "PATH"
+    )]
+    handover_socket: PathBuf,
     /// Where Prometheus finds /metrics
     #[arg(long, env = "WARREN_METRICS_ADDRESS", default_value = "[::]:15020", value_name = "ADDRESS")]
     metrics_address: SocketAddr,
@@ -192,6 +200,7 @@ impl From<AgentArgs> for Config {
             state_dir: args.state_dir,
             admin_socket: args.admin_socket,
             admin_address: args.admin_address,
+            handover_socket: args.handover_socket,
             metrics_address: args.metrics_address,
             readiness_address: args.readiness_address,
             workers: args.workers,

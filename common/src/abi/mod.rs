@@ -130,8 +130,6 @@ pub struct CidrKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// cgroup v2 id of the agent: its own connects are never captured.
-    pub agent_cgroup: u64,
     /// 1: with no agent listening, connections pass instead of failing (`--fail-open`).
     pub fail_open: u32,
     /// 1: programs log what they do through aya-log.
@@ -145,7 +143,7 @@ const _: () = {
     assert!(size_of::<PodConfig>() == 72);
     assert!(size_of::<InboundConfig>() == 36);
     assert!(size_of::<CidrKey>() == 24);
-    assert!(size_of::<NodeConfig>() == 16);
+    assert!(size_of::<NodeConfig>() == 8);
     assert!(size_of::<Event>() == 64);
 };
 

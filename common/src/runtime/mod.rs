@@ -1,4 +1,4 @@
-//! What both daemons do the same way: drain, readiness, signals and logging.
+//! What both daemons do the same way: drain, readiness, signals, logging, sockets at a path.
 
 mod drain;
 mod logging;

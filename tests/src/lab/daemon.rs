@@ -15,7 +15,7 @@ const READY: Duration = Duration::from_secs(20);
 /// How long a daemon may take to drain and end after SIGTERM.
 const STOP: Duration = Duration::from_secs(30);
 
-type Readiness = Box<dyn Fn() -> bool + Send + Sync>;
+pub(crate) type Readiness = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// One of warren's daemons. All methods take `&self`, so that a test's threads can share it.
 pub struct Daemon {
@@ -30,6 +30,7 @@ pub struct Daemon {
 struct State {
     running: Option<Proc>,
     extra: Vec<String>,
+    wrapper: Vec<String>,
 }
 
 impl std::fmt::Debug for Daemon {
@@ -52,6 +53,11 @@ impl Daemon {
         self.state().extra = args.into_iter().map(Into::into).collect();
     }
 
+    /// What the next starts are run by, as in `["setpriv", "--no-new-privs"]`; it must exec the daemon.
+    pub fn set_wrapper<S: Into<String>>(&self, words: impl IntoIterator<Item = S>) {
+        self.state().wrapper = words.into_iter().map(Into::into).collect();
+    }
+
     /// Starts it without waiting until it is ready.
     pub fn spawn(&self) -> Result<()> {
         let mut state = self.state();
@@ -63,9 +69,54 @@ impl Daemon {
             bail!("no {}: build it (cargo build -p warren) or set WARREN_BIN", binary.display());
         }
         let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-        let command = self.place.command(binary).args(&self.args).args(&state.extra).env("RUST_LOG", level);
+        let command = match state.wrapper.split_first() {
+            Some((wrapper, words)) => self.place.command(wrapper).args(words).arg(binary),
+            None => self.place.command(binary),
+        };
+        let command = command.args(&self.args).args(&state.extra).env("RUST_LOG", level);
         state.running = Some(command.log_to(&self.log).spawn()?);
         Ok(())
+    }
+
+    /// Another one with the same arguments, but for those given here: pairs of a flag and its value.
+    pub(crate) fn twin(
+        &self,
+        place: Place,
+        log: PathBuf,
+        changes: &[(&str, &str)],
+        is_ready: Readiness,
+    ) -> Self {
+        let mut args = self.args.clone();
+        for (flag, value) in changes {
+            match args.iter().position(|arg| arg == flag) {
+                Some(at) => args[at + 1] = (*value).to_owned(),
+                None => args.extend([*flag, *value].map(str::to_owned)),
+            }
+        }
+        Self::new(place, args, log, is_ready)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        self.state()
+            .running
+            .as_ref()
+            .with_context(|| format!("{} doesn't run", self.place.label()))?
+            .signal(signal)
+    }
+
+    /// Its cgroup's directory.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        self.place.cgroup()
+    }
+
+    /// Waits until its log has these words.
+    pub fn wait_log(&self, words: &str, limit: Duration) -> Result<()> {
+        let said = poll_until(&format!("{} to log {words:?}", self.place.label()), limit, || {
+            fs::read_to_string(&self.log).is_ok_and(|log| log.contains(words)).then_some(())
+        });
+        said.with_context(|| self.log_tail(30))
     }
 
     /// Starts it and waits until it is ready.

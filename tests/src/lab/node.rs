@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::builder::LabBuilder;
 use super::command::{Cmd, Place};
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Readiness};
 use super::network::{CTL, Member, fabric4, fabric6};
 use super::{CONTROLLER_PORT, cgroup, http, root_certificate};
 
@@ -42,12 +42,7 @@ impl Node {
         cgroup::create(&pods_cgroup)?;
         let admin = dir.join("nodes").join(name).join("admin.sock");
         let args = agent_args(dir, member, plan, &pods_cgroup, kubelet.cgroup(), &admin);
-        let netns = member.netns.clone();
-        let ready = move || {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT));
-            http::get(&netns, address, "/healthz/ready").is_ok_and(|(status, _)| status == 200)
-        };
-        let agent = Daemon::new(agent, args, logs.join(format!("agent-{name}.log")), Box::new(ready));
+        let agent = Daemon::new(agent, args, logs.join(format!("agent-{name}.log")), readiness(member));
         Ok(Self { member: member.clone(), pods_cgroup, system, kubelet, agent, admin })
     }
 
@@ -107,6 +102,18 @@ impl Node {
         &self.agent
     }
 
+    /// One more agent for this node, in a cgroup of its own as each container is: a successor of the one that runs.
+    /// It has the first one's arguments, but for those given here.
+    pub fn another_agent(&self, name: &str, changes: &[(&str, &str)]) -> Result<Daemon> {
+        let log = self.agent.log_path().with_file_name(format!("agent-{}-{name}.log", self.name()));
+        let group = self.agent.cgroup().with_file_name(format!("agent-{name}"));
+        cgroup::create(&group)?;
+        let label = format!("{}-agent-{name}", self.name());
+        let logs = log.parent().unwrap_or(Path::new("/")).to_owned();
+        let place = Place::new(&label, &self.member.netns, group, None, &logs);
+        Ok(self.agent.twin(place, log, changes, readiness(&self.member)))
+    }
+
     /// Starts the agent and waits until it is ready.
     pub fn start_agent(&self) -> Result<()> {
         self.agent.start()
@@ -157,6 +164,15 @@ impl Node {
     }
 }
 
+/// Whether the agent of a node says that it is ready.
+fn readiness(member: &Member) -> Readiness {
+    let netns = member.netns.clone();
+    Box::new(move || {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, READY_PORT));
+        http::get(&netns, address, "/healthz/ready").is_ok_and(|(status, _)| status == 200)
+    })
+}
+
 fn sum_of(text: &str, name: &str, labels: &[&str]) -> f64 {
     let series = text.lines().filter(|line| {
         let rest = line.strip_prefix(name).unwrap_or("#");
@@ -186,6 +202,7 @@ fn agent_args(
         ("--bpf-dir", text(dir.join("bpf").join(name))),
         ("--state-dir", text(dir.join("nodes").join(name).join("state"))),
         ("--admin-socket", text(admin.to_path_buf())),
+        ("--handover-socket", text(admin.with_file_name("handover.sock"))),
         ("--trust-domain", plan.trust_domain.clone()),
     ];
     let mut args = vec!["agent".to_owned()];

@@ -61,10 +61,7 @@ fn cgroup2(table: io::Result<String>) -> Finding {
     let places: Vec<_> = mounts(&table, "cgroup2").collect();
     match places.iter().find(|place| **place == "/sys/fs/cgroup").or(places.first()) {
         Some(&"/sys/fs/cgroup") => Finding::good(name, "at /sys/fs/cgroup"),
-        Some(place) => {
-            let todo = format!("give the agent --pods-cgroup below {place}, where the runtime puts its pods");
-            Finding::warning(name, format!("at {place} (hybrid: version 1 rules /sys/fs/cgroup)"), todo)
-        }
+        Some(place) => Finding::good(name, format!("at {place} (hybrid: version 1 rules /sys/fs/cgroup)")),
         None => Finding::bad(
             name,
             "not mounted",
@@ -88,11 +85,11 @@ fn capabilities(status: io::Result<String>) -> Finding {
     let Some(held) = held.and_then(|held| u64::from_str_radix(held.trim(), 16).ok()) else {
         return Finding::bad(name, "not known", "is /proc mounted?");
     };
-    let needed = [(39, "CAP_BPF"), (12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+    let needed = [(21, "CAP_SYS_ADMIN"), (19, "CAP_SYS_PTRACE")];
     let missing: Vec<_> =
         needed.iter().filter(|(bit, _)| held >> bit & 1 == 0).map(|(_, name)| *name).collect();
     if missing.is_empty() {
-        return Finding::good(name, "CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN are held");
+        return Finding::good(name, "CAP_SYS_ADMIN and CAP_SYS_PTRACE are held");
     }
     let todo =
         "run this as root (sudo), or in the agent's container: what is checked is what this process may do";

@@ -1,0 +1,155 @@
+use super::super::{HandoverError, ask};
+use super::*;
+use crate::pods::{Door, DoorSockets, Leaf};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use warren_common::runtime::{DrainTrigger, drain};
+
+const DOOR: Leaf = Leaf { door: Door::Outbound, v6: false };
+
+/// A predecessor with one pod.
+struct Old {
+    dir: tempfile::TempDir,
+    pods: HeldPods,
+    retired: Arc<AtomicUsize>,
+    ended: tokio::task::JoinHandle<Result<(), HandoverError>>,
+    drain: DrainTrigger,
+}
+
+struct Count(Arc<AtomicUsize>, HeldPods);
+
+impl Retire for Count {
+    async fn retire(&self, endpoints: bool) {
+        assert!(endpoints);
+        self.0.fetch_add(1, Ordering::SeqCst);
+        // Enrolled while the successor was busy.
+        self.1.insert(&"late".into(), one_door());
+    }
+}
+
+fn one_door() -> DoorSockets {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    DoorSockets { cookie: 7, sockets: [(DOOR, Arc::new(socket.into()))].into() }
+}
+
+impl Old {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pods = HeldPods::default();
+        pods.insert(&"pod".into(), one_door());
+        let endpoint: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        let offered =
+            Offer { node: "n1".into(), abi: "a", pods: pods.clone(), endpoints: vec![Arc::new(endpoint)] };
+        let retired = Arc::new(AtomicUsize::new(0));
+        let (trigger, watch) = drain();
+        let retire = Count(Arc::clone(&retired), pods.clone());
+        let ended = tokio::spawn(offer(dir.path().join("h.sock"), offered, retire, watch));
+        let old = Self { dir, pods, retired, ended, drain: trigger };
+        while !old.socket().exists() {
+            tokio::task::yield_now().await;
+        }
+        old
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("h.sock")
+    }
+
+    fn retired(&self) -> usize {
+        self.retired.load(Ordering::SeqCst)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
+}
+
+async fn ask_at(
+    socket: &Path,
+    node: &'static str,
+) -> Result<Option<super::super::Predecessor>, HandoverError> {
+    let socket = socket.to_owned();
+    blocking(move || ask(&socket, node)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_gets_everything_and_the_other_stops() {
+    let old = Old::start().await;
+    let found = ask_at(&old.socket(), "n1").await.unwrap().unwrap();
+    assert_eq!((found.abi.as_str(), found.endpoints.len(), old.retired()), ("a", 1, 0));
+    let (uid, sockets) = &found.pods[0];
+    assert_eq!((&**uid, sockets.cookie), ("pod", 7));
+    // It is the same socket: who connects is met by the successor.
+    let theirs = TcpListener::from(sockets.sockets[&DOOR].try_clone().unwrap());
+    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
+    theirs.accept().unwrap();
+
+    let rest = blocking(move || found.taken(true)).await.unwrap();
+    assert_eq!(old.retired(), 1);
+    assert_eq!(rest.pods.iter().map(|(uid, _)| &**uid).collect::<Vec<_>>(), ["late"]);
+    assert!(old.pods.snapshot().is_empty(), "the predecessor holds no listener any more");
+    // The successor ends and nobody is in its place.
+    drop(rest);
+    assert!(matches!(old.ended.await.unwrap(), Err(HandoverError::Orphaned)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_dies_changes_nothing() {
+    let old = Old::start().await;
+    for _ in 0..3 {
+        drop(ask_at(&old.socket(), "n1").await.unwrap().unwrap());
+    }
+    assert_eq!((old.retired(), old.pods.snapshot().len()), (0, 1));
+    let socket = old.socket();
+    assert!(old.drain.start(Duration::from_secs(5)).await);
+    old.ended.await.unwrap().unwrap();
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_or_version_is_refused_with_a_reason() {
+    let old = Old::start().await;
+    let error = ask_at(&old.socket(), "n2").await.unwrap_err().to_string();
+    assert!(error.contains("n1") && error.contains("n2") && error.contains("stop it first"), "{error}");
+    let socket = old.socket();
+    let refused = blocking(move || {
+        let wire = Wire::connect(&socket, DEADLINE).unwrap();
+        let hello = Request::Hello { version: 99, node: "n1".into() };
+        wire.send(&hello, std::iter::empty()).unwrap();
+        let Packet::Message(Answer::Refused { reason }, _) = wire.receive().unwrap() else { panic!() };
+        reason
+    });
+    let reason = refused.await;
+    assert!(reason.contains("version 1") && reason.contains("99"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nonsense_is_survived() {
+    let old = Old::start().await;
+    let socket = old.socket();
+    blocking(move || {
+        for nonsense in [&b"\0\xff"[..], b"{}", &[b'x'; 20_000]] {
+            let wire = Wire::connect(&socket, DEADLINE).unwrap();
+            rustix::net::send(&wire, nonsense, rustix::net::SendFlags::NOSIGNAL).unwrap();
+            assert!(matches!(wire.receive::<Answer>(), Ok(Packet::Gone)));
+        }
+        // Taken before hello; and sockets that nobody asked for.
+        let wire = Wire::connect(&socket, DEADLINE).unwrap();
+        wire.send(&Request::Taken { endpoints: true }, std::iter::once(wire.as_fd())).unwrap();
+        assert!(matches!(wire.receive::<Answer>(), Ok(Packet::Gone)));
+    })
+    .await;
+    assert!(ask_at(&old.socket(), "n1").await.unwrap().is_some());
+    assert_eq!(old.retired(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_no_predecessor() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(ask_at(&dir.path().join("none.sock"), "n1").await.unwrap().is_none());
+    // A socket of an agent that was killed.
+    let dead = dir.path().join("dead.sock");
+    drop(wire::listen(&dead).unwrap());
+    assert!(ask_at(&dead, "n1").await.unwrap().is_none());
+}
