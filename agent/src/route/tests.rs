@@ -259,7 +259,7 @@ fn clients_with_affinity_return() {
         resolve(&small, &clients[0], dialled, &choice).unwrap().workload.unwrap().uid.clone()
     };
     assert_eq!(sticky(&[]), last);
-    assert_ne!(sticky(&[last.clone()]), last);
+    assert_ne!(sticky(std::slice::from_ref(&last)), last);
 }
 
 #[test]
