@@ -64,11 +64,19 @@ pub fn ask(socket: &Path, node: &str) -> Result<Option<Predecessor>, HandoverErr
                 return Ok(Some(Predecessor { wire, abi, pods, endpoints }));
             }
             // It gave way to another successor just now, or died: ask whoever is there.
-            Ok(Told { abi: None, .. }) if Instant::now() < until => std::thread::sleep(AGAIN),
+            Ok(Told { abi: None, .. }) if Instant::now() < until => pause(),
             Ok(_) => return Ok(None),
             Err(error) => return Err(error),
         }
     }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between two questions, with a deadline, on a thread that may wait"
+)]
+fn pause() {
+    std::thread::sleep(AGAIN);
 }
 
 fn converse(wire: &Wire, node: &str) -> Result<Told, HandoverError> {
