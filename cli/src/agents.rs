@@ -1,7 +1,7 @@
 //! Which agents are asked, and all of them at once: this node's on its socket, or a cluster's through its API server.
 
 use crate::args::{AskArgs, ScopeArgs};
-use crate::client::{Agent, ClientError, get};
+use crate::client::{Agent, ClientError, get, saying};
 use crate::cluster::{Cluster, Target, agents};
 use crate::render::clean;
 use anyhow::{Context, Result};
@@ -98,7 +98,7 @@ pub(crate) async fn find(
         }
         None => None,
     };
-    let mut list = agents(&cluster, ask.node.as_deref()).await?;
+    let mut list = saying("looking for the agents", agents(&cluster, ask.node.as_deref())).await?;
     let mut missing = Vec::new();
     if let Some(found) = &found {
         list.retain(|agent| found.nodes.contains(&agent.node));

@@ -104,16 +104,21 @@ pub(crate) async fn follow(agent: &Agent, target: &str) -> Result<Lines, ClientE
     Ok(Lines { body, buffer: Vec::new() })
 }
 
-async fn patiently<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-    let work = tokio::time::timeout(GIVE_UP, work);
+/// Does `work`, and says what for when it takes long.
+pub(crate) async fn saying<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::pin!(work);
-    let answer = tokio::select! {
-        answer = &mut work => answer,
+    tokio::select! {
+        done = &mut work => done,
         () = tokio::time::sleep(SAY_SO) => {
-            eprintln!("waiting for the agent's answer (at most {} s) ...", GIVE_UP.as_secs());
+            eprintln!("{what} ...");
             work.await
         }
-    };
+    }
+}
+
+async fn patiently<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    let what = format!("waiting for the agent's answer (at most {} s)", GIVE_UP.as_secs());
+    let answer = saying(&what, tokio::time::timeout(GIVE_UP, work)).await;
     answer.unwrap_or(Err(ClientError::Timeout))
 }
 

@@ -12,9 +12,13 @@ use kube::{Api, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// Objects per page of a listing.
 const PAGE: u32 = 500;
+
+/// How long the controller may take to tell its problems: the API server's proxy waits much longer for a pod that hangs.
+const PROBLEMS: Duration = Duration::from_secs(5);
 
 /// What install does, by API group, resource, verb; the last says whether in the namespace.
 const NEEDED: &[(&str, &str, &str, bool)] = &[
@@ -179,5 +183,8 @@ async fn problems(cluster: &Cluster, namespace: &str) -> Result<Vec<Problem>, St
     let path = format!("/api/v1/namespaces/{namespace}/services/http:warren-controller:http-metrics/proxy");
     let request = Request::new(path).get("debug/problems", &Default::default());
     let request = request.map_err(|error| error.to_string())?;
-    cluster.client.request(request).await.map_err(|error| crate::cluster::explain(&error))
+    match tokio::time::timeout(PROBLEMS, cluster.client.request(request)).await {
+        Ok(answer) => answer.map_err(|error| crate::cluster::explain(&error)),
+        Err(_) => Err(format!("no answer within {} s", PROBLEMS.as_secs())),
+    }
 }

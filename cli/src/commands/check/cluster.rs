@@ -3,6 +3,7 @@
 use super::CheckArgs;
 use super::agent::{certificates_of, judge};
 use crate::agents::{Answers, Unreachable, find};
+use crate::client::saying;
 use crate::cluster::{Cluster, check};
 use crate::render::check::{Finding, Outcome};
 use anyhow::Result;
@@ -13,7 +14,8 @@ use warren_common::model::admin::{Certificates, Status};
 /// Everything that can be seen from here.
 pub(super) async fn look(args: &CheckArgs) -> Result<Vec<Finding>> {
     let cluster = Cluster::connect(&args.ask.cluster).await?;
-    let (installed, mut found) = check::everything(&cluster, &args.namespace).await?;
+    let asked = saying("asking the API server", check::everything(&cluster, &args.namespace));
+    let (installed, mut found) = asked.await?;
     if !installed {
         return Ok(found);
     }
