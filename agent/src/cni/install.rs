@@ -65,7 +65,11 @@ pub enum InstallError {
 /// Installs the plugin, and repairs what is changed by others until the drain begins.
 pub async fn follow(config: InstallConfig, mut drain: DrainWatch) {
     let (touched, mut touches) = watch::channel(());
-    let notice = move |_| touched.send_replace(());
+    let notice = move |event: notify::Result<notify::Event>| {
+        if is_news(&event) {
+            touched.send_replace(());
+        }
+    };
     let mut watcher = notify::recommended_watcher(notice)
         .inspect_err(
             |error| tracing::warn!(%error, "changes of the CNI configuration are looked for every 10 s"),
@@ -101,6 +105,15 @@ pub async fn follow(config: InstallConfig, mut drain: DrainWatch) {
             () = drain.started() => return,
         }
     }
+}
+
+/// Our own looking opens files, and that is an event too: to look again because of it would never end.
+fn is_news(event: &notify::Result<notify::Event>) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    event.as_ref().map_or(true, |event| match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        _ => true,
+    })
 }
 
 /// Puts the plugin in place. Returns the configuration that was changed, if one was.

@@ -122,3 +122,19 @@ async fn what_others_undo_is_done_again() {
     trigger.start(Duration::ZERO).await;
     following.await.unwrap();
 }
+
+#[test]
+fn looking_is_no_news() {
+    use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
+    use notify::{Event, EventKind};
+    for (kind, news) in [
+        (EventKind::Access(AccessKind::Any), false),
+        (EventKind::Access(AccessKind::Open(AccessMode::Any)), false),
+        (EventKind::Access(AccessKind::Close(AccessMode::Write)), true),
+        (EventKind::Create(CreateKind::File), true),
+        (EventKind::Modify(ModifyKind::Name(RenameMode::To)), true),
+    ] {
+        assert_eq!(is_news(&Ok(Event::new(kind))), news, "{kind:?}");
+    }
+    assert!(is_news(&Err(notify::Error::generic("the queue ran over"))));
+}
