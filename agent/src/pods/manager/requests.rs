@@ -80,16 +80,17 @@ impl PodManager {
             return Err(super::super::discover::DiscoverError::HostNetwork.into());
         }
         let uid = &workload.enrolment.pod_uid;
-        let workload = &Arc::new(Workload { addresses: addresses.clone(), ..Workload::clone(workload) });
-        let cookie = self.verify(netns, workload).await?;
+        let effective = Arc::new(Workload { addresses: addresses.clone(), ..Workload::clone(workload) });
+        let cookie = self.verify(netns, &effective).await?;
         self.not_taken(uid, cookie)?;
         let same = |enrolled: &super::EnrolledPod| {
-            enrolled.pod.cookie == cookie && super::same_pod(workload, &enrolled.pod.workload)
+            enrolled.pod.cookie == cookie && super::same_pod(&effective, &enrolled.pod.workload)
         };
         if !self.enrolled.get(uid).is_some_and(same) {
             self.release(uid);
-            self.enrol_in(uid, workload, Arc::clone(netns), cookie).await?;
+            self.enrol_in(uid, &effective, Arc::clone(netns), cookie).await?;
         }
+        // With what the controller tells now: that is what is outdated.
         self.sandboxes.add(workload, &request.request.container_id, addresses);
         Ok(())
     }
