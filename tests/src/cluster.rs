@@ -52,9 +52,21 @@ pub struct ClusterNode {
     pub address: String,
     /// The network namespace that stands for the machine.
     netns: String,
+    /// What it has changed of its files: `etc`, `opt`, `var`, and all of `run`.
+    files: PathBuf,
 }
 
 impl ClusterNode {
+    /// The names in one of its directories, as `etc/cni/net.d`; none if there is no such directory.
+    #[must_use]
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.files.join(folder)).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// Whether a process of the node that is no kubelet gets a connection to an address, and an answer on it.
     pub fn reaches(&self, address: &str, port: u16) -> Result<bool> {
         let mut curl = Command::new("nsenter");

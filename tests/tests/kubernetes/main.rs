@@ -3,6 +3,7 @@
 mod cli;
 mod disturbance;
 mod enrolment;
+mod hostile;
 mod install;
 mod plain;
 mod strict;

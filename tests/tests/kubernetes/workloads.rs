@@ -51,3 +51,31 @@ fn a_rolling_restart_of_the_application_loses_no_request() {
         Ok(())
     });
 }
+
+#[test]
+fn stateful_sets_and_host_ports_keep_working() {
+    Cluster::test(|cluster| {
+        let namespace = cluster.meshed("mesh-kinds")?;
+        let mut set = cluster.server("member", "http", 8080).deployment(2);
+        set["kind"] = json!("StatefulSet");
+        set["spec"]["serviceName"] = json!("member");
+        set["spec"]["podManagementPolicy"] = json!("Parallel");
+        let mut headless = service("member", 8080, 8080);
+        headless["spec"]["clusterIP"] = json!("None");
+        let port = json!([{"containerPort": 8080, "hostPort": 18080}]);
+        let node = &cluster.nodes()[1];
+        let door = cluster.server("door", "http", 8080).container(|main| main["ports"] = port);
+        namespace.apply([set, headless, door.on(&node.name).alone(), cluster.client("client").alone()])?;
+        namespace.kubectl(&["rollout", "status", "statefulset/member", "--timeout=60s"])?;
+        namespace.pod_ready("door")?;
+        namespace.pod_ready("client")?;
+        for member in ["member-0.member:8080", "member-1.member:8080", "member:8080"] {
+            let get = ["load", "--to", member, "--rate", "20", "--seconds", "0.5", "--close"];
+            let seen = namespace.exec_json("client", &get)?;
+            ensure!(seen["ok"] == true, "{member}: {seen}");
+        }
+        ensure!(cluster.nodes()[0].reaches(&node.address, 18080)?, "the hostPort does not answer");
+        ensure!(namespace.restarts()? == 0, "a container was restarted");
+        Ok(())
+    });
+}

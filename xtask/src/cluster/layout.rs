@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::tool::output;
 use crate::process::target_dir;
 
 /// The cluster's name if nobody says another.
@@ -184,11 +186,14 @@ impl Layout {
         Ok(())
     }
 
-    /// Puts the logs of this run where the next one doesn't overwrite them.
+    /// Copies the logs of this run to where the next one doesn't overwrite them.
     pub(crate) fn keep_logs(&self) -> PathBuf {
         let (logs, kept) = (self.dir.join("logs"), self.dir.join("logs-of-failure"));
         let _ = fs::remove_dir_all(&kept);
-        if fs::rename(&logs, &kept).is_ok() { kept } else { logs }
+        match output(Command::new("cp").arg("-a").arg(&logs).arg(&kept)) {
+            Ok(_) => kept,
+            Err(_) => logs,
+        }
     }
 }
 

@@ -42,8 +42,10 @@ pub(crate) fn describe(layout: &Layout) -> Value {
     let pid = |name: &str| daemon::pid(&layout.record(name));
     let daemons: serde_json::Map<_, _> =
         daemons().into_iter().map(|name| (name.clone(), json!(pid(&name)))).collect();
-    let nodes =
-        NODES.map(|it| json!({"name": it.name(), "address": it.address(), "netns": layout.netns(it)}));
+    let nodes = NODES.map(|it| {
+        let files = layout.node_dir(it);
+        json!({"name": it.name(), "address": it.address(), "netns": layout.netns(it), "files": files})
+    });
     json!({
         "running": match running(layout) {
             Some(Extent::Nodes) => "nodes",
