@@ -28,8 +28,13 @@ fn pods_older_than_the_label_join_under_load() {
         namespace.pod_ready("client")?;
         let load = namespace.start("client", &["load", "--to", "web:80", "--rate", "50", "--close"])?;
         namespace.label(Mesh::Enabled)?;
-        cluster
-            .flow("mesh-live", |flow| flow["source"]["pod"] == "client" && flow["transport"] == "hbone")?;
+        namespace.until("the load to pass through the mesh", SOON, || {
+            let flows = cluster.flows("mesh-live")?;
+            let outbound = flows.iter().filter(|flow| flow["direction"] == "outbound");
+            let count = outbound.filter(|flow| flow["transport"] != "plaintext").count();
+            ensure!(count > 50, "{count} connections in the mesh");
+            Ok(())
+        })?;
         lossless(&load.report()?)?;
         ensure!(namespace.restarts()? == 0, "a container was restarted");
         Ok(())
