@@ -193,9 +193,11 @@ impl Link {
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
     ) -> Result<(), StreamError> {
         while let Some(response) = responses.message().await.map_err(Box::new)? {
+            // Not the number of what is applied: that an answer came at all is applied too.
+            let changes_told = response.resources.len() + response.removed_resources.len();
             let Outcome { changes, request, rejected } = self.session.on_response(response);
             self.answers += 1;
-            tracing::debug!(changes = changes.len(), rejected = rejected.len(), "configuration received");
+            tracing::debug!(changes = changes_told, rejected = rejected.len(), "configuration received");
             for rejection in &rejected {
                 tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
             }
