@@ -1,11 +1,15 @@
 //! Wiring only: which part gets what.
 
+mod backend;
+
+use crate::ca::RootsError;
 use crate::ca::authorise::Rules;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingConfig, ServingError, server_config};
-use crate::ca::{self, Authenticator, Authority, RootsError, TokenConfig, load_or_create};
 use crate::index::Index;
 pub use crate::index::RootNamespaces;
+use crate::kubernetes::ConnectError;
+pub use crate::kubernetes::KubernetesConfig;
 use crate::listen;
 use crate::objects::Name;
 use crate::observe::{Http, Metrics};
@@ -15,8 +19,9 @@ use crate::push::publish::Published;
 use crate::push::server::DiscoveryService;
 pub use crate::resolve::ResolveConfig;
 pub use crate::source::manifests::ManifestsConfig;
-use crate::source::manifests::{self, ManifestsError, ManifestsHandle};
+use crate::source::manifests::ManifestsError;
 use crate::source::{Change, SourceProblems};
+use backend::{Backend, Running, Shared};
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,8 +43,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The configuration of every part.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory of manifests.
-    pub manifests: ManifestsConfig,
+    /// Where objects, the CA and trust in callers come from.
+    pub source: Source,
     /// Cluster, cluster domain and trust domain.
     pub resolve: ResolveConfig,
     /// Where the objects are that hold for the whole mesh.
@@ -48,8 +53,8 @@ pub struct Config {
     pub pipeline: PipelineConfig,
     /// The certificate authority.
     pub ca: CaConfig,
-    /// Which bearer tokens are good.
-    pub tokens: TokenConfig,
+    /// `aud` that a caller's token must have.
+    pub audience: String,
     /// The gRPC server's certificate.
     pub serving: ServingConfig,
     /// gRPC: discovery and certificates, over TLS. `[::]` serves IPv4 too.
@@ -58,11 +63,27 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
 }
 
+/// Where objects, the CA and trust in callers come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Files.
+    Manifests {
+        /// The directory of manifests.
+        manifests: ManifestsConfig,
+        /// `root-cert.pem`, `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem`; made when there is none of them.
+        ca_directory: PathBuf,
+        /// Public keys that callers' tokens are verified with, a JWK Set; read again when the file changes.
+        jwks: PathBuf,
+        /// `iss` that a token must have, if any.
+        issuer: Option<String>,
+    },
+    /// A cluster: its objects, the CA in a Secret, tokens verified by TokenReview.
+    Kubernetes(KubernetesConfig),
+}
+
 /// The certificate authority.
 #[derive(Clone, Debug)]
 pub struct CaConfig {
-    /// `root-cert.pem`, `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem`; made when there is none of them.
-    pub directory: PathBuf,
     /// Longest lifetime of a workload's certificate.
     pub lifetime: Duration,
     /// Service accounts that agents run as; no other account may ask for the identities of its node.
@@ -75,6 +96,9 @@ pub enum AppError {
     /// The manifests.
     #[error(transparent)]
     Manifests(#[from] ManifestsError),
+    /// The cluster.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The CA.
     #[error("certificate authority: {0}")]
     Roots(#[from] RootsError),
@@ -93,7 +117,7 @@ pub enum AppError {
     #[error("the gRPC server ended: {0}")]
     Grpc(#[from] tonic::transport::Error),
     /// No source feeds the controller any more.
-    #[error("the thread that reads manifests ended")]
+    #[error("the source of configuration ended")]
     SourceEnded,
 }
 
@@ -102,7 +126,7 @@ pub enum AppError {
 /// # Errors
 /// When it can't start, or a part of it ends early.
 pub async fn run(config: Config, drain: DrainWatch, readiness: Readiness) -> Result<(), AppError> {
-    Controller::bind(config, readiness)?.serve(drain).await
+    Controller::bind(config, readiness).await?.serve(drain).await
 }
 
 /// A controller that listens but does not serve yet.
@@ -110,29 +134,26 @@ pub struct Controller {
     config: Config,
     readiness: Readiness,
     first_batch: ReadinessGuard,
-    authority: Arc<Authority>,
     problems: SourceProblems,
     batches: mpsc::Receiver<Vec<Change>>,
-    source: ManifestsHandle,
+    backend: Backend,
     grpc: TcpListener,
     http: TcpListener,
 }
 
 impl Controller {
-    /// Does everything that can fail: CA, manifests, listeners. Needs a tokio runtime.
+    /// Does everything that can fail for good: configuration, files, listeners. Needs a tokio runtime.
     ///
     /// # Errors
     /// What failed.
-    pub fn bind(config: Config, readiness: Readiness) -> Result<Self, AppError> {
-        let authority = load_or_create(&config.ca.directory, &config.resolve.trust_domain, ca::now())?;
+    pub async fn bind(config: Config, readiness: Readiness) -> Result<Self, AppError> {
         let problems = SourceProblems::default();
-        let first_batch = readiness.wait_for("the first reading of the manifests");
+        let first_batch = readiness.wait_for("the first complete configuration");
         let (to_pipeline, batches) = mpsc::channel(BATCHES);
-        let source = manifests::watch(config.manifests.clone(), problems.clone(), to_pipeline)?;
+        let backend = Backend::prepare(&config, &problems, to_pipeline).await?;
         let listen = |address| listen::bind(address).map_err(|error| AppError::Listen { address, error });
         let (grpc, http) = (listen(config.listen)?, listen(config.metrics_listen)?);
-        let authority = Arc::new(authority);
-        Ok(Self { config, readiness, first_batch, authority, problems, batches, source, grpc, http })
+        Ok(Self { config, readiness, first_batch, problems, batches, backend, grpc, http })
     }
 
     /// Where gRPC is served.
@@ -156,20 +177,30 @@ impl Controller {
     /// # Errors
     /// When a part of it ends early.
     pub async fn serve(self, mut drain: DrainWatch) -> Result<(), AppError> {
-        let Self { config, readiness, first_batch, authority, problems, batches, source, grpc, http } = self;
+        let Self { config, readiness, first_batch, problems, batches, backend, grpc, http } = self;
         let metrics = Metrics::default();
+        let index = Arc::new(RwLock::new(Index::new(config.root_namespaces.clone())));
+        let published = Arc::new(Published::default());
+
+        let answers =
+            Http { metrics: metrics.clone(), problems: problems.clone(), readiness: readiness.clone() };
+        let answers = tokio::spawn(answers.serve(http, drain.clone()));
+
+        let shared =
+            Shared { problems: problems.clone(), readiness, metrics: metrics.clone(), index: index.clone() };
+        let mut ending = drain.clone();
+        let running = tokio::select! {
+            running = backend.start(&config, &shared, &drain) => Some(running),
+            () = ending.started() => None,
+        };
+        let Some(Running { authority, authenticator, _source: source, status }) = running else {
+            let _ = answers.await;
+            return Ok(());
+        };
         let (root, signing) = authority.expiry();
         metrics.ca_expiry(root, signing);
-        let index = Arc::new(RwLock::new(Index::new(config.root_namespaces)));
-        let published = Arc::new(Published::default());
-        let authenticator = Arc::new(Authenticator::new(config.tokens));
-        if let Err(error) = authenticator.check().await {
-            tracing::warn!(%error, "agents can't get in until this is repaired");
-        }
+        let authenticator = Arc::new(authenticator);
         let tls = server_config(authority.clone(), config.serving)?;
-
-        let answers = Http { metrics: metrics.clone(), problems: problems.clone(), readiness };
-        let answers = tokio::spawn(answers.serve(http, drain.clone()));
 
         let (read, mut first_batch_read) = mpsc::channel::<()>(1);
         let pipeline = Pipeline {
@@ -214,6 +245,9 @@ impl Controller {
         }
         drain.started().await;
         drop(source);
+        if let Some(status) = status {
+            status.ended().await;
+        }
         let _ = answers.await;
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! ```text
 //! source -> index -> resolve -> push      (one direction; `app` wires them)
 //!                                 ca      (reads the index: who runs where)
+//!   `---- what is rejected ----> status   (written back to the cluster, by one replica)
 //! ```
 //!
 //! `objects`, `index`, `resolve`, `push::session`, `push::table` and `ca::authorise` are pure: no clock, no
@@ -12,6 +13,7 @@
 pub mod app;
 pub mod ca;
 pub mod index;
+pub mod kubernetes;
 mod listen;
 pub mod objects;
 pub mod observe;
@@ -19,3 +21,4 @@ mod pipeline;
 pub mod push;
 pub mod resolve;
 pub mod source;
+mod status;

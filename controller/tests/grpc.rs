@@ -7,7 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Agent, Controller, Token, pod};
+use support::{Controller, Token, pod};
 use tonic::Code;
 use warren_common::model::Identity;
 use warren_common::proto::certificate_request;
@@ -23,7 +23,7 @@ fn two_pods() -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn changes_on_disk_reach_the_agent() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    let mut agent = controller.agent(&["*"], &BTreeMap::new()).await;
     assert_eq!(agent.next().await, (vec![DB.to_owned(), WEB.to_owned()], vec![]));
 
     controller.write("web.yaml", &pod("web", "n1", "10.0.0.9"));
@@ -41,7 +41,7 @@ async fn changes_on_disk_reach_the_agent() {
 #[tokio::test]
 async fn the_label_of_a_namespace_enrols_running_pods() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    let mut agent = controller.agent(&["*"], &BTreeMap::new()).await;
     agent.next().await;
     assert!(agent.holds[WEB].1.contains("enrolled: false"));
     controller.write(
@@ -56,21 +56,21 @@ async fn the_label_of_a_namespace_enrols_running_pods() {
 #[tokio::test]
 async fn a_restart_costs_only_the_difference() {
     let first = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect(&first, &BTreeMap::new()).await;
+    let mut agent = first.agent(&["*"], &BTreeMap::new()).await;
     agent.next().await;
     let held = agent.versions();
     let directory = first.stop().await;
 
     // Nothing changed: an empty answer. Something did: that.
     let second = Controller::start_in(directory).await;
-    let mut agent = Agent::connect(&second, &held).await;
+    let mut agent = second.agent(&["*"], &held).await;
     assert_eq!(agent.next().await, (vec![], vec![]));
     drop(agent);
     second.write("web.yaml", &pod("web", "n1", "10.0.0.9"));
     second.remove("db.yaml");
     let directory = second.stop().await;
     let third = Controller::start_in(directory).await;
-    let mut agent = Agent::connect(&third, &held).await;
+    let mut agent = third.agent(&["*"], &held).await;
     assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![DB.to_owned()]));
     third.stop().await;
 }
@@ -78,7 +78,7 @@ async fn a_restart_costs_only_the_difference() {
 #[tokio::test]
 async fn a_malformed_file_keeps_its_last_good_version() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    let mut agent = controller.agent(&["*"], &BTreeMap::new()).await;
     agent.next().await;
 
     controller.write("web.yaml", "apiVersion: v1\nkind: Pod\nmetadata: [\n");
@@ -100,7 +100,7 @@ async fn a_malformed_file_keeps_its_last_good_version() {
 #[tokio::test]
 async fn a_rejection_is_counted_and_the_stream_goes_on() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect(&controller, &BTreeMap::new()).await;
+    let mut agent = controller.agent(&["*"], &BTreeMap::new()).await;
     agent.reject_next().await;
     controller
         .get_until("/metrics", |text| text.contains("pilot_total_xds_rejects{type=\"address\"} 1"))
@@ -113,13 +113,8 @@ async fn a_rejection_is_counted_and_the_stream_goes_on() {
 #[tokio::test]
 async fn types_that_are_not_served_are_answered() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent = Agent::connect_for(
-        &controller,
-        "type.googleapis.com/istio.security.Authorization",
-        &[],
-        &BTreeMap::new(),
-    )
-    .await;
+    let mut agent =
+        controller.agent_for("type.googleapis.com/istio.security.Authorization", &[], &BTreeMap::new()).await;
     assert_eq!(agent.next().await, (vec![], vec![]));
     controller.stop().await;
 }
@@ -127,8 +122,7 @@ async fn types_that_are_not_served_are_answered() {
 #[tokio::test]
 async fn an_address_can_be_asked_for() {
     let controller = Controller::start(&two_pods()).await;
-    let url = warren_common::proto::ADDRESS_TYPE_URL;
-    let mut agent = Agent::connect_for(&controller, url, &["/10.0.0.2", "/10.9.9.9"], &BTreeMap::new()).await;
+    let mut agent = controller.agent(&["/10.0.0.2", "/10.9.9.9"], &BTreeMap::new()).await;
     assert_eq!(agent.next().await, (vec![DB.to_owned()], vec!["/10.9.9.9".to_owned()]));
     controller.stop().await;
 }
@@ -181,7 +175,7 @@ async fn nobody_gets_an_identity_of_another_node() {
         let status = controller.certificate(&token, &identity).await.unwrap_err();
         assert_eq!(status.code(), code, "{token:?}: {status:?}");
         assert!(!status.message().is_empty());
-        let discovery = Agent::try_connect(&controller, &token).await;
+        let discovery = controller.try_agent(&token).await;
         assert_eq!(discovery.is_err(), code == Code::Unauthenticated, "{token:?}");
     }
     controller.certificate(&Token::agent("n2"), &identity).await.unwrap();

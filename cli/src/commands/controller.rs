@@ -8,33 +8,42 @@ use std::path::PathBuf;
 use std::time::Duration;
 use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
 use warren_controller::app::{
-    self, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
+    self, CaConfig, Config, KubernetesConfig, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
+    Source,
 };
-use warren_controller::ca::TokenConfig;
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
 
 #[derive(Args, Debug)]
 pub(crate) struct ControllerArgs {
-    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json) to follow
-    #[arg(long, env = "WARREN_MANIFESTS", value_name = "DIR")]
-    manifests: PathBuf,
+    /// Directory of Kubernetes manifests (*.yaml, *.yml, *.json) to follow; without it a cluster is
+    #[arg(long, env = "WARREN_MANIFESTS", value_name = "DIR", requires = "jwks")]
+    manifests: Option<PathBuf>,
+    /// How to reach the cluster; without it as the pod's own service account
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The controller's own namespace in the cluster: CA, root for agents and lease are there
+    #[arg(long, env = "POD_NAMESPACE", default_value = "warren-system", value_name = "NAMESPACE")]
+    namespace: String,
+    /// This replica's name in the cluster, unique among replicas; the host's name if not given
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    instance: Option<String>,
     /// Where agents connect: configuration and certificates, gRPC over TLS
     #[arg(long, env = "WARREN_LISTEN", default_value = "[::]:15012", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Where Prometheus finds /metrics and the kubelet readiness
     #[arg(long, env = "WARREN_METRICS_LISTEN", default_value = "[::]:15014", value_name = "ADDRESS")]
     metrics_listen: SocketAddr,
-    /// Directory of the certificate authority (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
+    /// With --manifests: directory of the CA (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
     #[arg(long, env = "WARREN_CA_DIR", default_value = "/var/lib/warren/ca", value_name = "DIR")]
     ca_dir: PathBuf,
-    /// Public keys that agents' tokens are verified with (JWK Set); read again when the file changes
-    #[arg(long, env = "WARREN_JWKS", value_name = "FILE")]
-    jwks: PathBuf,
+    /// With --manifests: public keys that tokens are verified with (JWK Set); read again when the file changes
+    #[arg(long, env = "WARREN_JWKS", value_name = "FILE", requires = "manifests")]
+    jwks: Option<PathBuf>,
     /// Audience that a token must have
     #[arg(long, env = "WARREN_TOKEN_AUDIENCE", default_value = "warren.dev", value_name = "AUDIENCE")]
     token_audience: String,
-    /// Issuer that a token must have; any if not given
+    /// With --manifests: issuer that a token must have; any if not given
     #[arg(long, env = "WARREN_TOKEN_ISSUER", value_name = "ISSUER")]
     token_issuer: Option<String>,
     /// Service account that agents run as, NAMESPACE/NAME; may be given more than once
@@ -75,14 +84,9 @@ pub(crate) struct ControllerArgs {
     /// DNS suffix of the cluster's services
     #[arg(long, env = "WARREN_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
-    /// DNS name or IP address that agents dial, for the server's certificate; may be given more than once
-    #[arg(
-        long = "serving-name",
-        env = "WARREN_SERVING_NAMES",
-        value_delimiter = ',',
-        default_value = "warren-controller.warren-system.svc",
-        value_name = "NAME"
-    )]
+    /// DNS name or IP address that agents dial, for the server's certificate; may be given more than once; if not given,
+    /// those of the Service warren-controller
+    #[arg(long = "serving-name", env = "WARREN_SERVING_NAMES", value_delimiter = ',', value_name = "NAME")]
     serving_names: Vec<String>,
     /// Validity of the server's certificate; a new one is made at half of it
     #[arg(
@@ -130,7 +134,20 @@ async fn serve(config: Config, drain: DrainWatch) -> anyhow::Result<()> {
 impl From<ControllerArgs> for Config {
     fn from(args: ControllerArgs) -> Self {
         Self {
-            manifests: ManifestsConfig::new(args.manifests),
+            serving: ServingConfig { names: args.serving_names(), lifetime: args.serving_lifetime },
+            source: match (args.manifests, args.jwks) {
+                (Some(manifests), Some(jwks)) => Source::Manifests {
+                    manifests: ManifestsConfig::new(manifests),
+                    ca_directory: args.ca_dir,
+                    jwks,
+                    issuer: args.token_issuer,
+                },
+                _ => Source::Kubernetes(KubernetesConfig {
+                    kubeconfig: args.kubeconfig,
+                    namespace: args.namespace,
+                    instance: args.instance.unwrap_or_else(host_name),
+                }),
+            },
             resolve: ResolveConfig {
                 cluster: args.cluster.into(),
                 cluster_domain: args.cluster_domain.into(),
@@ -138,16 +155,32 @@ impl From<ControllerArgs> for Config {
             },
             root_namespaces: RootNamespaces(args.root_namespaces.into_iter().map(Into::into).collect()),
             pipeline: PipelineConfig::default(),
-            ca: CaConfig {
-                directory: args.ca_dir,
-                lifetime: args.certificate_lifetime,
-                agent_accounts: args.agent_accounts,
-            },
-            tokens: TokenConfig { jwks: args.jwks, audience: args.token_audience, issuer: args.token_issuer },
-            serving: ServingConfig { names: args.serving_names, lifetime: args.serving_lifetime },
+            ca: CaConfig { lifetime: args.certificate_lifetime, agent_accounts: args.agent_accounts },
+            audience: args.token_audience,
             listen: args.listen,
             metrics_listen: args.metrics_listen,
         }
+    }
+}
+
+impl ControllerArgs {
+    /// All the names that a pod can dial the Service by.
+    fn serving_names(&self) -> Vec<String> {
+        if !self.serving_names.is_empty() {
+            return self.serving_names.clone();
+        }
+        let short = format!("warren-controller.{}", self.namespace);
+        vec![format!("{short}.svc"), format!("{short}.svc.{}", self.cluster_domain), short]
+    }
+}
+
+/// Unique for every replica in Kubernetes, where it is the pod's name.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() {
+        format!("warren-controller-{}", std::process::id())
+    } else {
+        name.trim().to_owned()
     }
 }
 
@@ -164,17 +197,37 @@ fn account(text: &str) -> Result<Name, String> {
 mod tests {
     use crate::args::{Cli, Command};
     use clap::Parser;
-    use warren_controller::app::Config;
+    use warren_controller::app::{Config, Source};
+
+    fn parse(flags: &[&str]) -> Result<Config, clap::Error> {
+        let cli = Cli::try_parse_from(["warren", "controller"].iter().chain(flags))?;
+        let Command::Controller(args) = cli.command else { panic!("another command") };
+        Ok(Config::from(args))
+    }
 
     #[test]
     fn lists_may_be_given_more_than_once() {
-        let line = ["warren", "controller", "--manifests", "m", "--jwks", "j", "--serving-name", "a"];
-        let more = ["--serving-name", "b,c", "--agent-account", "x/y"];
-        let cli = Cli::try_parse_from(line.iter().chain(&more)).unwrap();
-        let Command::Controller(args) = cli.command else { panic!("another command") };
-        let config = Config::from(args);
+        let line = ["--manifests", "m", "--jwks", "j", "--serving-name", "a", "--serving-name", "b,c"];
+        let config = parse(&[line.as_slice(), &["--agent-account", "x/y"]].concat()).unwrap();
         assert_eq!(config.serving.names, ["a", "b", "c"]);
         assert_eq!(config.ca.agent_accounts[0].to_string(), "x/y");
         assert!(super::account("nobody").is_err());
+    }
+
+    #[test]
+    fn without_manifests_it_is_a_cluster() {
+        let config = parse(&["--namespace", "mesh", "--instance", "a"]).unwrap();
+        assert!(matches!(config.source, Source::Kubernetes(cluster) if cluster.namespace == "mesh"));
+        let names = [
+            "warren-controller.mesh.svc",
+            "warren-controller.mesh.svc.cluster.local",
+            "warren-controller.mesh",
+        ];
+        assert_eq!(config.serving.names, names);
+        let config = parse(&["--manifests", "m", "--jwks", "j"]).unwrap();
+        assert!(matches!(config.source, Source::Manifests { .. }));
+        for wrong in [["--manifests", "m"], ["--jwks", "j"]] {
+            assert!(parse(&wrong).is_err(), "{wrong:?}");
+        }
     }
 }

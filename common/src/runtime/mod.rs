@@ -1,11 +1,13 @@
-//! What both daemons do the same way: drain, readiness, signals, logging, sockets at a path.
+//! What both daemons do the same way: backoff, drain, readiness, signals, logging, sockets at a path.
 
+mod backoff;
 mod drain;
 mod logging;
 mod readiness;
 mod signals;
 mod socket;
 
+pub use backoff::Backoff;
 pub use drain::{DrainTrigger, DrainWatch, drain};
 pub use logging::{LogFormat, init_logging};
 pub use readiness::{Readiness, ReadinessGuard};

@@ -1,122 +1,68 @@
-//! Who calls: a bearer token (JWT, RFC 7519) that verifies against a JWKS file.
+//! Who calls: the bearer token of a request, verified by one of two means behind one door.
 
+use super::keys::KeyFile;
+use super::review::TokenReviews;
 use crate::objects::Name;
-use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use parking_lot::Mutex;
-use serde::Deserialize;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-/// Clocks of nodes differ (seconds).
-const LEEWAY_S: u64 = 30;
 /// Longest token (bytes); Kubernetes' are about 1 KiB.
 const MAX_TOKEN: usize = 16 << 10;
-/// Signatures that are made with a private key. A shared secret proves nothing about the signer.
-const ALGORITHMS: [Algorithm; 9] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-    Algorithm::ES256,
-    Algorithm::ES384,
-    Algorithm::EdDSA,
-];
-
-/// Which tokens are good.
-#[derive(Clone, Debug)]
-pub struct TokenConfig {
-    /// Public keys of the issuer, a JWK Set (RFC 7517); read again when the file changes.
-    pub jwks: PathBuf,
-    /// `aud` that a token must have.
-    pub audience: String,
-    /// `iss` that a token must have, if any.
-    pub issuer: Option<String>,
-}
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Claim `kubernetes.io.node.name`; empty when the token is bound to no node.
+    /// The node that the token's pod runs on; empty when the token is bound to none.
     pub node: Arc<str>,
-    /// Claims `kubernetes.io.namespace` and `kubernetes.io.serviceaccount.name`.
+    /// The account that the token is of.
     pub service_account: Name,
 }
 
-/// Why a caller could not be made out.
+/// Why a caller could not be made out. No text holds the token.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticateError {
     /// No token.
     #[error("the request has no bearer token (metadata \"authorization: Bearer ...\")")]
     Missing,
-    /// The JWKS can't be used.
-    #[error("the controller can't read the keys to verify tokens with: {0}")]
-    Keys(String),
-    /// The token's key is not in the JWKS, or is of a kind that is not accepted.
-    #[error("the token is signed with a key that is not in the controller's JWKS")]
-    UnknownKey,
-    /// Malformed, expired, for another audience ...
-    #[error("the token is not valid: {0}")]
-    Invalid(#[from] jsonwebtoken::errors::Error),
     /// Too long.
     #[error("the token is longer than {MAX_TOKEN} bytes")]
     TooLong,
+    /// Malformed, expired, for another audience, of a pod that is gone ...
+    #[error("the token is not valid: {0}")]
+    Invalid(String),
+    /// Its key is not in the JWKS, or is of a kind that is not accepted.
+    #[error("the token is signed with a key that is not in the controller's JWKS")]
+    UnknownKey,
+    /// Nobody can say right now.
+    #[error("the token can't be verified right now, try again: {0}")]
+    Unavailable(String),
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    #[serde(rename = "kubernetes.io")]
-    kubernetes: KubernetesClaims,
-}
-
-#[derive(Deserialize)]
-struct KubernetesClaims {
-    namespace: String,
-    serviceaccount: Named,
-    node: Option<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-#[derive(Clone, Debug)]
-struct Keys {
-    /// Of the file as it was read.
-    stamp: (SystemTime, u64),
-    set: Arc<JwkSet>,
+impl AuthenticateError {
+    /// What the caller is told: UNAVAILABLE where another attempt may succeed.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Unavailable(_) => Status::unavailable(self.to_string()),
+            _ => Status::unauthenticated(self.to_string()),
+        }
+    }
 }
 
 /// Verifies tokens.
 #[derive(Debug)]
-pub struct Authenticator {
-    config: TokenConfig,
-    keys: Mutex<Option<Keys>>,
+pub enum Authenticator {
+    /// By the issuer's public keys, in a file.
+    Keys(KeyFile),
+    /// By asking Kubernetes.
+    Reviews(TokenReviews),
 }
 
 impl Authenticator {
-    /// Verifies by `config`. The file may appear later; until then nobody gets in.
-    pub fn new(config: TokenConfig) -> Self {
-        Self { config, keys: Mutex::new(None) }
-    }
-
-    /// Reads the keys now, to find out at the start whether they can be read.
-    ///
-    /// # Errors
-    /// [`AuthenticateError::Keys`].
-    pub async fn check(&self) -> Result<(), AuthenticateError> {
-        self.keys().await.map(drop)
-    }
-
     /// Who sent a request with this metadata.
     ///
     /// # Errors
-    /// When the token is missing or not good. The texts say what is wrong and never hold the token.
+    /// When the token is missing or not good, or nobody can say.
     pub async fn authenticate(&self, metadata: &MetadataMap) -> Result<Caller, AuthenticateError> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
         let token = header
@@ -126,73 +72,9 @@ impl Authenticator {
         if token.len() > MAX_TOKEN {
             return Err(AuthenticateError::TooLong);
         }
-        let keys = self.keys().await?;
-        self.verify(&keys, token)
-    }
-
-    fn verify(&self, keys: &JwkSet, token: &str) -> Result<Caller, AuthenticateError> {
-        let header = decode_header(token)?;
-        if !ALGORITHMS.contains(&header.alg) {
-            return Err(AuthenticateError::UnknownKey);
+        match self {
+            Self::Keys(keys) => keys.verify(token).await,
+            Self::Reviews(reviews) => reviews.verify(token).await,
         }
-        let mut validation = Validation::new(header.alg);
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
-        validation.set_audience(&[&self.config.audience]);
-        let mut required = vec!["exp", "aud"];
-        if let Some(issuer) = &self.config.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.set_required_spec_claims(&required);
-        // Without a key id every key is tried.
-        let candidates = keys.keys.iter().filter(|jwk| {
-            let secret = matches!(jwk.algorithm, AlgorithmParameters::OctetKey(_));
-            !secret && (header.kid.is_none() || jwk.common.key_id == header.kid)
-        });
-        let mut result = Err(AuthenticateError::UnknownKey);
-        for jwk in candidates {
-            let key = DecodingKey::from_jwk(jwk)?;
-            match decode::<Claims>(token, &key, &validation) {
-                Ok(token) => return Ok(caller(token.claims.kubernetes)),
-                Err(error) => result = Err(AuthenticateError::Invalid(error)),
-            }
-        }
-        result
-    }
-
-    async fn keys(&self) -> Result<Arc<JwkSet>, AuthenticateError> {
-        let fail = |reason: &dyn std::fmt::Display| {
-            AuthenticateError::Keys(format!("{}: {reason}", self.config.jwks.display()))
-        };
-        let metadata = tokio::fs::metadata(&self.config.jwks).await;
-        let known = self.keys.lock().clone();
-        let stamp = match metadata.and_then(|metadata| Ok((metadata.modified()?, metadata.len()))) {
-            Ok(stamp) => stamp,
-            Err(error) => return known.map(|keys| keys.set).ok_or_else(|| fail(&error)),
-        };
-        if let Some(keys) = known.as_ref().filter(|keys| keys.stamp == stamp) {
-            return Ok(keys.set.clone());
-        }
-        let text = tokio::fs::read(&self.config.jwks).await.map_err(|error| fail(&error))?;
-        match serde_json::from_slice::<JwkSet>(&text) {
-            Ok(set) => {
-                let set = Arc::new(set);
-                *self.keys.lock() = Some(Keys { stamp, set: set.clone() });
-                Ok(set)
-            }
-            // Half-written, perhaps: the last good keys stay.
-            Err(error) => {
-                tracing::warn!(file = %self.config.jwks.display(), %error, "JWKS is malformed");
-                known.map(|keys| keys.set).ok_or_else(|| fail(&error))
-            }
-        }
-    }
-}
-
-fn caller(claims: KubernetesClaims) -> Caller {
-    Caller {
-        node: claims.node.map_or_else(String::new, |node| node.name).into(),
-        service_account: Name::new(claims.namespace, claims.serviceaccount.name),
     }
 }

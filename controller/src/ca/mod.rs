@@ -7,14 +7,23 @@
 
 pub mod authenticate;
 pub mod authorise;
+mod bundle;
+mod keys;
 mod request;
+mod review;
+mod review_cache;
 pub mod roots;
+mod secret;
 pub mod service;
 pub mod serving;
 pub mod sign;
 
-pub use authenticate::{Authenticator, Caller, TokenConfig};
+pub use authenticate::{AuthenticateError, Authenticator, Caller};
+pub use bundle::BundleError;
+pub use keys::{KeyFile, KeyFileConfig};
+pub use review::TokenReviews;
 pub use roots::{RootsError, load_or_create};
+pub use secret::{SecretError, read_or_create};
 pub use sign::Authority;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

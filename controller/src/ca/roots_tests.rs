@@ -1,5 +1,9 @@
 use super::*;
+use crate::ca::bundle::{CERTIFICATE, CHAIN, ROOT, parse};
 use crate::ca::sign::SignError;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration as StdDuration;
 

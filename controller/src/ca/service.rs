@@ -60,9 +60,11 @@ impl CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<IstioCertificateResponse, (CertificateOutcome, Status)> {
-        let caller = self.authenticator.authenticate(request.metadata()).await.map_err(|error| {
-            (CertificateOutcome::Unauthenticated, Status::unauthenticated(error.to_string()))
-        })?;
+        let caller = self
+            .authenticator
+            .authenticate(request.metadata())
+            .await
+            .map_err(|error| (CertificateOutcome::Unauthenticated, error.status()))?;
         let request = request.into_inner();
         let identity = impersonated_identity(&request).map_err(|error| {
             (CertificateOutcome::BadIdentity, Status::invalid_argument(error.to_string()))

@@ -47,6 +47,7 @@ pub struct Metrics {
     pods: Gauge,
     services: Gauge,
     problems: Gauge,
+    leader: Gauge,
     csrs: PlainCounter,
     issued: PlainCounter,
     unauthenticated: PlainCounter,
@@ -83,6 +84,7 @@ impl Default for Metrics {
                 "warren_source_problems",
                 "Things that are wrong with the configuration right now",
             ),
+            leader: gauge(r, "warren_controller_leader", "1 on the replica that writes to the cluster"),
             csrs: counter(r, "citadel_server_csr_count", "Certificate requests received"),
             issued: counter(r, "citadel_server_success_cert_issuance_count", "Certificates issued"),
             unauthenticated: counter(
@@ -165,6 +167,11 @@ impl Metrics {
     pub fn indexed(&self, pods: usize, services: usize) {
         self.pods.set(pods as i64);
         self.services.set(services as i64);
+    }
+
+    /// Whether this replica writes to the cluster.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// When root and signing CA end (Unix seconds).

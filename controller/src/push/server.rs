@@ -46,7 +46,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
         request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let caller = self.authenticator.authenticate(request.metadata()).await;
-        let caller = caller.map_err(|error| Status::unauthenticated(error.to_string()))?;
+        let caller = caller.map_err(|error| error.status())?;
         let (responses, stream) = mpsc::channel(1);
         let client = Client {
             node: caller.node,

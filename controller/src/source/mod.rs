@@ -3,6 +3,7 @@
 mod convert;
 mod custom;
 mod kinds;
+pub mod kubernetes;
 pub mod manifests;
 mod problems;
 

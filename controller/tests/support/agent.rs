@@ -1,14 +1,14 @@
 //! A delta-ADS client.
 
-use super::{Controller, Token, soon};
+use super::server::{Server, authorised, soon};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use warren_common::proto::decode_address;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Rejection,
 };
-use warren_common::proto::{ADDRESS_TYPE_URL, decode_address};
 
 /// A delta-ADS client that acknowledges what it is told.
 pub struct Agent {
@@ -19,29 +19,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    pub async fn connect(controller: &Controller, held: &BTreeMap<String, String>) -> Self {
-        Self::connect_for(controller, ADDRESS_TYPE_URL, &["*"], held).await
-    }
-
-    pub async fn try_connect(controller: &Controller, token: &Token) -> Result<(), Status> {
-        Self::open(controller, ADDRESS_TYPE_URL, &[], &BTreeMap::new(), token).await.map(drop)
-    }
-
-    pub async fn connect_for(
-        controller: &Controller,
+    pub async fn open(
+        server: &Server,
+        bearer: Option<&str>,
         type_url: &str,
         subscribe: &[&str],
         held: &BTreeMap<String, String>,
-    ) -> Self {
-        Self::open(controller, type_url, subscribe, held, &Token::agent("n1")).await.unwrap()
-    }
-
-    async fn open(
-        controller: &Controller,
-        type_url: &str,
-        subscribe: &[&str],
-        held: &BTreeMap<String, String>,
-        token: &Token,
     ) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
         let first = DeltaDiscoveryRequest {
@@ -51,8 +34,8 @@ impl Agent {
             ..Default::default()
         };
         requests.send(first).await.unwrap();
-        let mut client = AggregatedDiscoveryServiceClient::new(controller.channel().await);
-        let request = controller.authorised(token, ReceiverStream::new(stream));
+        let mut client = AggregatedDiscoveryServiceClient::new(server.channel().await);
+        let request = authorised(bearer, ReceiverStream::new(stream));
         let responses = soon("the stream", client.delta_aggregated_resources(request)).await?.into_inner();
         Ok(Self { requests, responses, holds: BTreeMap::new() })
     }

@@ -1,42 +1,26 @@
-//! A controller in this process, and what talks to it.
+//! A controller that follows a directory, and tokens for it.
 
-mod agent;
+pub mod agent;
+pub mod server;
 
 pub use agent::Agent;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use serde_json::json;
-use std::future::Future;
-use std::net::SocketAddr;
+use server::{AUDIENCE, Server};
+use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinHandle;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Request, Status};
+use tonic::Status;
 use warren_common::model::Identity;
-use warren_common::proto::auth::{IstioCertificateRequest, IstioCertificateServiceClient};
-use warren_common::proto::certificate_request;
-use warren_common::runtime::{DrainTrigger, Readiness, drain};
-use warren_controller::app::{
-    self, AppError, CaConfig, Config, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
-};
-use warren_controller::ca::TokenConfig;
-use warren_controller::ca::serving::ServingConfig;
+use warren_common::proto::ADDRESS_TYPE_URL;
+use warren_common::proto::auth::IstioCertificateRequest;
+use warren_controller::app::{ManifestsConfig, Source};
 use warren_controller::objects::Name;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-const AUDIENCE: &str = "warren.dev";
-
-/// Waits for what must come.
-async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
-}
 
 /// A ready pod that runs as the service account of its own name.
 pub fn pod(name: &str, node: &str, ip: &str) -> String {
@@ -81,10 +65,15 @@ pub struct Directory {
 
 pub struct Controller {
     directory: Directory,
-    grpc: SocketAddr,
-    http: SocketAddr,
-    trigger: DrainTrigger,
-    task: JoinHandle<Result<(), AppError>>,
+    server: Server,
+}
+
+impl Deref for Controller {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
 }
 
 impl Controller {
@@ -108,39 +97,21 @@ impl Controller {
         let path = directory.temporary.path();
         let mut manifests = ManifestsConfig::new(path.join("manifests"));
         manifests.debounce = Duration::from_millis(5);
-        let config = Config {
+        let source = Source::Manifests {
             manifests,
-            resolve: ResolveConfig {
-                cluster: "Kubernetes".into(),
-                cluster_domain: "cluster.local".into(),
-                trust_domain: "cluster.local".into(),
-            },
-            root_namespaces: RootNamespaces::default(),
-            pipeline: PipelineConfig::default(),
-            ca: CaConfig {
-                directory: path.join("ca"),
-                lifetime: Duration::from_secs(86_400),
-                agent_accounts: vec![Name::new("warren-system", "warren-agent")],
-            },
-            tokens: TokenConfig { jwks: path.join("jwks.json"), audience: AUDIENCE.into(), issuer: None },
-            serving: ServingConfig {
-                names: vec!["localhost".into(), "127.0.0.1".into()],
-                lifetime: Duration::from_secs(3600),
-            },
-            listen: "127.0.0.1:0".parse().unwrap(),
-            metrics_listen: "127.0.0.1:0".parse().unwrap(),
+            ca_directory: path.join("ca"),
+            jwks: path.join("jwks.json"),
+            issuer: None,
         };
-        let controller = app::Controller::bind(config, Readiness::default()).unwrap();
-        let (grpc, http) = (controller.grpc_address().unwrap(), controller.metrics_address().unwrap());
-        let (trigger, watch) = drain();
-        let task = tokio::spawn(controller.serve(watch));
-        Self { directory, grpc, http, trigger, task }
+        let server = Server::start(source, Name::new("warren-system", "warren-agent")).await;
+        let root = std::fs::read_to_string(path.join("ca/root-cert.pem")).unwrap();
+        server.root.set(root).unwrap();
+        Self { directory, server }
     }
 
     /// Ends it in order.
     pub async fn stop(self) -> Directory {
-        assert!(self.trigger.start(PATIENCE).await, "the drain takes too long");
-        soon("the end", self.task).await.unwrap().unwrap();
+        self.server.stop().await;
         self.directory
     }
 
@@ -162,50 +133,43 @@ impl Controller {
         std::fs::remove_file(self.manifest(name)).unwrap();
     }
 
-    /// A response of the metrics server, once it is as wanted.
-    pub async fn get_until(&self, path: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let mut latest = String::new();
-        let polled = tokio::time::timeout(PATIENCE, async {
-            let mut tick = tokio::time::interval(Duration::from_millis(10));
-            loop {
-                tick.tick().await;
-                latest = self.get(path).await;
-                if wanted(&latest) {
-                    return;
-                }
-            }
-        });
-        assert!(polled.await.is_ok(), "{path} stayed:\n{latest}");
-        latest
+    /// An agent of node n1 that asks for addresses.
+    pub async fn agent(&self, subscribe: &[&str], held: &BTreeMap<String, String>) -> Agent {
+        self.agent_for(ADDRESS_TYPE_URL, subscribe, held).await
     }
 
-    async fn get(&self, path: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(self.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: controller\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
+    pub async fn agent_for(
+        &self,
+        type_url: &str,
+        subscribe: &[&str],
+        held: &BTreeMap<String, String>,
+    ) -> Agent {
+        let bearer = self.sign(&Token::agent("n1"));
+        Agent::open(self, bearer.as_deref(), type_url, subscribe, held).await.unwrap()
     }
 
-    async fn channel(&self) -> Channel {
-        let root = std::fs::read_to_string(self.ca_file("root-cert.pem")).unwrap();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root)).domain_name("localhost");
-        let endpoint =
-            Endpoint::from_shared(format!("https://{}", self.grpc)).unwrap().tls_config(tls).unwrap();
-        soon("the connection", endpoint.connect()).await.unwrap()
+    /// Whether somebody with this token may ask at all.
+    pub async fn try_agent(&self, token: &Token) -> Result<(), Status> {
+        let bearer = self.sign(token);
+        Agent::open(self, bearer.as_deref(), ADDRESS_TYPE_URL, &[], &BTreeMap::new()).await.map(drop)
     }
 
-    fn authorised<T>(&self, token: &Token, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        if !token.missing {
-            let value = format!("Bearer {}", self.sign(token)).parse().unwrap();
-            request.metadata_mut().insert("authorization", value);
+    pub async fn certificate(&self, token: &Token, identity: &Identity) -> Result<Vec<String>, Status> {
+        self.server.certificate(self.sign(token).as_deref(), identity).await
+    }
+
+    pub async fn create(
+        &self,
+        token: &Token,
+        request: IstioCertificateRequest,
+    ) -> Result<Vec<String>, Status> {
+        self.server.create(self.sign(token).as_deref(), request).await
+    }
+
+    fn sign(&self, token: &Token) -> Option<String> {
+        if token.missing {
+            return None;
         }
-        request
-    }
-
-    fn sign(&self, token: &Token) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
         let mut kubernetes =
             json!({"namespace": "warren-system", "serviceaccount": {"name": token.account, "uid": "u"}});
@@ -222,24 +186,6 @@ impl Controller {
         let key = jsonwebtoken::EncodingKey::from_ec_pem(key.as_bytes()).unwrap();
         let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
         header.kid = Some("test".to_owned());
-        jsonwebtoken::encode(&header, &claims, &key).unwrap()
-    }
-
-    pub async fn certificate(&self, token: &Token, identity: &Identity) -> Result<Vec<String>, Status> {
-        let key = KeyPair::generate().unwrap();
-        let csr =
-            CertificateParams::new(vec!["not.used".to_owned()]).unwrap().serialize_request(&key).unwrap();
-        self.create(token, certificate_request(identity, csr.pem().unwrap(), 600)).await
-    }
-
-    pub async fn create(
-        &self,
-        token: &Token,
-        request: IstioCertificateRequest,
-    ) -> Result<Vec<String>, Status> {
-        let mut client = IstioCertificateServiceClient::new(self.channel().await);
-        let response =
-            soon("the certificate", client.create_certificate(self.authorised(token, request))).await?;
-        Ok(response.into_inner().cert_chain)
+        Some(jsonwebtoken::encode(&header, &claims, &key).unwrap())
     }
 }

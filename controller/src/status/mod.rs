@@ -1,0 +1,111 @@
+//! What is written back to the cluster, by one replica at a time: the root for agents, and events about objects that
+//! are rejected. [`lease`] and [`reports`] are pure.
+
+mod events;
+mod leader;
+mod lease;
+mod reports;
+mod root;
+
+use crate::kubernetes::{CallError, Cluster};
+use crate::observe::Metrics;
+use crate::source::kubernetes::Rejections;
+use crate::source::{Problem, SourceProblems};
+use leader::{Leader, Leadership};
+use reports::Reports;
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use warren_common::runtime::DrainWatch;
+
+/// How soon what somebody changed is repaired, and what is rejected is said.
+const ROUND: Duration = Duration::from_secs(1);
+/// The ConfigMap is looked at every so many rounds.
+const ROOT_ROUNDS: u64 = 5;
+const ROOT_PLACE: &str = "ConfigMap warren-ca-root";
+const EVENTS_PLACE: &str = "events";
+
+/// Writes as long as this replica leads.
+pub(crate) struct Status {
+    pub(crate) cluster: Cluster,
+    /// Trust anchors, PEM.
+    pub(crate) root: String,
+    pub(crate) rejections: Rejections,
+    pub(crate) problems: SourceProblems,
+    pub(crate) metrics: Metrics,
+}
+
+/// The tasks; they end with the drain.
+pub(crate) struct StatusTask {
+    leader: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+impl StatusTask {
+    /// Waits until the lease has been given back.
+    pub(crate) async fn ended(self) {
+        let _ = (self.leader.await, self.writer.await);
+    }
+}
+
+impl Status {
+    /// Starts. Needs a tokio runtime.
+    pub(crate) fn spawn(self, drain: DrainWatch) -> StatusTask {
+        let (leader, leadership) = Leader::new(self.cluster.clone(), self.problems.clone());
+        StatusTask {
+            leader: tokio::spawn(leader.run(drain.clone())),
+            writer: tokio::spawn(self.run(leadership, drain)),
+        }
+    }
+
+    async fn run(self, leadership: Leadership, mut drain: DrainWatch) {
+        let mut ticks = tokio::time::interval(ROUND);
+        let mut term = None;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = drain.started() => return,
+            }
+            let leads = leadership.holds();
+            if leads != term.is_some() {
+                tracing::info!(leads, instance = %self.cluster.instance(), "leadership changed");
+                self.metrics.leads(leads);
+                self.report(ROOT_PLACE, None);
+                self.report(EVENTS_PLACE, None);
+                // A new leader says everything again; what was said is counted up.
+                term = leads.then(|| (0, Reports::new(Instant::now())));
+            }
+            if let Some((round, reports)) = &mut term {
+                self.write(*round, reports, &leadership).await;
+                *round += 1;
+            }
+        }
+    }
+
+    async fn write(&self, round: u64, reports: &mut Reports, leadership: &Leadership) {
+        if round % ROOT_ROUNDS == 0 {
+            let result = root::ensure(&self.cluster, &self.root).await;
+            self.report(ROOT_PLACE, result.err().map(|error| format!("agents may lack the root: {error}")));
+        }
+        for report in reports.due(self.rejections.list(), Instant::now()) {
+            if !leadership.holds() {
+                return;
+            }
+            match events::write(&self.cluster, &report).await {
+                Ok(()) => self.report(EVENTS_PLACE, None),
+                Err(error @ CallError::Forbidden(_)) => {
+                    self.report(
+                        EVENTS_PLACE,
+                        Some(format!("owners of rejected objects are not told: {error}")),
+                    );
+                }
+                // It is in the problems all the same.
+                Err(error) => tracing::debug!(%error, "event not written"),
+            }
+        }
+    }
+
+    fn report(&self, place: &str, reason: Option<String>) {
+        let problem = reason.map(|reason| Problem { place: place.to_owned(), line: None, reason });
+        self.problems.replace(place, problem.into_iter().collect());
+    }
+}
