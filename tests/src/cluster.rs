@@ -106,12 +106,6 @@ impl Cluster {
         &self.nodes
     }
 
-    /// The image with the servers and clients of the tests.
-    #[must_use]
-    pub fn workload_image(&self) -> &str {
-        &self.images.workload
-    }
-
     /// A kubectl command, as administrator.
     pub(crate) fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(&self.kubectl);
