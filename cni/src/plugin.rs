@@ -174,3 +174,7 @@ fn versions(asked: Option<String>) -> String {
         Versions { cni_version: asked.as_deref().unwrap_or(newest), supported_versions: SUPPORTED };
     serde_json::to_string(&versions).unwrap_or_default() + "\n"
 }
+
+#[cfg(test)]
+#[path = "plugin_tests.rs"]
+mod tests;

@@ -37,6 +37,7 @@ mod network;
 mod node;
 mod pod;
 mod poll;
+mod sandbox;
 mod services;
 mod token;
 mod world;
@@ -50,6 +51,7 @@ pub use netns::NetNs;
 pub use node::Node;
 pub use pod::Pod;
 pub use poll::poll_until;
+pub use sandbox::{PluginOutcome, Sandbox};
 pub use token::Tokens;
 
 use janitor::{Handle, Janitor};

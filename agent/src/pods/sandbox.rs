@@ -21,12 +21,15 @@ use warren_common::model::Workload;
 /// Its name in the state directory.
 pub(super) const FILE: &str = "sandboxes.json";
 
+/// So many addresses of earlier sandboxes are remembered, the latest first.
+const OUTDATED: usize = 16;
+
 /// One pod's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Sandbox {
     container_id: String,
     addresses: Vec<IpAddr>,
-    /// What the controller said at `ADD`: nothing, or the addresses of an earlier sandbox.
+    /// Addresses of the pod's earlier sandboxes, which the controller may still tell of, or even hear of only now.
     outdated: Vec<IpAddr>,
     gone: bool,
 }
@@ -72,8 +75,15 @@ impl Sandboxes {
 
     /// A pod's sandbox has these addresses now.
     pub(super) fn add(&mut self, workload: &Workload, container_id: &str, addresses: &[IpAddr]) {
-        let told = &workload.addresses;
-        let outdated = if covers(addresses, told) { Vec::new() } else { told.clone() };
+        let earlier = self.by_pod.get(&workload.enrolment.pod_uid);
+        let earlier =
+            earlier.into_iter().flat_map(|earlier| earlier.addresses.iter().chain(&earlier.outdated));
+        let mut outdated: Vec<IpAddr> = Vec::new();
+        for ip in workload.addresses.iter().chain(earlier) {
+            if !addresses.contains(ip) && !outdated.contains(ip) && outdated.len() < OUTDATED {
+                outdated.push(*ip);
+            }
+        }
         let sandbox = Sandbox {
             container_id: container_id.to_owned(),
             addresses: addresses.to_vec(),
@@ -124,13 +134,9 @@ impl Sandboxes {
 impl Sandbox {
     /// Whether what the controller tells is of a later sandbox than this, one that nobody announced here.
     fn is_older_than(&self, told: &[IpAddr]) -> bool {
-        !covers(&self.addresses, told) && self.outdated != told
+        // The kubelet may report one address of two.
+        !told.iter().all(|ip| self.addresses.contains(ip) || self.outdated.contains(ip))
     }
-}
-
-/// The kubelet may report one address of two.
-fn covers(addresses: &[IpAddr], told: &[IpAddr]) -> bool {
-    told.iter().all(|ip| addresses.contains(ip))
 }
 
 #[cfg(test)]
@@ -176,6 +182,18 @@ mod tests {
         assert_eq!(addresses(&sandboxes, &[1, 2]), Some(vec![ip(4)]));
         assert_eq!(addresses(&sandboxes, &[4]), Some(vec![ip(4)]));
         assert_eq!(addresses(&sandboxes, &[5]), Some(vec![ip(5)]));
+    }
+
+    #[test]
+    fn late_news_of_an_earlier_sandbox_is_none() {
+        let mut sandboxes = Sandboxes::default();
+        sandboxes.add(&told(&[]), "c1", &[ip(1)]);
+        sandboxes.add(&told(&[]), "c2", &[ip(2)]);
+        sandboxes.add(&told(&[1]), "c3", &[ip(3)]);
+        for of in [&[][..], &[1], &[2], &[3]] {
+            assert_eq!(addresses(&sandboxes, of), Some(vec![ip(3)]), "{of:?}");
+        }
+        assert_eq!(addresses(&sandboxes, &[4]), Some(vec![ip(4)]));
     }
 
     #[test]

@@ -124,7 +124,16 @@ fn pod(record: &PodRecord) -> Value {
         metadata["ownerReferences"] =
             json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "controller": true }]);
     }
-    let ready = if record.ready { "True" } else { "False" };
+    let ready = if record.ready && record.addressed { "True" } else { "False" };
+    let mut status = json!({
+        "phase": if record.addressed { "Running" } else { "Pending" },
+        "hostIP": record.node_ip4,
+        "conditions": [{ "type": "Ready", "status": ready }],
+    });
+    if record.addressed {
+        status["podIP"] = json!(record.ip4);
+        status["podIPs"] = json!([{ "ip": record.ip4 }, { "ip": record.ip6 }]);
+    }
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -134,13 +143,7 @@ fn pod(record: &PodRecord) -> Value {
             "serviceAccountName": record.service_account,
             "containers": [{ "name": "app", "image": "warren.dev/lab" }],
         },
-        "status": {
-            "phase": "Running",
-            "hostIP": record.node_ip4,
-            "podIP": record.ip4,
-            "podIPs": [{ "ip": record.ip4 }, { "ip": record.ip6 }],
-            "conditions": [{ "type": "Ready", "status": ready }],
-        },
+        "status": status,
     })
 }
 

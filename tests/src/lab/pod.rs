@@ -95,7 +95,14 @@ impl Pod {
 impl Lab {
     /// Registers a pod whose namespace exists, makes its cgroup, and starts its pause process.
     pub(super) fn place_pod(&self, state: &mut State, spec: &PodSpec, netns: &NetNs) -> Result<Link> {
-        if state.pods.contains_key(&spec.name) {
+        let (record, link) = self.plan_pod(state, spec, netns)?;
+        self.start_pod(state, record, &link)?;
+        Ok(link)
+    }
+
+    /// A pod's record and link; nothing is made yet.
+    pub(super) fn plan_pod(&self, state: &State, spec: &PodSpec, netns: &NetNs) -> Result<(PodRecord, Link)> {
+        if state.world.pods.contains_key(&spec.name) {
             bail!("two pods are called {}", spec.name);
         }
         let node = match &spec.node {
@@ -103,8 +110,8 @@ impl Lab {
             None => self.nodes.first(),
         };
         let node = node.with_context(|| format!("pod {}: no such node", spec.name))?;
-        let used: Vec<_> = state.pods.values().map(|pod| (pod.node().to_owned(), pod.0.link.pod)).collect();
-        let is_free = |number: &u8| !used.contains(&(node.name().to_owned(), *number));
+        let used: Vec<_> = state.world.pods.values().map(|pod| pod.ip4).collect();
+        let is_free = |number: &u8| !used.contains(&network::pod4(node.member().number, *number));
         let number = match spec.number {
             Some(number) if !is_free(&number) => bail!("pod {}: number {number} is taken", spec.name),
             Some(number) => number,
@@ -112,28 +119,37 @@ impl Lab {
         };
         let record = record(spec, node.name(), node.ip4(), node.member().number, number)?;
         let link = Link { node: node.member().clone(), pod: number, netns: netns.clone() };
-        let group = node.pods_cgroup().join(format!("pod{}", record.uid));
-        cgroup::create(&group)?;
-        let hosts = services::hosts_path(&self.dir, &spec.namespace);
-        let place = Place::new(&spec.name, netns, group, Some(hosts), &self.dir.join("logs"));
-        let pause = place.workload(["pause"]).spawn()?;
-        state.world.namespaces.entry(spec.namespace.clone()).or_default();
-        state.world.pods.insert(spec.name.clone(), record.clone());
-        state.pods.insert(
-            spec.name.clone(),
-            Pod(Arc::new(Inner { record, place, link: link.clone(), _pause: pause })),
-        );
-        Ok(link)
+        Ok((record, link))
     }
 
-    /// Adds a pod to the running lab, in a cluster's order: its network first, then the API tells of it.
-    pub fn add_pod(&self, spec: &PodSpec) -> Result<Pod> {
-        let name = format!("w{}-{}", self.id, spec.name);
+    /// Makes a pod's cgroup and starts its pause process.
+    pub(super) fn start_pod(&self, state: &mut State, record: PodRecord, link: &Link) -> Result<Pod> {
+        let group = self.node(&record.node).pods_cgroup().join(format!("pod{}", record.uid));
+        cgroup::create(&group)?;
+        let hosts = services::hosts_path(&self.dir, &record.namespace);
+        let place = Place::new(&record.name, &link.netns, group, Some(hosts), &self.dir.join("logs"));
+        let pause = place.workload(["pause"]).spawn()?;
+        state.world.namespaces.entry(record.namespace.clone()).or_default();
+        state.world.pods.insert(record.name.clone(), record.clone());
+        let name = record.name.clone();
+        let pod = Pod(Arc::new(Inner { record, place, link: link.clone(), _pause: pause }));
+        state.pods.insert(name, pod.clone());
+        Ok(pod)
+    }
+
+    /// A new network namespace for a pod, which the janitor knows.
+    pub(super) fn pod_netns(&self, name: &str) -> Result<NetNs> {
+        let name = format!("w{}-{name}", self.id);
         let janitor = self.janitor.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         janitor.will_remove(&Handle::NetNs(name.clone()))?;
         drop(janitor);
         let made = netns::create(&[name], network::SETTINGS)?;
-        let netns = made.into_iter().next().context("no namespace was made")?;
+        made.into_iter().next().context("no namespace was made")
+    }
+
+    /// Adds a pod to the running lab, in a cluster's order: its network first, then the API tells of it.
+    pub fn add_pod(&self, spec: &PodSpec) -> Result<Pod> {
+        let netns = self.pod_netns(&spec.name)?;
         let mut state = self.state();
         let link = self.place_pod(&mut state, spec, &netns)?;
         network::attach(&link)?;
@@ -174,5 +190,6 @@ fn record(spec: &PodSpec, node: &str, node_ip4: Ipv4Addr, node_number: u8, numbe
         ip6: network::pod6(node_number, number),
         node_ip4,
         ready: spec.ready,
+        addressed: true,
     })
 }

@@ -31,6 +31,8 @@ pub(crate) struct PodRecord {
     pub(crate) ip6: Ipv6Addr,
     pub(crate) node_ip4: Ipv4Addr,
     pub(crate) ready: bool,
+    /// The API tells its addresses.
+    pub(crate) addressed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +94,7 @@ impl World {
     /// The pods behind a service, ready or not.
     pub(crate) fn endpoints<'a>(&'a self, service: &'a ServiceRecord) -> impl Iterator<Item = &'a PodRecord> {
         self.pods.values().filter(move |pod| match &service.endpoints {
+            _ if !pod.addressed => false,
             Some(names) => names.contains(&pod.name),
             None => {
                 pod.namespace == service.namespace
