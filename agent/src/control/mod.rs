@@ -4,6 +4,6 @@
 mod channel;
 mod file;
 
-pub use warren_common::runtime::Backoff;
 pub use channel::{ControlChannel, ControlConfig, ControlError, DEFAULT_CONTROLLER_NAME, connect};
 pub use file::write_atomically;
+pub use warren_common::runtime::Backoff;
