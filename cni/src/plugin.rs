@@ -97,7 +97,7 @@ fn answer(
         "STATUS" => config().map(|_| String::new()),
         // The agent itself finds out which pods are gone.
         "GC" => config().map(|_| String::new()),
-        "VERSION" => Ok(versions(version)),
+        "VERSION" => Ok(versions(version.as_deref())),
         _ => Err(CniError::Environment("CNI_COMMAND")),
     }
 }
@@ -162,7 +162,7 @@ fn namespace(environment: &Environment) -> Result<File, CniError> {
     File::open(path).map_err(failed)
 }
 
-fn versions(asked: Option<String>) -> String {
+fn versions(asked: Option<&str>) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Versions<'a> {
@@ -170,8 +170,7 @@ fn versions(asked: Option<String>) -> String {
         supported_versions: &'a [&'a str],
     }
     let newest = SUPPORTED.last().copied().unwrap_or_default();
-    let versions =
-        Versions { cni_version: asked.as_deref().unwrap_or(newest), supported_versions: SUPPORTED };
+    let versions = Versions { cni_version: asked.unwrap_or(newest), supported_versions: SUPPORTED };
     serde_json::to_string(&versions).unwrap_or_default() + "\n"
 }
 

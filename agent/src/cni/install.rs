@@ -154,7 +154,7 @@ pub fn remove(config: &InstallConfig) -> Result<(), InstallError> {
         let list = original.with_extension("conflist");
         fs::remove_file(&list).map_err(failed("removing", &list))?;
     }
-    for path in files(&config.conf_dir, |path| is_list(path))? {
+    for path in files(&config.conf_dir, is_list)? {
         let text = fs::read_to_string(&path).map_err(failed("reading", &path))?;
         match conflist::remove(&text) {
             Ok(None) => {}

@@ -104,6 +104,7 @@ fn trouble(container: &ContainerStatus) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "JSON that is written in place")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -144,7 +144,7 @@ impl Shown<'_> {
         let mut merge = Merge::of(live);
         loop {
             while let Some((node, event)) = merge.pop(Instant::now()) {
-                self.print_new(&mut printed, node, &event)?;
+                self.print_new(&mut printed, node.as_deref(), &event)?;
             }
             let due = merge.deadline();
             let wait = async {
@@ -166,7 +166,7 @@ impl Shown<'_> {
             }
         }
         for (node, event) in merge.rest() {
-            self.print_new(&mut printed, node, &event)?;
+            self.print_new(&mut printed, node.as_deref(), &event)?;
         }
         if wrong && live == 0 {
             bail!("no agent is followed");
@@ -177,7 +177,7 @@ impl Shown<'_> {
     fn print_new(
         &self,
         printed: &mut HashSet<(Arc<str>, u64)>,
-        node: Option<Arc<str>>,
+        node: Option<&str>,
         event: &FlowEvent,
     ) -> Result<()> {
         if let FlowEvent::Flow(flow) = event {
@@ -187,7 +187,7 @@ impl Shown<'_> {
                 return Ok(());
             }
         }
-        self.print(node.as_deref(), event)
+        self.print(node, event)
     }
 
     /// The newest flows of all agents, oldest first; how many older ones are not kept; the exit code.

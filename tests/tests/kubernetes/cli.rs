@@ -134,7 +134,10 @@ fn check_finds_nothing_wrong_and_then_what_is_wrong() {
         let well = json(cluster, &["check", "-o", "json"])?;
         ensure!(bad(&well).is_empty(), "{:#?}", bad(&well));
         namespace.apply([
-            cluster.server("own", "echo", 15008).alone(),
+            cluster
+                .server("own", "echo", 15008)
+                .container(|main| main["ports"] = serde_json::json!([{"containerPort": 15008}]))
+                .alone(),
             serde_json::json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "closed"},
                 "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": [{"port": 9000}]}]}}),
         ])?;

@@ -192,12 +192,7 @@ const RULES: &[Rule] = &[
         why: "sockets open in the pod's netns with the agent's options, in one place",
         within: &["agent/src"],
         // What is handed over in the tests is nobody's door.
-        except: &[
-            "agent/src/accept",
-            "agent/src/observe",
-            "agent/src/app",
-            "agent/src/handover/offer_tests.rs",
-        ],
+        except: &["agent/src/accept", "agent/src/observe", "agent/src/app", "agent/src/handover/offer_tests"],
         never: &[
             "TcpStream::connect",
             "TcpListener::bind",

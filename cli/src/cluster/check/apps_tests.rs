@@ -1,3 +1,5 @@
+#![expect(clippy::needless_pass_by_value, reason = "JSON that is written in place")]
+
 use super::*;
 use crate::render::check::Outcome;
 use serde_json::{Value, json};
