@@ -141,7 +141,7 @@ impl Shown<'_> {
                 self.print(None, &FlowEvent::Flow(Box::new(flow)))?;
             }
         }
-        let mut merge = Merge::of(live);
+        let mut merge: Merge<(Option<Arc<str>>, FlowEvent)> = Merge::of(live);
         loop {
             while let Some((node, event)) = merge.pop(Instant::now()) {
                 self.print_new(&mut printed, node.as_deref(), &event)?;
