@@ -21,7 +21,7 @@ const CA_PLACE: &str = "certificate authority";
 
 /// What can be had without asking anybody.
 pub(super) enum Backend {
-    Manifests { authority: Authority, tokens: KeyFileConfig, source: ManifestsHandle },
+    Manifests { authority: Arc<Authority>, tokens: KeyFileConfig, source: ManifestsHandle },
     Kubernetes { cluster: Cluster, batches: mpsc::Sender<Vec<Change>> },
 }
 
@@ -66,7 +66,7 @@ impl Backend {
                     audience: config.audience.clone(),
                     issuer: issuer.clone(),
                 };
-                Ok(Self::Manifests { authority, tokens, source })
+                Ok(Self::Manifests { authority: Arc::new(authority), tokens, source })
             }
             Source::Kubernetes(kubernetes) => {
                 Ok(Self::Kubernetes { cluster: Cluster::connect(kubernetes).await?, batches })
@@ -83,7 +83,7 @@ impl Backend {
                     tracing::warn!(%error, "agents can't get in until this is repaired");
                 }
                 Running {
-                    authority: Arc::new(authority),
+                    authority,
                     authenticator: Authenticator::Keys(keys),
                     _source: SourceHandle::Manifests(source),
                     status: None,

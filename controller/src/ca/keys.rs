@@ -89,7 +89,7 @@ impl KeyFile {
     }
 
     fn verify_with(&self, keys: &JwkSet, token: &str) -> Result<Caller, AuthenticateError> {
-        let header = decode_header(token).map_err(invalid)?;
+        let header = decode_header(token).map_err(|error| invalid(&error))?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(AuthenticateError::UnknownKey);
         }
@@ -110,10 +110,10 @@ impl KeyFile {
         });
         let mut result = Err(AuthenticateError::UnknownKey);
         for jwk in candidates {
-            let key = DecodingKey::from_jwk(jwk).map_err(invalid)?;
+            let key = DecodingKey::from_jwk(jwk).map_err(|error| invalid(&error))?;
             match decode::<Claims>(token, &key, &validation) {
                 Ok(token) => return Ok(caller(token.claims.kubernetes)),
-                Err(error) => result = Err(invalid(error)),
+                Err(error) => result = Err(invalid(&error)),
             }
         }
         result
@@ -155,6 +155,6 @@ fn caller(claims: KubernetesClaims) -> Caller {
     }
 }
 
-fn invalid(error: jsonwebtoken::errors::Error) -> AuthenticateError {
+fn invalid(error: &jsonwebtoken::errors::Error) -> AuthenticateError {
     AuthenticateError::Invalid(error.to_string())
 }

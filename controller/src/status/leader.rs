@@ -54,7 +54,7 @@ impl Leader {
                 Ok(()) => RENEW,
                 Err(_) => RETRY,
             };
-            self.problems.replace(PLACE, result.err().map(problem).into_iter().collect());
+            self.problems.replace(PLACE, result.as_ref().err().map(problem).into_iter().collect());
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = drain.started() => break,
@@ -143,7 +143,7 @@ fn record(lease: &Lease) -> Record {
     }
 }
 
-fn problem(error: CallError) -> Problem {
+fn problem(error: &CallError) -> Problem {
     let reason = format!("this replica can't lead, so it writes neither the root nor events: {error}");
     Problem { place: PLACE.to_owned(), line: None, reason }
 }

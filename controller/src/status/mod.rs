@@ -82,7 +82,7 @@ impl Status {
     }
 
     async fn write(&self, round: u64, reports: &mut Reports, leadership: &Leadership) {
-        if round % ROOT_ROUNDS == 0 {
+        if round.is_multiple_of(ROOT_ROUNDS) {
             let result = root::ensure(&self.cluster, &self.root).await;
             self.report(ROOT_PLACE, result.err().map(|error| format!("agents may lack the root: {error}")));
         }

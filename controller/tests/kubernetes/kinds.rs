@@ -7,43 +7,62 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use warren_common::proto::ADDRESS_TYPE_URL;
+use warren_controller::source::{CUSTOM_KINDS, ServedKind};
 
-const DEFINITION: &str = "peerauthentications.security.istio.io";
+/// Definitions of all custom kinds that let everything in, as an old or careless one does. Removed when dropped.
+pub struct Definitions(Cluster);
 
-/// A definition that lets everything in, as an old or careless one does. Removed when dropped.
-pub struct Definition(Cluster);
+fn names() -> Vec<String> {
+    CUSTOM_KINDS.iter().map(|served| format!("{}.{}", served.plural, served.group)).collect()
+}
 
-impl Definition {
+impl Definitions {
     pub fn none(cluster: &Cluster) -> Self {
-        cluster.kubectl(&["delete", "crd", DEFINITION, "--ignore-not-found"]);
-        Self(cluster.clone())
+        let definitions = Self(cluster.clone());
+        definitions.remove().unwrap();
+        definitions
     }
 
     pub fn create(&self) {
         let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        self.0.apply(&[json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": DEFINITION},
-            "spec": {
-                "group": "security.istio.io", "scope": "Namespaced",
-                "names": {"kind": "PeerAuthentication", "plural": "peerauthentications",
-                          "singular": "peerauthentication", "listKind": "PeerAuthenticationList"},
-                // Only the older version: the controller finds it.
-                "versions": [{"name": "v1beta1", "served": true, "storage": true,
-                              "schema": {"openAPIV3Schema": open}}],
-            },
-        })]);
-        self.0.kubectl(&["wait", "--for=condition=Established", "crd", DEFINITION, "--timeout=20s"]);
+        let definition = |served: &ServedKind| {
+            let kind = served.kind.as_str();
+            // Only the oldest version: the controller finds it.
+            let version = served.versions.last().unwrap();
+            json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{}.{}", served.plural, served.group)},
+                "spec": {
+                    "group": served.group, "scope": "Namespaced",
+                    "names": {"kind": kind, "plural": served.plural, "singular": kind.to_ascii_lowercase(),
+                              "listKind": format!("{kind}List")},
+                    "versions": [{"name": version, "served": true, "storage": true,
+                                  "schema": {"openAPIV3Schema": open}}],
+                },
+            })
+        };
+        self.0.apply(&CUSTOM_KINDS.iter().map(definition).collect::<Vec<_>>());
+        let names = names();
+        let mut wait = vec!["wait", "--for=condition=Established", "--timeout=20s", "crd"];
+        wait.extend(names.iter().map(String::as_str));
+        self.0.kubectl(&wait);
+    }
+
+    fn remove(&self) -> Result<String, String> {
+        let names = names();
+        let mut delete = vec!["delete", "--ignore-not-found", "crd"];
+        delete.extend(names.iter().map(String::as_str));
+        self.0.try_kubectl(&delete, "")
     }
 }
 
-impl Drop for Definition {
+impl Drop for Definitions {
     fn drop(&mut self) {
-        let _ = self.0.try_kubectl(&["delete", "crd", DEFINITION, "--ignore-not-found"], "");
+        let _ = self.remove();
     }
 }
 
-pub fn policy(name: &str, spec: Value) -> Value {
+pub fn policy(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "security.istio.io/v1beta1", "kind": "PeerAuthentication",
            "metadata": {"name": name}, "spec": spec})
 }
@@ -77,19 +96,19 @@ async fn content(agent: &mut Agent, name: &str, wanted: impl Fn(Option<&str>) ->
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kind_comes_and_goes_with_its_definition() {
     let Some(cluster) = Cluster::find() else { return };
-    let definition = Definition::none(&cluster);
+    let definitions = Definitions::none(&cluster);
     let namespace = cluster.namespace("kinds");
     let (replica, mut agent, web) = watched(&namespace).await;
     content(&mut agent, &web, |text| text.is_some()).await;
     let before = agent.holds[&web].1.clone();
 
-    definition.create();
-    namespace.apply(&[policy("strict", json!({"mtls": {"mode": "STRICT"}}))]);
+    definitions.create();
+    namespace.apply(&[policy("strict", &json!({"mtls": {"mode": "STRICT"}}))]);
     content(&mut agent, &web, |text| text.is_some_and(|text| text != before)).await;
     let strict = agent.holds[&web].1.clone();
 
     // One that can't be used changes nothing, and its owner is told.
-    namespace.apply(&[policy("strict", json!({"mtls": {"mode": "SOMETIMES"}}))]);
+    namespace.apply(&[policy("strict", &json!({"mtls": {"mode": "SOMETIMES"}}))]);
     let problems = replica.get_until("/debug/problems", |text| text.contains("SOMETIMES")).await;
     assert!(problems.contains("its last good version stays"), "{problems}");
     until("the event", || {
@@ -102,7 +121,7 @@ async fn a_kind_comes_and_goes_with_its_definition() {
     content(&mut agent, &db, |text| text.is_some()).await;
     assert_eq!(agent.holds[&web].1, strict);
 
-    drop(definition);
+    drop(definitions);
     content(&mut agent, &web, |text| text == Some(before.as_str())).await;
     replica.get_until("/debug/problems", |text| !text.contains("SOMETIMES")).await;
     replica.stop().await;
@@ -111,8 +130,8 @@ async fn a_kind_comes_and_goes_with_its_definition() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_objects_by_the_thousand_are_named_and_slow_nothing() {
     let Some(cluster) = Cluster::find() else { return };
-    let definition = Definition::none(&cluster);
-    definition.create();
+    let definitions = Definitions::none(&cluster);
+    definitions.create();
     let namespace = cluster.namespace("hostile");
     let mut deep = json!(1);
     for _ in 0..500 {
@@ -121,7 +140,7 @@ async fn hostile_objects_by_the_thousand_are_named_and_slow_nothing() {
     let huge = "A".repeat(1 << 20);
     for number in 0..20 {
         let spec = [json!({"mtls": {"mode": huge}}), json!({"x": huge}), json!({"mtls": deep})];
-        let object = policy(&format!("big-{number:02}"), spec[number % 3].clone());
+        let object = policy(&format!("big-{number:02}"), &spec[number % 3]);
         let made =
             namespace.cluster.try_kubectl(&["-n", &namespace.name, "create", "-f", "-"], &object.to_string());
         made.unwrap_or_else(|error| panic!("{}", &error[..error.len().min(500)]));
@@ -133,7 +152,7 @@ async fn hostile_objects_by_the_thousand_are_named_and_slow_nothing() {
     let (many, in_namespace) = (cluster.clone(), namespace.name.clone());
     let flood = tokio::task::spawn_blocking(move || {
         let bad =
-            |number| policy(&format!("bad-{number:04}"), json!({"unknown": number, "mtls": {"mode": 7}}));
+            |number| policy(&format!("bad-{number:04}"), &json!({"unknown": number, "mtls": {"mode": 7}}));
         let items: Vec<_> = (0..2000).map(bad).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
         many.try_kubectl(&["-n", &in_namespace, "create", "-f", "-"], &list).unwrap();
@@ -162,7 +181,7 @@ async fn hostile_objects_by_the_thousand_are_named_and_slow_nothing() {
         let reason = problem.and_then(|problem| problem["reason"].as_str()).unwrap_or_default();
         assert!((20..600).contains(&reason.len()), "{place}: {reason}");
     }
-    drop(definition);
+    drop(definitions);
     replica.get_until("/debug/problems", |text| !text.contains("rejected")).await;
     replica.stop().await;
 }

@@ -90,7 +90,10 @@ async fn gather(kinds: usize, mut reports: mpsc::Receiver<Report>, batches: mpsc
             (Report::Complete, held) => {
                 incomplete = incomplete.saturating_sub(1);
                 match held.take_if(|_| incomplete == 0) {
-                    Some(all) => all,
+                    Some(all) => {
+                        tracing::info!(objects = all.len(), "all of the cluster has been read");
+                        all
+                    }
                     None => continue,
                 }
             }
