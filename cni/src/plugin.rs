@@ -66,7 +66,7 @@ pub fn invoke(environment: &Environment, input: io::Result<String>) -> Outcome {
     let version = input.as_deref().ok().and_then(|text| version_of(text).ok());
     let supported = version.clone().filter(|version| SUPPORTED.contains(&version.as_str()));
     let newest = SUPPORTED.last().copied().unwrap_or_default();
-    match answer(environment, input, version) {
+    match answer(environment, input, version.as_deref()) {
         Ok(output) => Outcome { output, success: true },
         Err(error) => {
             let output = error.to_json(supported.as_deref().unwrap_or(newest)) + "\n";
@@ -78,7 +78,7 @@ pub fn invoke(environment: &Environment, input: io::Result<String>) -> Outcome {
 fn answer(
     environment: &Environment,
     input: io::Result<String>,
-    version: Option<String>,
+    version: Option<&str>,
 ) -> Result<String, CniError> {
     let command = environment.command.as_deref().ok_or(CniError::Environment("CNI_COMMAND"))?;
     let config = || Config::parse(&input.map_err(|error| CniError::Io(error.to_string()))?);
