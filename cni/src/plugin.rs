@@ -97,7 +97,7 @@ fn answer(
         "STATUS" => config().map(|_| String::new()),
         // The agent itself finds out which pods are gone.
         "GC" => config().map(|_| String::new()),
-        "VERSION" => Ok(versions(version.as_deref())),
+        "VERSION" => Ok(versions(version)),
         _ => Err(CniError::Environment("CNI_COMMAND")),
     }
 }
