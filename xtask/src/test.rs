@@ -116,7 +116,7 @@ impl Suite {
                 command
                     .arg("test")
                     .args(HOST_CRATES)
-                    .args(tests_of("controller", &[])?)
+                    .args(tests_of("controller", &["kubernetes"])?)
                     .arg("--no-fail-fast");
                 commands.push(command);
             }
