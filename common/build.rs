@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let descriptors = protox::compile(protos, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Shared between all streams that send them.
+    let shared = ".envoy.service.discovery.v3.DeltaDiscoveryResponse.resources";
+    tonic_prost_build::configure().bytes(shared).compile_fds(descriptors)?;
     Ok(())
 }

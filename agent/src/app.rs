@@ -16,6 +16,7 @@ use crate::control::ControlConfig;
 use crate::doors::Doors;
 use crate::handover::{self, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
+use crate::interest::Interest;
 use crate::kernel::{BpfKernel, KernelError};
 use crate::observe::{
     AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
@@ -75,6 +76,8 @@ pub struct Config {
     pub admin_address: Option<SocketAddr>,
     /// Unix socket where this agent hands over to a successor, and asks for a predecessor.
     pub handover_socket: PathBuf,
+    /// Ask the controller for what local pods talk to, instead of following the whole mesh.
+    pub by_interest: bool,
     /// Where metrics are served.
     pub metrics_address: SocketAddr,
     /// Where readiness is served.
@@ -167,7 +170,11 @@ async fn start(config: Config) -> Result<(), AppError> {
     endpoints.serve(readiness_listener, |listener| serve_readiness(listener, readiness.clone()))?;
     tokio::spawn(report_bytes(observer.clone(), BYTES_REPORT));
 
-    let store = Arc::new(Store::new());
+    let (store, interest) = if config.by_interest {
+        (Arc::new(Store::by_interest()), Interest::asking())
+    } else {
+        (Arc::new(Store::new()), Interest::everything())
+    };
     let controller = SharedControllerStatus::default();
     let xds_config = XdsConfig {
         url: config.controller_url.clone(),
@@ -177,9 +184,14 @@ async fn start(config: Config) -> Result<(), AppError> {
         node: Arc::clone(&name),
         state_dir: Some(config.state_dir.clone()),
     };
-    let xds =
-        xds::run(xds_config, Arc::clone(&store), controller.clone(), first_configuration, draining.clone());
-    tokio::spawn(xds);
+    tokio::spawn(xds::run(
+        xds_config,
+        Arc::clone(&store),
+        interest.clone(),
+        controller.clone(),
+        first_configuration,
+        draining.clone(),
+    ));
 
     let identities = start_identities(&config);
     tokio::spawn(follow_identities(
@@ -202,6 +214,7 @@ async fn start(config: Config) -> Result<(), AppError> {
     let node = Arc::new(Node {
         trust_domain: config.trust_domain.as_str().into(),
         store: Arc::clone(&store),
+        interest,
         kernel: Arc::clone(&kernel),
         identities: identities.clone(),
         observer: observer.clone(),

@@ -2,6 +2,7 @@
 
 use crate::accept::Names;
 use crate::identity::Identities;
+use crate::interest::Interest;
 use crate::kernel::Kernel;
 use crate::observe::Observer;
 use crate::pods::PodRegistry;
@@ -18,6 +19,8 @@ pub(crate) struct Node {
     pub trust_domain: Arc<str>,
     /// The mesh.
     pub store: Arc<Store>,
+    /// What of the mesh is asked for.
+    pub interest: Interest,
     /// Capture.
     pub kernel: Arc<dyn Kernel>,
     /// Certificates.

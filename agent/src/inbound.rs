@@ -266,8 +266,11 @@ pub(crate) async fn deliver_local(
 async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Result<TcpStream, Refusal> {
     let permit = {
         let mesh = context.node.store.guard();
-        if let Some(source) = mesh.workload_by_ip(arrival.client.ip()) {
-            flow.source_workload(source);
+        match mesh.workload_by_ip(arrival.client.ip()) {
+            Some(source) => flow.source_workload(source),
+            // It has proven who it is; its next connection is recorded with its workload.
+            None if arrival.source.is_some() => context.node.interest.used(arrival.client.ip()),
+            None => {}
         }
         let workload = mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload);
         flow.destination_workload(workload);

@@ -14,6 +14,7 @@ mod flow;
 pub mod handover;
 pub mod identity;
 mod inbound;
+pub mod interest;
 pub mod kernel;
 pub mod observe;
 mod outbound;

@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::identity::{CredentialError, PeerError, widen};
 use crate::inbound::{self, LocalArrival, Refusal};
+use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::route::{Choice, Hop, RouteError, Target, resolve, service_at};
@@ -57,6 +58,8 @@ enum OutboundError {
     NotCaptured,
     #[error(transparent)]
     Route(#[from] RouteError),
+    #[error(transparent)]
+    Unlearned(#[from] Unlearned),
     #[error("{0} should be in the mesh, but no workload is known there; see `warren workloads`")]
     NoWorkload(SocketAddr),
     #[error("cannot connect to {to}: {source}{}", hint(*to, source))]
@@ -139,6 +142,7 @@ async fn reach(
     dialled: &Dialled,
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+    context.node.interest.used(dialled.destination.ip());
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut failed: Vec<WorkloadUid> = Vec::new();
@@ -146,6 +150,11 @@ async fn reach(
     loop {
         let target = match route(context, dialled, &failed) {
             Ok(target) => target,
+            // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
+            Err(RouteError::NotAsked(address)) => {
+                context.node.interest.learn(&context.node.store, address).await?;
+                continue;
+            }
             // Every other endpoint has failed: the last failure says more than "no endpoint".
             Err(error) => return Err(last.unwrap_or_else(|| error.into())),
         };

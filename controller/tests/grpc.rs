@@ -123,7 +123,38 @@ async fn types_that_are_not_served_are_answered() {
 async fn an_address_can_be_asked_for() {
     let controller = Controller::start(&two_pods()).await;
     let mut agent = controller.agent(&["/10.0.0.2", "/10.9.9.9"], &BTreeMap::new()).await;
-    assert_eq!(agent.next().await, (vec![DB.to_owned()], vec!["/10.9.9.9".to_owned()]));
+    // The pods of its own node come unasked.
+    let expected = (vec![DB.to_owned(), WEB.to_owned()], vec!["/10.9.9.9".to_owned()]);
+    assert_eq!(agent.next().await, expected);
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_by_interest_is_told_of_its_own_pods_and_of_what_it_asks_for() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: db, namespace: shop}\n\
+                   spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n";
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                 metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\n\
+                 ports: [{port: 8080}]\n\
+                 endpoints: [{addresses: [10.0.0.2], conditions: {ready: true}}]\n";
+    let mut manifests = two_pods();
+    manifests.push(("slice.yaml", slice.to_owned()));
+    let controller = Controller::start(&manifests).await;
+    // Nothing but the pods of its node, which its token names.
+    let mut agent = controller.agent_by_interest().await;
+    assert_eq!(agent.next().await, (vec![WEB.to_owned()], vec![]));
+    agent.change(&["/10.96.0.1"], &[]).await;
+    assert_eq!(agent.next().await, (vec![], vec!["/10.96.0.1".to_owned()]));
+    // The service appears, with the pod of the other node behind it.
+    controller.write("service.yaml", service);
+    let name = "shop/db.shop.svc.cluster.local".to_owned();
+    assert_eq!(agent.next().await, (vec![DB.to_owned(), name.clone()], vec![]));
+    controller.write("db.yaml", &pod("db", "n2", "10.0.0.2").replace("'True'", "'False'"));
+    assert_eq!(agent.next().await, (vec![DB.to_owned()], vec![]));
+    controller.remove("service.yaml");
+    assert_eq!(agent.next().await, (vec![], vec!["/10.96.0.1".to_owned(), DB.to_owned(), name]));
+    agent.change(&["/10.0.0.2"], &["/10.96.0.1"]).await;
+    assert_eq!(agent.next().await, (vec![DB.to_owned()], vec![]));
     controller.stop().await;
 }
 

@@ -97,6 +97,9 @@ pub enum RouteError {
         /// Its name.
         workload: Arc<str>,
     },
+    /// The agent subscribes by interest, and the controller has not said yet who has this address, if anybody.
+    #[error("it is not known yet whether {0} is in the mesh")]
+    NotAsked(IpAddr),
     /// The port belongs to the agent of the target.
     #[error("port {0} belongs to warren and serves no application")]
     ReservedPort(u16),
@@ -120,6 +123,7 @@ pub fn resolve(
             let service = headless(mesh, client, workload, dialled.port()).cloned();
             to_workload(client, workload, dialled, service)
         }
+        None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip())),
         None => Ok(Target { address: dialled, workload: None, service: None, hop: Hop::Plaintext }),
     }
 }

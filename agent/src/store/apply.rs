@@ -1,8 +1,9 @@
 //! Changes to the mesh. Pure: a snapshot and changes in, the next snapshot out.
 
-use super::mesh::Mesh;
+use super::mesh::{Mesh, Scope};
 use imbl::{HashMap, Vector};
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
 
@@ -22,6 +23,10 @@ pub enum MeshChange {
         /// It does not any more.
         released: Vec<Arc<str>>,
     },
+    /// This address was asked about, and nothing has it.
+    Absent(IpAddr),
+    /// This address is not asked about any more: who has it will not be told.
+    Forget(IpAddr),
 }
 
 impl Mesh {
@@ -46,6 +51,8 @@ impl Mesh {
                         || service_name(&name).is_some_and(|name| self.remove_service(&name))
                 }
                 MeshChange::Namespaces { enrolled, released } => self.put_namespaces(enrolled, &released),
+                MeshChange::Absent(ip) => self.note_absent(ip.to_canonical(), true),
+                MeshChange::Forget(ip) => self.note_absent(ip.to_canonical(), false),
             };
         }
         changed
@@ -61,11 +68,27 @@ impl Mesh {
         self.enrolled_namespaces != before
     }
 
+    fn note_absent(&mut self, ip: IpAddr, is_absent: bool) -> bool {
+        match &mut self.scope {
+            Scope::Everything => false,
+            Scope::Asked(absent) if is_absent => absent.insert(ip).is_none(),
+            Scope::Asked(absent) => absent.remove(&ip).is_some(),
+        }
+    }
+
+    /// What has an address is not followed by the word that nothing has it: that is told again when it is gone.
+    fn note_present(&mut self, addresses: &[IpAddr]) {
+        for ip in addresses {
+            self.note_absent(ip.to_canonical(), false);
+        }
+    }
+
     fn put_workload(&mut self, workload: Arc<Workload>) -> bool {
         let old = self.workloads.get(&workload.uid).cloned();
         if old.as_ref() == Some(&workload) {
             return false;
         }
+        self.note_present(&workload.addresses);
         self.workloads_by_ip.replace(old.as_ref(), Some(&workload));
         if let Some(old) = &old {
             for name in old.services.keys().filter(|name| !workload.services.contains_key(*name)) {
@@ -102,6 +125,7 @@ impl Mesh {
         if old.as_ref() == Some(&service) {
             return false;
         }
+        self.note_present(&service.addresses);
         self.services_by_ip.replace(old.as_ref(), Some(&service));
         self.services.insert(service.key.clone(), service);
         true

@@ -1,7 +1,7 @@
 //! One snapshot of the mesh, and its indexes.
 
 use super::claims::ByAddress;
-use imbl::{HashMap, OrdMap, OrdSet, Vector};
+use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
@@ -21,6 +21,17 @@ pub struct Mesh {
     pub(super) by_node: HashMap<Arc<str>, Vector<Arc<Workload>>>,
     // None until the controller has said.
     pub(super) enrolled_namespaces: Option<OrdSet<Arc<str>>>,
+    pub(super) scope: Scope,
+}
+
+/// How much of the mesh this is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Scope {
+    /// All of it: an address that nothing here has is outside the mesh.
+    #[default]
+    Everything,
+    /// What was asked for: only these addresses, which the controller said that nothing has, are known to be outside.
+    Asked(HashSet<IpAddr>),
 }
 
 impl Mesh {
@@ -44,6 +55,25 @@ impl Mesh {
     /// every service.
     pub fn services_by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Service>> {
         self.services_by_ip.claimants(ip)
+    }
+
+    /// Whether nothing more is to be learned about who has `ip`: somebody here has it, or nobody in the mesh.
+    pub fn knows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let told = match &self.scope {
+            Scope::Everything => true,
+            Scope::Asked(absent) => absent.contains(&ip),
+        };
+        told || self.service_by_ip(ip).is_some() || self.workload_by_ip(ip).is_some()
+    }
+
+    /// Addresses that were asked about and that nothing has.
+    pub fn absent(&self) -> impl Iterator<Item = IpAddr> {
+        let absent = match &self.scope {
+            Scope::Everything => None,
+            Scope::Asked(absent) => Some(absent),
+        };
+        absent.into_iter().flatten().copied()
     }
 
     /// The service of that name.

@@ -13,6 +13,7 @@ pub use apply::MeshChange;
 pub use mesh::Mesh;
 
 use arc_swap::{ArcSwap, Guard};
+use mesh::Scope;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -32,9 +33,15 @@ impl Default for Store {
 }
 
 impl Store {
-    /// An empty mesh, generation 0.
+    /// An empty mesh, generation 0. It will hold everything.
     pub fn new() -> Self {
         Self { current: ArcSwap::default(), writing: Mutex::default(), generation: watch::channel(0).0 }
+    }
+
+    /// An empty mesh, generation 0. It will hold what is asked for.
+    pub fn by_interest() -> Self {
+        let mesh = Mesh { scope: Scope::Asked(imbl::HashSet::new()), ..Mesh::default() };
+        Self { current: ArcSwap::from_pointee(mesh), ..Self::new() }
     }
 
     /// The current snapshot, to keep for as long as it is needed.

@@ -182,6 +182,29 @@ fn namespaces_are_unknown_until_they_are_told() {
 }
 
 #[test]
+fn a_mesh_by_interest_knows_what_it_was_told() {
+    let store = Store::by_interest();
+    let tell = |changes: Vec<MeshChange>| {
+        store.apply(changes);
+        let mesh = store.load();
+        let known: Vec<u8> = (1..=3).filter(|last| mesh.knows(ip(*last))).collect();
+        let absent: Vec<IpAddr> = mesh.absent().collect();
+        (known, absent)
+    };
+    assert_eq!(tell(vec![]), (vec![], vec![]));
+    assert_eq!(tell(vec![MeshChange::Absent(ip(1)), pod(2, &[2])]), (vec![1, 2], vec![ip(1)]));
+    // Somebody gets the address: that nobody has it is not true any more, also when they are gone again.
+    assert_eq!(tell(vec![pod(1, &[1])]), (vec![1, 2], vec![]));
+    assert_eq!(tell(vec![gone(1)]), (vec![2], vec![]));
+    assert_eq!(tell(vec![MeshChange::Absent(ip(1)), gone(2)]), (vec![1], vec![ip(1)]));
+    assert_eq!(
+        tell(vec![MeshChange::Service(service(1, &[3])), MeshChange::Forget(ip(1))]),
+        (vec![3], vec![])
+    );
+    assert!(Mesh::default().knows(ip(9)), "with everything in it, what it has not is outside");
+}
+
+#[test]
 fn a_store_swaps_once_and_wakes_only_for_changes() {
     let store = Store::new();
     let mut changed = store.changed();
@@ -229,6 +252,8 @@ impl Model {
                 self.workloads.retain(|uid, _| *uid.0 != *gone);
                 self.services.retain(|key, _| key.to_string() != gone);
             }
+            // A mesh that holds everything has no use for these.
+            MeshChange::Absent(_) | MeshChange::Forget(_) => {}
         }
     }
 

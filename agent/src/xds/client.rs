@@ -1,9 +1,10 @@
 //! The loop around the session: connect, exchange, and again after a pause, until the agent drains.
 
-use super::disk::{self, Writer};
+use super::disk::{self, Saved, Writer};
 use super::session::{Outcome, Session};
 use super::status::SharedControllerStatus;
 use crate::control::{Backoff, ControlConfig, ControlError, connect};
+use crate::interest::{Demand, Interest};
 use crate::store::{MeshChange, Store};
 use prost_types::{Struct, Value, value::Kind};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use warren_common::proto::ADDRESS_TYPE_URL;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
 };
+use warren_common::proto::{ADDRESS_TYPE_URL, MORE_FOLLOWS};
 use warren_common::runtime::{DrainWatch, ReadinessGuard};
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
@@ -60,20 +61,27 @@ enum StreamError {
 pub async fn run(
     config: XdsConfig,
     store: Arc<Store>,
+    interest: Interest,
     status: SharedControllerStatus,
     ready: ReadinessGuard,
     mut drain: DrainWatch,
 ) {
-    status.update(|status| status.url.clone_from(&config.url));
+    status.update(|status| {
+        status.url.clone_from(&config.url);
+        status.followed = interest.asks().then_some(0);
+    });
+    let session = if interest.asks() { Session::by_interest() } else { Session::new() };
     let mut link = Link {
         config,
         store,
+        interest,
         status,
         ready: Some(ready),
-        session: Session::new(),
+        session,
+        unapplied: Vec::new(),
+        is_partial: false,
         writer: None,
         answers: 0,
-        early: Vec::new(),
     };
     link.start().await;
     let mut failures = 0;
@@ -96,6 +104,7 @@ pub async fn run(
             status.connected = false;
             status.last_error = Some(text.clone());
         });
+        link.interest.away(Some(&text));
         tokio::select! {
             () = drain.started() => break,
             () = tokio::time::sleep(delay) => {}
@@ -110,14 +119,18 @@ pub async fn run(
 struct Link {
     config: XdsConfig,
     store: Arc<Store>,
+    interest: Interest,
     status: SharedControllerStatus,
     ready: Option<ReadinessGuard>,
     session: Session,
+    /// What is not in the store yet: parts of a state whose rest is still to come, be it in another stream, and what
+    /// came before the first address did, for without those nothing is known of the mesh.
+    unapplied: Vec<MeshChange>,
+    /// The last response with addresses was a part.
+    is_partial: bool,
     writer: Option<Writer>,
     /// Responses since the start.
     answers: u64,
-    /// What came before the first address did: without those nothing is known of the mesh.
-    early: Vec<MeshChange>,
 }
 
 impl Link {
@@ -141,6 +154,7 @@ impl Link {
         match restored {
             Ok(true) => {
                 self.ready = None;
+                self.interest.restore(self.session.answered().into_iter().flatten().copied());
                 tracing::info!(path = %path.display(), "started with the saved configuration");
             }
             Ok(false) => {}
@@ -183,6 +197,7 @@ impl Link {
             status.connected = true;
             status.last_error = None;
         });
+        self.interest.away(None);
         tracing::info!(url = self.config.url, "session with the controller");
         self.exchange(responses.into_inner(), &requests).await
     }
@@ -192,41 +207,85 @@ impl Link {
         mut responses: Streaming<DeltaDiscoveryResponse>,
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
     ) -> Result<(), StreamError> {
-        while let Some(response) = responses.message().await.map_err(Box::new)? {
-            // Not the number of what is applied: that an answer came at all is applied too.
-            let changes_told = response.resources.len() + response.removed_resources.len();
-            let Outcome { changes, request, rejected } = self.session.on_response(response);
-            self.answers += 1;
-            tracing::debug!(changes = changes_told, rejected = rejected.len(), "configuration received");
-            for rejection in &rejected {
-                tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
-            }
-            self.take(changes, request.type_url == ADDRESS_TYPE_URL);
-            if requests.send(request).await.is_err() {
+        loop {
+            let request = tokio::select! {
+                response = responses.message() => match response.map_err(Box::new)? {
+                    Some(response) => Some(self.take(response)),
+                    None => return Ok(()),
+                },
+                demand = self.interest.demand(), if self.interest.asks() => {
+                    let (leave, ask) = self.tell(&demand);
+                    if let Some(leave) = leave && requests.send(leave).await.is_err() {
+                        return Err(StreamError::Ended);
+                    }
+                    ask
+                }
+            };
+            if let Some(request) = request
+                && requests.send(request).await.is_err()
+            {
                 return Err(StreamError::Ended);
             }
         }
-        Ok(())
     }
 
-    fn take(&mut self, changes: Vec<MeshChange>, addresses: bool) {
-        self.early.extend(changes);
-        // The first addresses count even if there are none: now the mesh is known to be empty.
-        let first = addresses && self.ready.is_some();
-        if first || (self.ready.is_none() && !self.early.is_empty()) {
-            self.store.apply(std::mem::take(&mut self.early));
-            if let (Some(writer), Some(versions)) = (&self.writer, self.session.versions(ADDRESS_TYPE_URL)) {
-                writer.changed(versions);
-            }
-        }
+    /// One response: into the store when it is whole, and the answer to send.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        let addresses = response.type_url == ADDRESS_TYPE_URL;
         if addresses {
-            self.ready = None;
+            self.is_partial = response.system_version_info == MORE_FOLLOWS;
         }
+        // Not the number of what is applied: that an answer came at all is applied too.
+        let told = response.resources.len() + response.removed_resources.len();
+        let Outcome { changes, request, rejected, refused } = self.session.on_response(response);
+        self.answers += 1;
+        tracing::debug!(changes = told, rejected = rejected.len(), "configuration received");
+        for rejection in &rejected {
+            tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
+        }
+        refused.iter().for_each(|(address, reason)| self.interest.refuse(*address, reason));
         let total = self.session.rejected();
-        self.status.update(|status| {
-            status.from_disk &= !addresses;
-            status.rejected = total;
-        });
+        self.status.update(|status| status.rejected = total);
+        self.unapplied.extend(changes);
+        if !self.is_partial && (addresses || self.ready.is_none()) {
+            self.apply();
+            self.status.update(|status| status.from_disk &= !addresses);
+        }
+        request
+    }
+
+    fn apply(&mut self) {
+        let changes = std::mem::take(&mut self.unapplied);
+        // The first addresses count even if there are none: now the mesh is known to be empty.
+        if self.ready.take().is_some() || !changes.is_empty() {
+            self.store.apply(changes);
+            self.save();
+        }
+    }
+
+    /// What to tell the controller to leave, and then what to ask it for.
+    fn tell(
+        &mut self,
+        Demand { leave, ask }: &Demand,
+    ) -> (Option<DeltaDiscoveryRequest>, Option<DeltaDiscoveryRequest>) {
+        let followed = self.interest.followed();
+        self.status.update(|status| status.followed = Some(followed));
+        tracing::debug!(leave = leave.len(), ask = ask.len(), followed, "interest changed");
+        let mut left = None;
+        if !leave.is_empty() {
+            // At once: what nobody is told of any more must not be taken for known.
+            self.store.apply(leave.iter().copied().map(MeshChange::Forget).collect());
+            left = self.session.leave(leave);
+            self.save();
+        }
+        let asked = if ask.is_empty() { None } else { self.session.ask(ask) };
+        (left, asked)
+    }
+
+    fn save(&self) {
+        if let (Some(writer), Some(versions)) = (&self.writer, self.session.versions(ADDRESS_TYPE_URL)) {
+            writer.changed(Saved { versions: versions.clone(), answered: self.session.answered().cloned() });
+        }
     }
 
     fn node(&self) -> Node {

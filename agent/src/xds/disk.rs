@@ -2,13 +2,19 @@
 //!
 //! `mesh.pb` is a 16-byte magic, the SHA-256 of the rest, and the rest: one `DeltaDiscoveryResponse` that holds
 //! every resource with its version. A damaged file is reported and ignored: the controller sends all again.
+//!
+//! An agent that subscribes by interest saves what it asked for as the controller would answer it: aliases of resources,
+//! and removed names. To an agent that subscribes to everything such a file is of no use: it would take the rest of the
+//! mesh for what is outside of it.
 
-use super::session::{Session, Versions};
+use super::session::{Session, Versions, alias};
 use crate::control::write_atomically;
 use crate::store::{Mesh, Store};
+use imbl::OrdSet;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
-use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address};
+use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address, encode_envelope};
 
 const MAGIC: &[u8; 16] = b"warren mesh v1\r\n";
 const HASH_LEN: usize = 32;
@@ -26,6 +32,8 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 const REST: u32 = 10;
 /// Resources know fields that another version of the agent does not, so their versions hold for this one alone.
 const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Follows the version in a file that does not hold everything.
+const BY_INTEREST: &str = " by interest";
 
 /// Why the file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +47,7 @@ pub(super) enum DiskError {
         source: io::Error,
     },
     /// Its bytes are not those that were written.
-    #[error("{} is damaged: {reason}", path.display())]
+    #[error("{} cannot be used: {reason}", path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -58,8 +66,13 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
         }
     };
     let saved = decode(&bytes).map_err(|reason| DiskError::Damaged { path: path.to_owned(), reason })?;
-    let same_agent = saved.system_version_info == AGENT_VERSION;
-    let outcome = session.on_response(saved);
+    let version = saved.system_version_info.strip_suffix(BY_INTEREST);
+    if version.is_some() && session.answered().is_none() {
+        let reason = "it holds only what an agent that subscribed by interest had asked for";
+        return Err(DiskError::Damaged { path: path.to_owned(), reason });
+    }
+    let same_agent = version.unwrap_or(&saved.system_version_info) == AGENT_VERSION;
+    let outcome = session.on_saved(saved);
     if !same_agent {
         session.outdate_versions();
     }
@@ -79,10 +92,28 @@ fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
     DeltaDiscoveryResponse::decode(body).map_err(|_| "its content is malformed")
 }
 
-fn save(path: &Path, mesh: &Mesh, versions: &Versions) -> io::Result<()> {
+/// What the session knows beside the store.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Saved {
+    pub(super) versions: Versions,
+    /// The addresses asked for and answered; None when everything is subscribed to.
+    pub(super) answered: Option<OrdSet<IpAddr>>,
+}
+
+fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
+    let Saved { versions, answered } = saved;
+    let aliases = |addresses: &[IpAddr]| {
+        let asked = |ip: &&IpAddr| answered.as_ref().is_some_and(|answered| answered.contains(*ip));
+        addresses.iter().filter(asked).map(|ip| alias(*ip)).collect()
+    };
     let mut body = DeltaDiscoveryResponse {
-        system_version_info: AGENT_VERSION.to_owned(),
+        system_version_info: if answered.is_some() {
+            format!("{AGENT_VERSION}{BY_INTEREST}")
+        } else {
+            AGENT_VERSION.to_owned()
+        },
         type_url: ADDRESS_TYPE_URL.to_owned(),
+        removed_resources: mesh.absent().map(alias).collect(),
         ..Default::default()
     }
     .encode_to_vec();
@@ -91,11 +122,15 @@ fn save(path: &Path, mesh: &Mesh, versions: &Versions) -> io::Result<()> {
     let services = mesh.services().map(|service| MeshResource::Service(Box::new(service.as_ref().clone())));
     for resource in workloads.chain(services) {
         let name = resource.name();
+        let aliases = match &resource {
+            MeshResource::Workload(workload) => aliases(&workload.addresses),
+            MeshResource::Service(service) => aliases(&service.addresses),
+        };
         // Without a version the controller sends it again; see `Writer`.
         let version = versions.get(name.as_str()).map(ToString::to_string).unwrap_or_default();
         let content =
             prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value: encode_address(&resource) };
-        let resource = Resource { name, version, resource: Some(content), aliases: Vec::new() };
+        let resource = encode_envelope(&Resource { name, version, resource: Some(content), aliases });
         // Encodings of one message, put together, are the encoding of their union.
         body.extend(
             DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() }.encode_to_vec(),
@@ -110,39 +145,39 @@ fn save(path: &Path, mesh: &Mesh, versions: &Versions) -> io::Result<()> {
 /// it writes is as new as the versions beside it or newer, never older.
 #[derive(Debug)]
 pub(super) struct Writer {
-    versions: watch::Sender<Versions>,
+    saved: watch::Sender<Saved>,
     task: JoinHandle<()>,
 }
 
 impl Writer {
     pub(super) fn spawn(path: PathBuf, store: Arc<Store>) -> Self {
-        let (versions, watch) = watch::channel(Versions::new());
-        Self { versions, task: tokio::spawn(write_changes(path, store, watch)) }
+        let (saved, watch) = watch::channel(Saved::default());
+        Self { saved, task: tokio::spawn(write_changes(path, store, watch)) }
     }
 
-    /// The store has just got what `versions` name.
-    pub(super) fn changed(&self, versions: &Versions) {
-        self.versions.send_replace(versions.clone());
+    /// The store has just got what `saved` names.
+    pub(super) fn changed(&self, saved: Saved) {
+        self.saved.send_replace(saved);
     }
 
     /// Writes what is not written yet.
     pub(super) async fn finish(self) {
-        drop(self.versions);
+        drop(self.saved);
         if let Err(error) = self.task.await {
             tracing::warn!(%error, "the configuration on disk may not be the newest");
         }
     }
 }
 
-async fn write_changes(path: PathBuf, store: Arc<Store>, mut watch: watch::Receiver<Versions>) {
+async fn write_changes(path: PathBuf, store: Arc<Store>, mut watch: watch::Receiver<Saved>) {
     let mut pause = DEBOUNCE;
     while watch.changed().await.is_ok() {
         // Ends early when nothing more can come.
         let _ = timeout(pause, async { while watch.changed().await.is_ok() {} }).await;
         let began = Instant::now();
-        let versions = watch.borrow_and_update().clone();
+        let saved = watch.borrow_and_update().clone();
         let (target, mesh) = (path.clone(), store.load());
-        let written = tokio::task::spawn_blocking(move || save(&target, &mesh, &versions)).await;
+        let written = tokio::task::spawn_blocking(move || save(&target, &mesh, &saved)).await;
         match written.map_err(io::Error::other).flatten() {
             Ok(()) => tracing::debug!(path = %path.display(), "configuration saved"),
             Err(error) => tracing::warn!(path = %path.display(), %error, "cannot save the configuration"),

@@ -16,5 +16,5 @@ mod tests;
 
 pub(crate) use client::saved;
 pub use client::{XdsConfig, run};
-pub use session::{Interest, Outcome, Rejection, Session, Versions};
+pub use session::{Outcome, Rejection, Session, Versions};
 pub use status::SharedControllerStatus;

@@ -11,14 +11,20 @@
 //!
 //! Source: xDS protocol, "Incremental xDS" (envoyproxy.io). A bad resource never costs the good ones of its
 //! response (HOUSE 3.14); its version is not recorded, so the controller sends it again after a reconnect.
+//!
+//! By interest, addresses are asked for by the alias `/10.0.0.1` (`network/address`; ours is the empty network). Each
+//! is unanswered until a resource with that alias comes, or word that there is none; it stays subscribed to until it is
+//! left. After a reconnect the answered ones are resumed and the others asked for again.
 
 use crate::store::MeshChange;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address, decode_namespace,
+    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address, decode_envelope,
+    decode_namespace,
 };
 
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -27,24 +33,35 @@ const INVALID_ARGUMENT: i32 = 3;
 const NAMED_IN_NACK: usize = 20;
 /// So many current rejections are remembered; all are counted.
 const REMEMBERED: usize = 1000;
+/// What a resource is called whose name cannot be read.
+const NAMELESS: &str = "(a resource that cannot be read)";
 
 /// Resource name to version. Persistent, so that the disk writer gets a snapshot for free.
 pub type Versions = OrdMap<Arc<str>, Arc<str>>;
 
+/// The name of everything.
+const WILDCARD: &str = "*";
+
 /// Which resources of a type this agent wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Interest {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Wanted {
     /// All there are (an empty subscription, which every server takes for the wildcard).
-    All,
-    /// These.
-    Names(BTreeSet<String>),
+    #[default]
+    Everything,
+    /// Who has these addresses, and what comes along with that.
+    Addresses {
+        /// The controller has said what there is to say.
+        answered: OrdSet<IpAddr>,
+        /// It has not yet.
+        unanswered: BTreeSet<IpAddr>,
+    },
 }
 
 /// What is subscribed to and what is held of one type.
 #[derive(Debug)]
 struct Subscription {
     type_url: &'static str,
-    interest: Interest,
+    wanted: Wanted,
     /// What any response means, be it empty.
     heard: fn() -> Option<MeshChange>,
     decode: fn(&Resource) -> Result<MeshChange, RejectionReason>,
@@ -83,6 +100,8 @@ pub struct Outcome {
     pub request: DeltaDiscoveryRequest,
     /// What was rejected.
     pub rejected: Vec<Rejection>,
+    /// Addresses asked for whose resource was rejected, with the reason.
+    pub refused: Vec<(IpAddr, String)>,
 }
 
 /// The agent's side of a delta-ADS session. It outlives streams: versions carry over a reconnect.
@@ -102,17 +121,29 @@ impl Default for Session {
 impl Session {
     /// A session that holds nothing yet and wants every address and every enrolled namespace.
     pub fn new() -> Self {
+        Self::wanting(Wanted::Everything)
+    }
+
+    /// A session that holds nothing yet and asks for nothing yet.
+    pub fn by_interest() -> Self {
+        Self::wanting(Wanted::Addresses { answered: OrdSet::new(), unanswered: BTreeSet::new() })
+    }
+
+    fn wanting(wanted: Wanted) -> Self {
         let addresses = Subscription {
             type_url: ADDRESS_TYPE_URL,
-            interest: Interest::All,
+            wanted,
             heard: || None,
             decode: decode_mesh,
-            remove: MeshChange::Remove,
+            remove: |name| match address(&name) {
+                Some(ip) => MeshChange::Absent(ip),
+                None => MeshChange::Remove(name),
+            },
             versions: Versions::new(),
         };
         let namespaces = Subscription {
             type_url: NAMESPACE_TYPE_URL,
-            interest: Interest::All,
+            wanted: Wanted::Everything,
             heard: || Some(MeshChange::Namespaces { enrolled: vec![], released: vec![] }),
             decode: decode_enrolled,
             remove: |name| MeshChange::Namespaces { enrolled: vec![], released: vec![name.into()] },
@@ -123,53 +154,95 @@ impl Session {
 
     /// The requests that open a new stream: per type, what is wanted and which versions are held.
     pub fn on_connect(&self) -> Vec<DeltaDiscoveryRequest> {
-        let first = |subscription: &Subscription| DeltaDiscoveryRequest {
-            type_url: subscription.type_url.to_owned(),
-            resource_names_subscribe: match &subscription.interest {
-                Interest::All => Vec::new(),
-                Interest::Names(names) => names.iter().cloned().collect(),
-            },
-            initial_resource_versions: subscription
-                .versions
-                .iter()
-                .map(|(name, version)| (name.to_string(), version.to_string()))
-                .collect(),
-            ..Default::default()
-        };
-        self.subscriptions.iter().map(first).collect()
+        self.subscriptions.iter().flat_map(Subscription::first_requests).collect()
+    }
+
+    /// Asks for who has these addresses. The request to send; none when everything is wanted anyhow.
+    pub fn ask(&mut self, addresses: &[IpAddr]) -> Option<DeltaDiscoveryRequest> {
+        let (answered, unanswered) = self.asked_mut()?;
+        for ip in addresses {
+            answered.remove(ip);
+            unanswered.insert(*ip);
+        }
+        let names = addresses.iter().map(|ip| alias(*ip)).collect();
+        Some(request(ADDRESS_TYPE_URL, names, Vec::new()))
+    }
+
+    /// Asks for these addresses no more. The request to send.
+    pub fn leave(&mut self, addresses: &[IpAddr]) -> Option<DeltaDiscoveryRequest> {
+        let (answered, unanswered) = self.asked_mut()?;
+        for ip in addresses {
+            answered.remove(ip);
+            unanswered.remove(ip);
+        }
+        let names = addresses.iter().map(|ip| alias(*ip)).collect();
+        Some(request(ADDRESS_TYPE_URL, Vec::new(), names))
+    }
+
+    /// The addresses that the controller has answered for; None when everything is wanted.
+    pub fn answered(&self) -> Option<&OrdSet<IpAddr>> {
+        self.subscriptions.iter().find_map(|subscription| match &subscription.wanted {
+            Wanted::Addresses { answered, .. } => Some(answered),
+            Wanted::Everything => None,
+        })
+    }
+
+    /// Takes in what an earlier run of the agent had saved: also what was asked for stands in there.
+    pub fn on_saved(&mut self, saved: DeltaDiscoveryResponse) -> Outcome {
+        if let Some((answered, _)) = self.asked_mut() {
+            let aliases = saved.resources.iter().filter_map(|bytes| decode_envelope(bytes.clone()).ok());
+            let aliases = aliases.flat_map(|resource| resource.aliases);
+            answered.extend(aliases.chain(saved.removed_resources.clone()).filter_map(|name| address(&name)));
+        }
+        self.on_response(saved)
     }
 
     /// Takes a response in and says what to apply and what to answer.
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Outcome {
         let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
         let mut changes = Vec::with_capacity(resources.len() + removed_resources.len());
-        let mut rejected = Vec::new();
+        let (mut rejected, mut refused) = (Vec::new(), Vec::new());
         let subscription =
             self.subscriptions.iter_mut().find(|subscription| subscription.type_url == type_url);
         if let Some(subscription) = subscription {
             changes.extend((subscription.heard)());
             for resource in resources {
-                match (subscription.decode)(&resource) {
+                let resource = match decode_envelope(resource) {
+                    Ok(resource) => resource,
+                    Err(error) => {
+                        rejected.push(Rejection { resource: NAMELESS.to_owned(), reason: error.to_string() });
+                        continue;
+                    }
+                };
+                let decoded = (subscription.decode)(&resource).map_err(|reason| reason.to_string());
+                for ip in subscription.answers(&resource.aliases, decoded.is_ok()) {
+                    if let Err(reason) = &decoded {
+                        // Somebody has it: that nobody had it is over.
+                        changes.push(MeshChange::Forget(ip));
+                        refused.push((ip, reason.clone()));
+                    }
+                }
+                match decoded {
                     Ok(change) => {
                         changes.push(change);
                         self.rejections.remove(&resource.name);
                         subscription.versions.insert(resource.name.into(), resource.version.into());
                     }
-                    Err(reason) => {
-                        rejected.push(Rejection { resource: resource.name, reason: reason.to_string() });
-                    }
+                    Err(reason) => rejected.push(Rejection { resource: resource.name, reason }),
                 }
             }
             for name in removed_resources {
                 self.rejections.remove(&name);
                 subscription.versions.remove(name.as_str());
+                subscription.answers(std::slice::from_ref(&name), true);
                 changes.push((subscription.remove)(name));
             }
         } else {
             let reason = format!("{type_url:?} was not subscribed to");
-            rejected.extend(
-                resources.into_iter().map(|r| Rejection { resource: r.name, reason: reason.clone() }),
-            );
+            rejected.extend(resources.into_iter().map(|resource| Rejection {
+                resource: decode_envelope(resource).map_or_else(|_| NAMELESS.to_owned(), |r| r.name),
+                reason: reason.clone(),
+            }));
         }
         self.remember(&rejected);
         let request = DeltaDiscoveryRequest {
@@ -178,7 +251,7 @@ impl Session {
             error_detail: nack(&rejected),
             ..Default::default()
         };
-        Outcome { changes, request, rejected }
+        Outcome { changes, request, rejected, refused }
     }
 
     /// The version of each held resource of a type.
@@ -206,6 +279,13 @@ impl Session {
         self.rejected
     }
 
+    fn asked_mut(&mut self) -> Option<(&mut OrdSet<IpAddr>, &mut BTreeSet<IpAddr>)> {
+        self.subscriptions.iter_mut().find_map(|subscription| match &mut subscription.wanted {
+            Wanted::Addresses { answered, unanswered } => Some((answered, unanswered)),
+            Wanted::Everything => None,
+        })
+    }
+
     fn remember(&mut self, rejected: &[Rejection]) {
         for rejection in rejected {
             self.rejected += 1;
@@ -214,6 +294,66 @@ impl Session {
             }
         }
     }
+}
+
+impl Subscription {
+    fn first_requests(&self) -> Vec<DeltaDiscoveryRequest> {
+        let (subscribe, unsubscribe, then) = match &self.wanted {
+            Wanted::Everything => (Vec::new(), Vec::new(), None),
+            Wanted::Addresses { answered, unanswered } => {
+                let names: Vec<_> = answered.iter().map(|ip| alias(*ip)).collect();
+                let then: Vec<_> = unanswered.iter().map(|ip| alias(*ip)).collect();
+                let then = (!then.is_empty()).then(|| request(self.type_url, then, Vec::new()));
+                // There are no words for "nothing yet"; this is how ztunnel says it.
+                let nothing = || vec![WILDCARD.to_owned()];
+                if names.is_empty() { (nothing(), nothing(), then) } else { (names, Vec::new(), then) }
+            }
+        };
+        let versions = self.versions.iter().map(|(name, version)| (name.to_string(), version.to_string()));
+        let first = DeltaDiscoveryRequest {
+            initial_resource_versions: versions.collect(),
+            ..request(self.type_url, subscribe, unsubscribe)
+        };
+        std::iter::once(first).chain(then).collect()
+    }
+
+    /// The addresses asked for among these names; with a good resource they are answered.
+    fn answers(&mut self, names: &[String], good: bool) -> Vec<IpAddr> {
+        let Wanted::Addresses { answered, unanswered } = &mut self.wanted else { return Vec::new() };
+        let asked: Vec<IpAddr> = names
+            .iter()
+            .filter_map(|name| address(name))
+            .filter(|ip| answered.contains(ip) || unanswered.contains(ip))
+            .collect();
+        for ip in &asked {
+            if good {
+                unanswered.remove(ip);
+                answered.insert(*ip);
+            } else {
+                answered.remove(ip);
+                unanswered.insert(*ip);
+            }
+        }
+        asked
+    }
+}
+
+fn request(type_url: &str, subscribe: Vec<String>, unsubscribe: Vec<String>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names_subscribe: subscribe,
+        resource_names_unsubscribe: unsubscribe,
+        ..Default::default()
+    }
+}
+
+/// The name by which an address of our network is asked for.
+pub(super) fn alias(ip: IpAddr) -> String {
+    format!("/{ip}")
+}
+
+fn address(alias: &str) -> Option<IpAddr> {
+    Some(alias.strip_prefix('/')?.parse::<IpAddr>().ok()?.to_canonical())
 }
 
 fn nack(rejected: &[Rejection]) -> Option<Status> {

@@ -1,13 +1,14 @@
 //! The session against tables; the client and the disk against a controller on loopback.
 
 mod client;
+mod interest;
 mod session;
 
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName, ServiceOrigin, Steering};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address, encode_namespace,
+    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address, encode_envelope, encode_namespace,
 };
 
 fn key(name: &str) -> ServiceName {
@@ -48,7 +49,7 @@ fn response(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDis
     DeltaDiscoveryResponse {
         type_url: ADDRESS_TYPE_URL.to_owned(),
         nonce: nonce.to_owned(),
-        resources,
+        resources: resources.iter().map(encode_envelope).collect(),
         removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
     }

@@ -1,7 +1,7 @@
 //! `warren agent`.
 
 use crate::args::{LogArgs, duration};
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +11,15 @@ use warren_agent::cleanup::{self, CleanupConfig};
 use warren_agent::cni::InstallConfig;
 use warren_cni::{Entry, PLUGIN};
 use warren_common::model::cni::OFFLINE_FILE;
+
+/// How much of the mesh an agent follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subscribe {
+    /// All of it: with the controller away, pods reach whatever they have not talked to before
+    Wildcard,
+    /// What its pods talk to: little memory in a large mesh; the first connection to an address waits for the controller
+    Interest,
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct AgentArgs {
@@ -62,6 +71,9 @@ pub(crate) struct AgentArgs {
     /// Directory for the last good configuration and certificates
     #[arg(long, env = "WARREN_STATE_DIR", default_value = "/var/lib/warren", value_name = "DIR")]
     state_dir: PathBuf,
+    /// How much of the mesh to follow
+    #[arg(long, env = "WARREN_SUBSCRIBE", default_value = "wildcard", value_name = "HOW")]
+    subscribe: Subscribe,
     /// Unix socket of the admin API that `warren status` and the others ask
     #[arg(long, env = "WARREN_ADMIN_SOCKET", default_value = "/run/warren/admin.sock", value_name = "PATH")]
     admin_socket: PathBuf,
@@ -201,6 +213,7 @@ impl From<AgentArgs> for Config {
             admin_socket: args.admin_socket,
             admin_address: args.admin_address,
             handover_socket: args.handover_socket,
+            by_interest: args.subscribe == Subscribe::Interest,
             metrics_address: args.metrics_address,
             readiness_address: args.readiness_address,
             workers: args.workers,
@@ -255,6 +268,7 @@ mod tests {
         assert_eq!(config.metrics_address.to_string(), "[::]:15020");
         assert_eq!(config.drain_deadline, Duration::from_secs(10));
         assert_eq!(config.certificate_lifetime, Duration::from_secs(86_400));
+        assert!(!config.by_interest, "everything is known, also while the controller is away");
         assert!(!config.access_log && !config.fail_open && config.kubelet_cgroup.is_none());
         assert_eq!(config.admin_address, None);
         assert_eq!(config.cni_socket.to_str(), Some("/run/warren/cni.sock"));

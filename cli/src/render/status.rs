@@ -33,6 +33,10 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
             line(style.warning(), "running on the configuration that was saved on disk".to_owned());
         }
     }
+    if let Some(followed) = controller.followed {
+        let words = format!("subscribed by interest: addresses asked about: {followed}");
+        line(style.tick(), words);
+    }
     if controller.rejected > 0 {
         let words =
             format!("{} resources of the controller were refused; the log says why", controller.rejected);

@@ -5,6 +5,7 @@
 
 mod address;
 mod ca;
+mod envelope;
 mod error;
 mod extension;
 mod namespace;
@@ -13,6 +14,7 @@ mod steering;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};
+pub use envelope::{MORE_FOLLOWS, decode_envelope, encode_envelope};
 pub use error::WireError;
 pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
 

@@ -1,6 +1,6 @@
 //! The tables that all sessions read and the pipeline writes.
 
-use super::session::{Response, Session};
+use super::session::{Response, Session, SessionError};
 use super::table::{Resource, Table};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
@@ -47,7 +47,10 @@ impl Published {
     }
 
     /// The next response that a session owes its client.
-    pub fn poll(&self, session: &mut Session) -> Option<Response> {
+    ///
+    /// # Errors
+    /// As [`Session::poll`].
+    pub fn poll(&self, session: &mut Session) -> Result<Option<Response>, SessionError> {
         let tables = self.tables.read();
         session.poll(|type_url| tables.get(type_url).unwrap_or(&self.nothing))
     }

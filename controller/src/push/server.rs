@@ -1,20 +1,22 @@
 //! Delta ADS over tonic: one task per client, with its [`Session`].
 
 use super::publish::Published;
-use super::session::{Event, Request, Response, Session};
+use super::session::{Event, Request, Response, Session, SessionError};
 use crate::ca::Authenticator;
 use crate::observe::Metrics;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use warren_common::proto::MORE_FOLLOWS;
 use warren_common::proto::discovery::{
-    AggregatedDiscoveryService, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
+    AggregatedDiscoveryService, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 };
 use warren_common::runtime::DrainWatch;
 
-/// gRPC clients refuse messages above 4 MiB by default.
-const MAX_RESPONSE: usize = 3 << 20;
+/// A response (bytes): large enough that a first state of 30 MB takes few round trips, small enough that a thousand
+/// agents which all come back at once do not hold gigabytes of buffers. gRPC clients refuse 4 MiB by default.
+const MAX_RESPONSE: usize = 512 << 10;
 
 /// The discovery service.
 #[derive(Debug)]
@@ -91,9 +93,10 @@ impl Client {
     async fn converse(&mut self) -> Result<(), Status> {
         let responses = self.responses.clone();
         let mut session = Session::new(MAX_RESPONSE);
+        session.of_node(&self.node);
         let mut changed = self.published.watch();
         loop {
-            while let Some(response) = self.published.poll(&mut session) {
+            while let Some(response) = self.published.poll(&mut session).map_err(refused)? {
                 self.metrics.pushed(&response.type_url);
                 if responses.send(Ok(to_wire(response))).await.is_err() {
                     return Ok(());
@@ -111,10 +114,12 @@ impl Client {
     }
 
     fn take(&self, session: &mut Session, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        if let Some(node) = named_node(&request).filter(|_| self.node.is_empty()) {
+            session.of_node(node);
+        }
         let request = from_wire(request);
         let type_url = request.type_url.clone();
-        let event =
-            session.on_request(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let event = session.on_request(request).map_err(refused)?;
         match event {
             Event::Nack { reason } => {
                 self.metrics.rejected(&type_url);
@@ -138,19 +143,27 @@ fn from_wire(request: DeltaDiscoveryRequest) -> Request {
     }
 }
 
+/// The node that a client says it is of. It decides nothing but which pods it hears of unasked.
+fn named_node(request: &DeltaDiscoveryRequest) -> Option<&str> {
+    let metadata = request.node.as_ref()?.metadata.as_ref()?;
+    match metadata.fields.get("NODE_NAME")?.kind.as_ref()? {
+        prost_types::value::Kind::StringValue(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn refused(error: SessionError) -> Status {
+    match error {
+        SessionError::Behind => Status::aborted(error.to_string()),
+        SessionError::NoType | SessionError::Limit { .. } => Status::invalid_argument(error.to_string()),
+    }
+}
+
+/// Nothing is encoded here: the bytes are the table's.
 fn to_wire(response: Response) -> DeltaDiscoveryResponse {
-    let resource = |(name, resource): &(Arc<str>, Arc<super::table::Resource>)| Resource {
-        version: resource.version.to_string(),
-        resource: Some(prost_types::Any {
-            type_url: response.type_url.clone(),
-            value: resource.body.to_vec(),
-        }),
-        name: name.to_string(),
-        aliases: resource.aliases.iter().map(ToString::to_string).collect(),
-    };
     DeltaDiscoveryResponse {
-        system_version_info: String::new(),
-        resources: response.resources.iter().map(resource).collect(),
+        system_version_info: if response.more_follows { MORE_FOLLOWS.to_owned() } else { String::new() },
+        resources: response.resources.into_iter().map(|(_, resource)| resource.body.clone()).collect(),
         removed_resources: response.removed.iter().map(ToString::to_string).collect(),
         nonce: response.nonce,
         type_url: response.type_url,

@@ -10,11 +10,19 @@
 //!
 //! While a response is in flight changes gather in the table; the next response carries their sum. A resource that
 //! was rejected counts as sent: it goes out again when it changes, not before.
+//!
+//! A client subscribes in one of two ways. To *everything*: all there is to remember then is a place in the table's
+//! log. Or to what it *selects* by names and aliases, none of them at first; with a service come the workloads behind
+//! it, and the pods of the client's own node come unasked (as istiod does for a ztunnel that works on demand). What is
+//! asked for and not there is answered as removed, stays subscribed to, and is told of when it appears.
 
-use super::table::{Resource, Table};
-use std::collections::{BTreeMap, BTreeSet};
+use super::table::{Group, Resource, Table};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod everything;
+mod piece;
+mod selected;
 mod subscription;
 
 use subscription::Subscription;
@@ -52,6 +60,8 @@ pub struct Response {
     pub resources: Vec<(Arc<str>, Arc<Resource>)>,
     /// Names that are gone, or asked for and not there.
     pub removed: Vec<Arc<str>>,
+    /// It is a part: with the next ones it makes a state that the table was in.
+    pub more_follows: bool,
     /// Unique within the session.
     pub nonce: String,
 }
@@ -86,6 +96,9 @@ pub enum SessionError {
         /// How many are allowed.
         limit: usize,
     },
+    /// So much was removed since the client last took a response that nobody remembers what.
+    #[error("the client is too far behind; connect again, with initial_resource_versions")]
+    Behind,
 }
 
 /// One client's connection.
@@ -94,12 +107,18 @@ pub struct Session {
     types: BTreeMap<String, Subscription>,
     nonces: u64,
     max_bytes: usize,
+    node: Option<Group>,
 }
 
 impl Session {
     /// A session whose responses stay below about `max_bytes` (a single larger resource goes alone).
     pub fn new(max_bytes: usize) -> Self {
-        Self { types: BTreeMap::new(), nonces: 0, max_bytes }
+        Self { types: BTreeMap::new(), nonces: 0, max_bytes, node: None }
+    }
+
+    /// The client is the agent of this node. Before the first request.
+    pub fn of_node(&mut self, node: &str) {
+        self.node = (!node.is_empty()).then(|| Group::Node(node.into()));
     }
 
     /// Takes a request in. Call [`Self::poll`] afterwards.
@@ -122,11 +141,10 @@ impl Session {
                 return Err(SessionError::Limit { what: "types", limit: MAX_TYPES });
             }
             None => {
-                let subscription =
-                    Subscription::first(request.initial_versions, request.subscribe.is_empty());
-                let subscription = self.types.entry(request.type_url.clone()).or_insert(subscription);
+                let Request { subscribe, unsubscribe, initial_versions, .. } = request;
+                let subscription = Subscription::first(initial_versions, subscribe, unsubscribe);
+                let subscription = self.types.entry(request.type_url).or_insert(subscription);
                 // Its nonce belongs to an earlier connection.
-                subscription.change(request.subscribe, request.unsubscribe);
                 return limited(subscription, Event::Subscription);
             }
         };
@@ -143,18 +161,25 @@ impl Session {
     }
 
     /// The next response that is due, if any. `table_of` gives the table of a type; an unknown type is empty.
-    pub fn poll<'t>(&mut self, table_of: impl Fn(&str) -> &'t Table) -> Option<Response> {
+    ///
+    /// # Errors
+    /// [`SessionError::Behind`]; the connection should end.
+    pub fn poll<'t>(
+        &mut self,
+        table_of: impl Fn(&str) -> &'t Table,
+    ) -> Result<Option<Response>, SessionError> {
         for (type_url, subscription) in &mut self.types {
-            let Some((resources, removed)) = subscription.poll(table_of(type_url), self.max_bytes) else {
-                continue;
-            };
+            let polled = subscription.poll(self.node.as_ref(), table_of(type_url), self.max_bytes)?;
+            let Some(piece) = polled else { continue };
             self.nonces += 1;
             let nonce = self.nonces.to_string();
             subscription.sent(nonce.clone());
-            let removed = removed.into_iter().collect::<BTreeSet<_>>().into_iter().collect();
-            return Some(Response { type_url: type_url.clone(), resources, removed, nonce });
+            let removed = piece.removed.into_iter().collect();
+            let (resources, more_follows) = (piece.resources, piece.is_full);
+            let type_url = type_url.clone();
+            return Ok(Some(Response { type_url, resources, removed, more_follows, nonce }));
         }
-        None
+        Ok(None)
     }
 }
 

@@ -7,29 +7,66 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Removals remembered; a client further behind compares everything instead.
+/// Removals remembered; a client further behind compares everything instead, or starts again.
 const MAX_TOMBSTONES: usize = 100_000;
 
-/// A resource, ready to send.
+/// A resource, ready to send. Every session sends the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resource {
     /// Version: equal exactly when the content is.
     pub version: Arc<str>,
-    /// The encoded message.
+    /// The encoded envelope: name, version, aliases and content.
     pub body: Bytes,
     /// Other names that clients may ask for it by.
     pub aliases: Vec<Arc<str>>,
+    /// With whom it comes along, unasked.
+    pub groups: Vec<Group>,
+}
+
+/// Resources that come together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Whoever asks for the resource of this name gets these too: the workloads behind a service.
+    Behind(Arc<str>),
+    /// The agent of this node gets these: its own pods.
+    Node(Arc<str>),
+}
+
+/// The latest change of a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Changed<'t> {
+    /// When.
+    pub revision: u64,
+    /// The table's own copy of the name.
+    pub name: &'t Arc<str>,
+    /// What it is now; None when it is gone.
+    pub resource: Option<&'t Arc<Resource>>,
+    /// Before this revision there was no such resource (for as long as is remembered).
+    pub born: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    changed: u64,
+    born: u64,
+    resource: Arc<Resource>,
+}
+
+#[derive(Debug)]
+struct Tombstone {
+    changed: u64,
+    born: u64,
 }
 
 /// The resources of one type.
 #[derive(Debug)]
 pub struct Table {
-    resources: BTreeMap<Arc<str>, (u64, Arc<Resource>)>,
+    resources: BTreeMap<Arc<str>, Entry>,
     names_by_alias: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
+    members: BTreeMap<Group, BTreeSet<Arc<str>>>,
     /// Revision to the name that changed then.
     log: BTreeMap<u64, Arc<str>>,
-    /// Removed names and when.
-    tombstones: BTreeMap<Arc<str>, u64>,
+    tombstones: BTreeMap<Arc<str>, Tombstone>,
     max_tombstones: usize,
     revision: u64,
     /// The log is complete after this revision.
@@ -48,6 +85,7 @@ impl Table {
         Self {
             resources: BTreeMap::new(),
             names_by_alias: BTreeMap::new(),
+            members: BTreeMap::new(),
             log: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             max_tombstones,
@@ -60,28 +98,32 @@ impl Table {
     pub fn set(&mut self, name: &str, resource: Option<Resource>) -> bool {
         match (self.resources.get(name), &resource) {
             (None, None) => return false,
-            (Some((_, old)), Some(new)) if old.version == new.version => return false,
+            (Some(old), Some(new)) if old.resource.version == new.version => return false,
             _ => {}
         }
-        let name: Arc<str> = name.into();
         self.revision += 1;
-        if let Some((changed, old)) = self.resources.remove(&name) {
-            self.log.remove(&changed);
-            self.forget_aliases(&name, &old);
+        let mut born = self.revision;
+        let mut shared: Option<Arc<str>> = None;
+        if let Some((name, old)) = self.resources.remove_entry(name) {
+            self.log.remove(&old.changed);
+            self.leave(&name, &old.resource);
+            (born, shared) = (old.born, Some(name));
         }
-        if let Some(changed) = self.tombstones.remove(&name) {
-            self.log.remove(&changed);
+        if let Some((name, old)) = self.tombstones.remove_entry(name) {
+            self.log.remove(&old.changed);
+            // Who saw the earlier one and not its removal must hear of the next removal.
+            (born, shared) = (old.born, Some(name));
         }
+        let name = shared.unwrap_or_else(|| name.into());
         self.log.insert(self.revision, name.clone());
         match resource {
-            Some(resource) => {
-                for alias in &resource.aliases {
-                    self.names_by_alias.entry(alias.clone()).or_default().insert(name.clone());
-                }
-                self.resources.insert(name, (self.revision, Arc::new(resource)));
+            Some(mut resource) => {
+                self.join(&name, &mut resource);
+                let entry = Entry { changed: self.revision, born, resource: Arc::new(resource) };
+                self.resources.insert(name, entry);
             }
             None => {
-                self.tombstones.insert(name, self.revision);
+                self.tombstones.insert(name, Tombstone { changed: self.revision, born });
                 self.trim();
             }
         }
@@ -91,6 +133,11 @@ impl Table {
     /// The number of changes so far.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Removals up to this revision may be forgotten.
+    pub fn floor(&self) -> u64 {
+        self.floor
     }
 
     /// How many resources there are.
@@ -105,7 +152,7 @@ impl Table {
 
     /// A resource and the table's own copy of its name.
     pub fn get(&self, name: &str) -> Option<(&Arc<str>, &Arc<Resource>)> {
-        self.resources.get_key_value(name).map(|(name, (_, resource))| (name, resource))
+        self.resources.get_key_value(name).map(|(name, entry)| (name, &entry.resource))
     }
 
     /// Names of all resources.
@@ -113,24 +160,47 @@ impl Table {
         self.resources.keys()
     }
 
-    /// Names of the resources that have an alias.
-    pub fn with_alias(&self, alias: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.names_by_alias.get(alias).into_iter().flatten()
+    /// Names of the resources that are called `name`, as their own name or as an alias.
+    pub fn called<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Arc<str>> + use<'t> {
+        let own = self.resources.get_key_value(name).map(|(name, _)| name);
+        own.into_iter().chain(self.names_by_alias.get(name).into_iter().flatten())
     }
 
-    /// Names that changed after `revision`; `None` when that is too long ago to know.
-    pub fn changed_since(&self, revision: u64) -> Option<impl Iterator<Item = &Arc<str>>> {
-        (revision >= self.floor).then(|| self.log.range(revision + 1..).map(|(_, name)| name))
+    /// Names of the resources of a group.
+    pub fn members(&self, group: &Group) -> impl Iterator<Item = &Arc<str>> {
+        self.members.get(group).into_iter().flatten()
     }
 
-    fn forget_aliases(&mut self, name: &Arc<str>, resource: &Resource) {
-        for alias in &resource.aliases {
-            if let Some(names) = self.names_by_alias.get_mut(alias) {
-                names.remove(name);
-                if names.is_empty() {
-                    self.names_by_alias.remove(alias);
-                }
+    /// What changed after `revision`, oldest first. Removals up to [`Self::floor`] may be missing.
+    pub fn changed_since(&self, revision: u64) -> impl Iterator<Item = Changed<'_>> {
+        self.log.range(revision + 1..).filter_map(|(revision, name)| {
+            let changed = |born, resource| Changed { revision: *revision, name, resource, born };
+            match self.resources.get(name) {
+                Some(entry) => Some(changed(entry.born, Some(&entry.resource))),
+                None => self.tombstones.get(name).map(|tombstone| changed(tombstone.born, None)),
             }
+        })
+    }
+
+    /// Enters a resource's other names and groups; a group's name is kept once.
+    fn join(&mut self, name: &Arc<str>, resource: &mut Resource) {
+        for alias in &resource.aliases {
+            self.names_by_alias.entry(alias.clone()).or_default().insert(name.clone());
+        }
+        for group in &mut resource.groups {
+            if let Some((shared, _)) = self.members.get_key_value(group) {
+                *group = shared.clone();
+            }
+            self.members.entry(group.clone()).or_default().insert(name.clone());
+        }
+    }
+
+    fn leave(&mut self, name: &Arc<str>, resource: &Resource) {
+        for alias in &resource.aliases {
+            leave(&mut self.names_by_alias, alias, name);
+        }
+        for group in &resource.groups {
+            leave(&mut self.members, group, name);
         }
     }
 
@@ -139,19 +209,28 @@ impl Table {
         if self.tombstones.len() <= self.max_tombstones {
             return;
         }
-        let mut revisions: Vec<u64> = self.tombstones.values().copied().collect();
+        let mut revisions: Vec<u64> = self.tombstones.values().map(|tombstone| tombstone.changed).collect();
         revisions.sort_unstable();
         let Some(floor) = revisions.get(revisions.len() / 2).copied() else {
             return;
         };
         let log = &mut self.log;
-        self.tombstones.retain(|_, changed| {
-            let keep = *changed > floor;
+        self.tombstones.retain(|_, tombstone| {
+            let keep = tombstone.changed > floor;
             if !keep {
-                log.remove(changed);
+                log.remove(&tombstone.changed);
             }
             keep
         });
         self.floor = floor;
+    }
+}
+
+fn leave<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<Arc<str>>>, key: &K, name: &Arc<str>) {
+    if let Some(names) = sets.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            sets.remove(key);
+        }
     }
 }

@@ -1,36 +1,66 @@
-//! Resources as they are pushed: encoded, versioned by content, with their aliases.
+//! Resources as they are pushed: encoded once for all sessions, versioned by content, with their other names.
 
-use super::table::Resource;
+use super::table::{Group, Resource};
 use crate::resolve;
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use warren_common::model::{ServiceName, Workload};
-use warren_common::proto::{MeshResource, encode_address, encode_namespace};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, discovery, encode_address, encode_envelope,
+    encode_namespace,
+};
 
 /// Encodes a resource.
 ///
 /// The version is a hash of the content, so that it outlives a restart of the controller and is the same on every
 /// replica. It is taken from the model: the wire's maps have no stable order.
 pub fn resource(resource: &resolve::Resource) -> Result<Resource, serde_json::Error> {
-    let (content, body, addresses) = match resource {
+    match resource {
         resolve::Resource::Address(address) => {
             let (content, addresses) = match address {
-                MeshResource::Workload(workload) => (workload_content(workload)?, &workload.addresses[..]),
-                MeshResource::Service(service) => (serde_json::to_vec(service)?, &service.addresses[..]),
+                MeshResource::Workload(workload) => (workload_content(workload)?, &workload.addresses),
+                MeshResource::Service(service) => (serde_json::to_vec(service)?, &service.addresses),
             };
-            (content, encode_address(address), addresses)
+            // `network/address`; the network of a single-network mesh is empty.
+            let aliases = addresses.iter().map(|ip| format!("/{ip}")).collect();
+            let any = any(ADDRESS_TYPE_URL, encode_address(address));
+            Ok(sealed(address.name(), any, &content, aliases, groups(address)))
         }
-        resolve::Resource::Namespace(name) => (name.as_bytes().to_vec(), encode_namespace(name), &[][..]),
-    };
-    let digest = Sha256::digest(&content);
+        resolve::Resource::Namespace(name) => {
+            let any = any(NAMESPACE_TYPE_URL, encode_namespace(name));
+            Ok(sealed(name.to_string(), any, name.as_bytes(), Vec::new(), Vec::new()))
+        }
+    }
+}
+
+fn any(type_url: &str, value: Vec<u8>) -> prost_types::Any {
+    prost_types::Any { type_url: type_url.to_owned(), value }
+}
+
+fn sealed(
+    name: String,
+    any: prost_types::Any,
+    content: &[u8],
+    aliases: Vec<String>,
+    groups: Vec<Group>,
+) -> Resource {
     let mut version = String::with_capacity(24);
-    for byte in digest.iter().take(12) {
+    for byte in Sha256::digest(content).iter().take(12) {
         // Writing to a String can't fail.
         let _ = write!(version, "{byte:02x}");
     }
-    // `network/address`; the network of a single-network mesh is empty.
-    let aliases = addresses.iter().map(|ip| format!("/{ip}").into()).collect();
-    Ok(Resource { version: version.into(), body: body.into(), aliases })
+    let (shared_version, shared_aliases) =
+        (version.as_str().into(), aliases.iter().map(|alias| alias.as_str().into()).collect());
+    let body = encode_envelope(&discovery::Resource { version, resource: Some(any), name, aliases });
+    Resource { version: shared_version, body, aliases: shared_aliases, groups }
+}
+
+/// A workload comes with the services it stands behind, and to the agent of its own node.
+fn groups(resource: &MeshResource) -> Vec<Group> {
+    let MeshResource::Workload(workload) = resource else { return Vec::new() };
+    let services = workload.services.keys().map(|name| Group::Behind(name.to_string().into()));
+    let node = (!workload.node.is_empty()).then(|| Group::Node(workload.node.clone()));
+    services.chain(node).collect()
 }
 
 /// JSON has only text as keys of maps, so the services go as a list.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use warren_common::proto::decode_address;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Rejection,
 };
+use warren_common::proto::{ADDRESS_TYPE_URL, decode_address, decode_envelope};
 
 /// A delta-ADS client that acknowledges what it is told.
 pub struct Agent {
@@ -26,18 +26,36 @@ impl Agent {
         subscribe: &[&str],
         held: &BTreeMap<String, String>,
     ) -> Result<Self, Status> {
-        let (requests, stream) = mpsc::channel(16);
         let first = DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
-            resource_names_subscribe: subscribe.iter().map(ToString::to_string).collect(),
+            resource_names_subscribe: names(subscribe),
             initial_resource_versions: held.clone().into_iter().collect(),
             ..Default::default()
         };
+        Self::begin(server, bearer, first).await
+    }
+
+    /// One that asks for nothing yet.
+    pub async fn by_interest(server: &Server, bearer: Option<&str>) -> Result<Self, Status> {
+        Self::begin(server, bearer, change(&["*"], &["*"])).await
+    }
+
+    async fn begin(
+        server: &Server,
+        bearer: Option<&str>,
+        first: DeltaDiscoveryRequest,
+    ) -> Result<Self, Status> {
+        let (requests, stream) = mpsc::channel(16);
         requests.send(first).await.unwrap();
         let mut client = AggregatedDiscoveryServiceClient::new(server.channel().await);
         let request = authorised(bearer, ReceiverStream::new(stream));
         let responses = soon("the stream", client.delta_aggregated_resources(request)).await?.into_inner();
         Ok(Self { requests, responses, holds: BTreeMap::new() })
+    }
+
+    /// Subscribes and unsubscribes.
+    pub async fn change(&self, subscribe: &[&str], unsubscribe: &[&str]) {
+        self.requests.send(change(subscribe, unsubscribe)).await.unwrap();
     }
 
     pub fn versions(&self) -> BTreeMap<String, String> {
@@ -49,6 +67,7 @@ impl Agent {
         let response = self.receive().await;
         let (mut changed, mut removed) = (Vec::new(), response.removed_resources);
         for resource in response.resources {
+            let resource = decode_envelope(resource).unwrap();
             let content = decode_address(&resource.resource.unwrap().value).unwrap();
             assert_eq!(content.name(), resource.name);
             self.holds.insert(resource.name.clone(), (resource.version, format!("{content:?}")));
@@ -74,5 +93,18 @@ impl Agent {
     async fn answer(&self, type_url: String, response_nonce: String, error_detail: Option<Rejection>) {
         let answer = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
         self.requests.send(answer).await.unwrap();
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn change(subscribe: &[&str], unsubscribe: &[&str]) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: ADDRESS_TYPE_URL.to_owned(),
+        resource_names_subscribe: names(subscribe),
+        resource_names_unsubscribe: names(unsubscribe),
+        ..Default::default()
     }
 }

@@ -148,6 +148,12 @@ impl Controller {
         Agent::open(self, bearer.as_deref(), type_url, subscribe, held).await.unwrap()
     }
 
+    /// An agent of node n1 that asks for nothing yet.
+    pub async fn agent_by_interest(&self) -> Agent {
+        let bearer = self.sign(&Token::agent("n1"));
+        Agent::by_interest(self, bearer.as_deref()).await.unwrap()
+    }
+
     /// Whether somebody with this token may ask at all.
     pub async fn try_agent(&self, token: &Token) -> Result<(), Status> {
         let bearer = self.sign(token);

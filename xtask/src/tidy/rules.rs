@@ -19,6 +19,7 @@ const PURE: &[&str] = &[
     "agent/src/store/apply",
     "agent/src/xds/session",
     "agent/src/identity/renewal",
+    "agent/src/interest/ledger",
     "controller/src/index",
     "controller/src/resolve",
     "controller/src/push/session",

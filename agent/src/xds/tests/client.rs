@@ -1,4 +1,5 @@
 use super::*;
+use crate::interest::Interest;
 use crate::store::Store;
 use crate::xds::{SharedControllerStatus, XdsConfig, run};
 use rcgen::{CertificateParams, KeyPair};
@@ -20,7 +21,7 @@ use warren_common::runtime::{DrainTrigger, Readiness, drain};
 const NAME: &str = "controller.test";
 
 /// One stream as the controller sees it.
-struct Stream1 {
+pub(super) struct Stream1 {
     token: String,
     requests: Streaming<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
@@ -28,7 +29,7 @@ struct Stream1 {
 
 impl Stream1 {
     /// The next one about addresses.
-    async fn request(&mut self) -> DeltaDiscoveryRequest {
+    pub(super) async fn request(&mut self) -> DeltaDiscoveryRequest {
         loop {
             let request = within(self.requests.next()).await.unwrap().unwrap();
             if request.type_url == ADDRESS_TYPE_URL {
@@ -37,7 +38,7 @@ impl Stream1 {
         }
     }
 
-    async fn send(&self, response: DeltaDiscoveryResponse) {
+    pub(super) async fn send(&self, response: DeltaDiscoveryResponse) {
         self.responses.send(Ok(response)).await.unwrap();
     }
 }
@@ -60,15 +61,15 @@ impl AggregatedDiscoveryService for Handler {
     }
 }
 
-struct Controller {
-    url: String,
+pub(super) struct Controller {
+    pub(super) url: String,
     streams: mpsc::Receiver<Stream1>,
-    task: JoinHandle<()>,
+    pub(super) task: JoinHandle<()>,
 }
 
 impl Controller {
     /// Starts one and writes what the agent needs to trust it to `folder`.
-    async fn start(folder: &Path) -> Self {
+    pub(super) async fn start(folder: &Path) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
         std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
@@ -84,21 +85,30 @@ impl Controller {
         Self { url, streams, task }
     }
 
-    async fn stream(&mut self) -> Stream1 {
+    pub(super) async fn stream(&mut self) -> Stream1 {
         within(self.streams.recv()).await.unwrap()
     }
 }
 
-struct Agent {
-    store: Arc<Store>,
-    status: SharedControllerStatus,
-    readiness: Readiness,
+pub(super) struct Agent {
+    pub(super) store: Arc<Store>,
+    pub(super) interest: Interest,
+    pub(super) status: SharedControllerStatus,
+    pub(super) readiness: Readiness,
     trigger: DrainTrigger,
     task: JoinHandle<()>,
 }
 
 impl Agent {
-    fn start(folder: &Path, url: &str) -> Self {
+    pub(super) fn start(folder: &Path, url: &str) -> Self {
+        Self::run(folder, url, Store::new(), Interest::everything())
+    }
+
+    pub(super) fn by_interest(folder: &Path, url: &str) -> Self {
+        Self::run(folder, url, Store::by_interest(), Interest::asking())
+    }
+
+    fn run(folder: &Path, url: &str, store: Store, interest: Interest) -> Self {
         let config = XdsConfig {
             url: url.to_owned(),
             controller_name: NAME.to_owned(),
@@ -108,25 +118,26 @@ impl Agent {
             state_dir: Some(folder.join("state")),
         };
         let (store, status, readiness) =
-            (Arc::new(Store::new()), SharedControllerStatus::default(), Readiness::default());
+            (Arc::new(store), SharedControllerStatus::default(), Readiness::default());
         let (trigger, watch) = drain();
         let task = tokio::spawn(run(
             config,
             store.clone(),
+            interest.clone(),
             status.clone(),
             readiness.wait_for("configuration"),
             watch,
         ));
-        Self { store, status, readiness, trigger, task }
+        Self { store, interest, status, readiness, trigger, task }
     }
 
-    async fn has(&self, name: &str) {
+    pub(super) async fn has(&self, name: &str) {
         let mut changed = self.store.changed();
         within(changed.wait_for(|_| self.store.load().service(&key(name)).is_some())).await.unwrap();
     }
 
     /// Drains, as the daemon does: afterwards the disk has everything.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         assert!(self.trigger.start(Duration::from_secs(10)).await);
         self.task.await.unwrap();
     }

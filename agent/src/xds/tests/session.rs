@@ -3,6 +3,7 @@ use crate::store::MeshChange;
 use crate::xds::Session;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use warren_common::proto::decode_envelope;
 
 fn held(session: &Session) -> BTreeMap<String, String> {
     session.on_connect().remove(0).initial_resource_versions.into_iter().collect()
@@ -49,7 +50,9 @@ fn enrolled_namespaces_are_told_even_if_there_are_none() {
     let outcome = session.on_response(enrolled("2", &["shop"], &["bank"]));
     assert_eq!(outcome.changes, [change(&[], &[]), change(&["shop"], &[]), change(&[], &["bank"])]);
     let mut misnamed = enrolled("3", &["shop"], &[]);
-    misnamed.resources[0].name = "bank".to_owned();
+    let mut envelope = decode_envelope(misnamed.resources[0].clone()).unwrap();
+    envelope.name = "bank".to_owned();
+    misnamed.resources[0] = encode_envelope(&envelope);
     assert_eq!(session.on_response(misnamed).rejected.len(), 1);
 }
 

@@ -1,8 +1,9 @@
 //! A client's model that must reach the server's state whatever happens.
 
-use super::tests::{TYPE, ack, change, nack, resource};
+use super::tests::{TYPE, ack, behind, change, nack, resource};
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 /// What a client does with what it is told. It rejects the versions in `bad`.
 #[derive(Debug, Default)]
@@ -10,15 +11,22 @@ struct Client {
     holds: BTreeMap<String, String>,
     wildcard: bool,
     names: BTreeSet<String>,
+    /// The last word about each name and alias: whether there is such a resource.
+    words: BTreeMap<String, bool>,
     unanswered: Option<Response>,
 }
 
 const BAD: &str = "9";
+const NODE: &str = "n1";
+/// What the others may stand behind.
+const SERVICE: &str = "r5";
 
 impl Client {
     fn take(&mut self, response: &Response) -> bool {
         let mut good = true;
         for (name, resource) in &response.resources {
+            let called = resource.aliases.iter().chain([name]);
+            self.words.extend(called.map(|name| (name.to_string(), true)));
             if &*resource.version == BAD {
                 good = false;
             } else {
@@ -26,6 +34,7 @@ impl Client {
             }
         }
         for name in &response.removed {
+            self.words.insert(name.to_string(), false);
             self.holds.remove(name.as_ref());
         }
         good
@@ -34,7 +43,8 @@ impl Client {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Set(u8, u8, u8),
+    /// Name, version, alias; behind the service, on our node.
+    Set(u8, u8, u8, bool, bool),
     Remove(u8),
     Deliver,
     Answer,
@@ -45,7 +55,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..6_u8, 0..10_u8, 0..4_u8).prop_map(|(name, version, alias)| Step::Set(name, version, alias)),
+        4 => (0..6_u8, 0..10_u8, 0..4_u8, any::<bool>(), 0..4_u8)
+            .prop_map(|(name, version, alias, behind, node)| Step::Set(name, version, alias, behind, node == 0)),
         2 => (0..6_u8).prop_map(Step::Remove),
         5 => Just(Step::Deliver),
         4 => Just(Step::Answer),
@@ -67,27 +78,40 @@ fn asked(number: u8) -> String {
 
 fn connect(session: &mut Session, client: &mut Client) {
     *session = Session::new(70);
+    session.of_node(NODE);
     client.unanswered = None;
-    let wildcard = client.wildcard.then(|| "*".to_owned());
-    let request = Request {
-        type_url: TYPE.into(),
-        subscribe: wildcard.into_iter().chain(client.names.iter().cloned()).collect(),
-        initial_versions: client.holds.clone(),
-        ..Request::default()
+    // What it has an answer for it resumes, the rest it asks for. Nothing at all is said by taking back the wildcard.
+    let (known, pending): (Vec<_>, Vec<_>) =
+        client.names.iter().cloned().partition(|name| client.words.contains_key(name));
+    let all = || vec!["*".to_owned()];
+    let (subscribe, unsubscribe) = match (client.wildcard, known.is_empty()) {
+        (true, _) => ([all(), known].concat(), vec![]),
+        (false, true) => (all(), all()),
+        (false, false) => (known, vec![]),
     };
-    // A first request that names nothing asks for everything.
-    client.wildcard |= request.subscribe.is_empty();
-    session.on_request(request).unwrap();
+    let initial_versions = client.holds.clone();
+    let first =
+        Request { type_url: TYPE.into(), subscribe, unsubscribe, initial_versions, ..Request::default() };
+    session.on_request(first).unwrap();
+    if !pending.is_empty() {
+        let second = Request { type_url: TYPE.into(), subscribe: pending, ..Request::default() };
+        session.on_request(second).unwrap();
+    }
 }
 
 fn deliver(session: &mut Session, client: &mut Client, table: &Table) -> bool {
     match session.poll(|_| table) {
-        Some(response) => {
+        Ok(Some(response)) => {
             assert!(client.unanswered.is_none(), "two responses in flight");
             client.unanswered = Some(response);
             true
         }
-        None => false,
+        Ok(None) => false,
+        Err(error) => {
+            assert_eq!(error, SessionError::Behind);
+            connect(session, client);
+            true
+        }
     }
 }
 
@@ -110,11 +134,15 @@ proptest! {
         connect(&mut session, &mut client);
         for step in steps {
             match step {
-                Step::Set(name, version, alias) => {
-                    // As with hashes of contents: another alias is another version.
-                    let version = if version == 9 { BAD.to_owned() } else { format!("{version}.{alias}") };
-                    let alias = if version == BAD { String::new() } else { format!("/10.0.0.{alias}") };
-                    table.set(&format!("r{name}"), Some(resource(&version, &[&alias])));
+                Step::Set(name, 9, ..) => { table.set(&format!("r{name}"), Some(resource(BAD, &[]))); }
+                Step::Set(name, version, alias, member, local) => {
+                    // As with hashes of contents: another alias or group is another version.
+                    let version = format!("{version}.{alias}.{member}.{local}");
+                    let name = format!("r{name}");
+                    let services = if member && name != SERVICE { &[SERVICE][..] } else { &[] };
+                    let mut resource = behind(services, resource(&version, &[&format!("/10.0.0.{alias}")]));
+                    resource.groups.extend(local.then(|| Group::Node(NODE.into())));
+                    table.set(&name, Some(resource));
                 }
                 Step::Remove(name) => { table.set(&format!("r{name}"), None); }
                 Step::Deliver => { deliver(&mut session, &mut client, &table); }
@@ -126,7 +154,12 @@ proptest! {
                 }
                 Step::Unsubscribe(number) => {
                     let name = asked(number);
-                    if name == "*" { client.wildcard = false } else { client.names.remove(&name); }
+                    if name == "*" {
+                        client.wildcard = false;
+                    } else {
+                        client.names.remove(&name);
+                        client.words.remove(&name);
+                    }
                     session.on_request(change(&[], &[&name])).unwrap();
                 }
                 Step::Reconnect => connect(&mut session, &mut client),
@@ -139,15 +172,29 @@ proptest! {
         }
         for name in table.names() {
             let (_, resource) = table.get(name).unwrap();
-            let wanted = client.wildcard
-                || client.names.contains(name.as_ref())
-                || resource.aliases.iter().any(|alias| client.names.contains(alias.as_ref()));
+            let asked = |name: &str, resource: &Resource| {
+                client.names.contains(name)
+                    || resource.aliases.iter().any(|alias| client.names.contains(alias.as_ref()))
+            };
+            let along = |group: &Group| match group {
+                Group::Node(node) => &**node == NODE,
+                Group::Behind(service) => {
+                    client.names.contains(service.as_ref())
+                        || table.get(service).is_some_and(|(name, resource)| asked(name, resource))
+                }
+            };
+            let wanted =
+                client.wildcard || asked(name, resource) || resource.groups.iter().any(along);
             let held = client.holds.get(name.as_ref()).map(String::as_str);
             if !wanted {
                 prop_assert_eq!(held, None, "{} is not wanted any more", name);
             } else if &*resource.version != BAD {
                 prop_assert_eq!(held, Some(resource.version.as_ref()), "{}", name);
             }
+        }
+        for name in client.names.iter().filter(|_| !client.wildcard) {
+            let exists = table.called(name).next().is_some();
+            prop_assert_eq!(client.words.get(name), Some(&exists), "the last word about {}", name);
         }
         for name in client.holds.keys() {
             prop_assert!(table.get(name).is_some(), "{} is gone", name);

@@ -1,48 +1,58 @@
-//! One type of one session: what is asked for, what the client holds, and what differs.
+//! One type of one session: what is asked for, and which answers are owed.
 
-use crate::push::table::{Resource, Table};
+use super::SessionError;
+use super::everything::Everything;
+use super::piece::Piece;
+use super::selected::{Selected, Wish};
+use crate::push::table::{Group, Table};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 const WILDCARD: &str = "*";
 
-/// Changed resources, and names that are gone.
-pub(super) type Difference = (Vec<(Arc<str>, Arc<Resource>)>, Vec<Arc<str>>);
-
 #[derive(Debug)]
 pub(super) struct Subscription {
+    progress: Progress,
     wildcard: bool,
     /// Names and aliases asked for one by one.
     names: BTreeSet<String>,
-    /// What the client holds, or rejected: name to version.
-    held: BTreeMap<Arc<str>, Arc<str>>,
-    /// Asked for since the last poll: an answer is owed even when there is no such resource.
-    owed: BTreeSet<String>,
-    /// Resources to compare.
-    dirty: BTreeSet<Arc<str>>,
-    /// Everything is to be compared.
-    compare_all: bool,
+    /// Asked for since the last poll: an answer is owed even when there is no such resource. True: also when the
+    /// client holds it, for it may have dropped it.
+    owed: BTreeMap<String, bool>,
+    /// Not asked for any more since the last poll.
+    left: BTreeSet<String>,
     /// A response is owed even when nothing differs.
     owes_response: bool,
-    /// Revision of the table up to which `dirty` is complete.
-    seen: u64,
     in_flight: Option<String>,
 }
 
+/// What the client knows, kept in the way that its subscription needs.
+#[derive(Debug)]
+enum Progress {
+    Everything(Everything),
+    Selected(Selected),
+}
+
 impl Subscription {
-    /// The first request of a type; one that names nothing asks for everything.
-    pub(super) fn first(held: BTreeMap<String, String>, wildcard: bool) -> Self {
-        Self {
-            wildcard,
+    /// The first request of a type; one that names nothing asks for everything. Names that come with versions are
+    /// those of a client that resumes: what it holds is not sent again.
+    pub(super) fn first(
+        held: BTreeMap<String, String>,
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+    ) -> Self {
+        let held = held.into_iter().map(|(name, version)| (name.into(), version.into()));
+        let mut subscription = Self {
+            progress: Progress::Everything(Everything::new(held.collect())),
+            wildcard: subscribe.is_empty(),
             names: BTreeSet::new(),
-            held: held.into_iter().map(|(name, version)| (name.into(), version.into())).collect(),
-            owed: BTreeSet::new(),
-            dirty: BTreeSet::new(),
-            compare_all: true,
+            owed: BTreeMap::new(),
+            left: BTreeSet::new(),
             owes_response: true,
-            seen: 0,
             in_flight: None,
-        }
+        };
+        subscription.change(subscribe, unsubscribe);
+        subscription.owed.values_mut().for_each(|forced| *forced = false);
+        subscription
     }
 
     pub(super) fn names(&self) -> usize {
@@ -50,26 +60,28 @@ impl Subscription {
     }
 
     pub(super) fn change(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>) {
-        // Unsubscribing first: a name in both lists is asked for afresh.
+        // In both lists it means: nothing for now, names will follow (that is how ztunnel says it).
+        let nothing = unsubscribe.iter().any(|name| name == WILDCARD);
+        // Unsubscribing first: another name in both lists is asked for afresh.
         for name in unsubscribe {
-            self.compare_all = true;
             if name == WILDCARD {
                 self.wildcard = false;
             } else if self.names.remove(&name) && self.wildcard {
                 // The client may have dropped it, and the wildcard still covers it: say how it is.
-                self.owed.insert(name);
+                self.owed.insert(name, true);
             } else {
                 self.owed.remove(&name);
+                self.left.insert(name);
             }
         }
         for name in subscribe {
-            if name == WILDCARD {
-                self.wildcard = true;
-                (self.compare_all, self.owes_response) = (true, true);
-            } else {
+            if name != WILDCARD {
                 // Asking again for what one has is asking for it to be sent again.
-                self.owed.insert(name.clone());
+                self.owed.insert(name.clone(), true);
+                self.left.remove(&name);
                 self.names.insert(name);
+            } else if !nothing {
+                (self.wildcard, self.owes_response) = (true, true);
             }
         }
     }
@@ -84,85 +96,56 @@ impl Subscription {
     }
 
     /// What the client must be told next; none while a response is in flight or when nothing differs.
-    pub(super) fn poll(&mut self, table: &Table, max_bytes: usize) -> Option<Difference> {
+    pub(super) fn poll(
+        &mut self,
+        node: Option<&Group>,
+        table: &Table,
+        max_bytes: usize,
+    ) -> Result<Option<Piece>, SessionError> {
         if self.in_flight.is_some() {
-            return None;
+            return Ok(None);
         }
-        self.gather(table);
-        let (mut resources, mut removed) = (Vec::new(), Vec::new());
-        self.settle_debts(table, &mut removed);
-        let mut bytes = 0;
-        while let Some(name) = self.dirty.pop_first() {
-            match table.get(&name).filter(|(name, resource)| self.wants(name, resource)) {
-                Some((shared, resource)) => {
-                    if self.held.get(shared) == Some(&resource.version) {
-                        continue;
-                    }
-                    let size = resource.body.len() + 2 * shared.len() + 64;
-                    if !resources.is_empty() && bytes + size > max_bytes {
-                        self.dirty.insert(name);
-                        break;
-                    }
-                    bytes += size;
-                    self.held.insert(shared.clone(), resource.version.clone());
-                    resources.push((shared.clone(), resource.clone()));
+        self.switch(table)?;
+        let mut piece = Piece::new(max_bytes);
+        let left = std::mem::take(&mut self.left);
+        match &mut self.progress {
+            Progress::Everything(everything) => {
+                for name in std::mem::take(&mut self.owed).into_keys() {
+                    everything.asked(name, table);
                 }
-                None => removed.extend(self.held.remove_entry(&name).map(|(name, _)| name)),
+                everything.poll(table, &mut piece)?;
+            }
+            Progress::Selected(selected) => {
+                left.iter().for_each(|name| selected.left(name, table));
+                let wish = Wish { names: &self.names, node };
+                for (name, forced) in std::mem::take(&mut self.owed) {
+                    selected.asked(&name, forced, table);
+                }
+                selected.poll(wish, table, &mut piece);
             }
         }
-        let due = self.owes_response || !resources.is_empty() || !removed.is_empty();
+        let due = self.owes_response || !piece.is_empty();
         self.owes_response = false;
-        due.then_some((resources, removed))
+        Ok(due.then_some(piece))
     }
 
-    /// Everything that may differ goes to `dirty`.
-    fn gather(&mut self, table: &Table) {
-        match table.changed_since(self.seen).filter(|_| !self.compare_all) {
-            Some(changed) => {
-                for name in changed {
-                    let wanted =
-                        || table.get(name).is_some_and(|(name, resource)| self.wants(name, resource));
-                    if self.held.contains_key(name) || wanted() {
-                        self.dirty.insert(name.clone());
-                    }
-                }
-            }
-            None => {
-                self.dirty.extend(self.held.keys().cloned());
-                if self.wildcard {
-                    self.dirty.extend(table.names().cloned());
-                } else {
-                    for name in &self.names {
-                        self.dirty.extend(table.get(name).map(|(name, _)| name.clone()));
-                        self.dirty.extend(table.with_alias(name).cloned());
-                    }
-                }
-            }
+    /// From everything to what is named, or back.
+    fn switch(&mut self, table: &Table) -> Result<(), SessionError> {
+        let is_everything = matches!(self.progress, Progress::Everything(_));
+        if is_everything == self.wildcard {
+            return Ok(());
         }
-        self.compare_all = false;
-        self.seen = table.revision();
-    }
-
-    /// Asked for by name: sent whatever the client holds, or named as not there.
-    fn settle_debts(&mut self, table: &Table, removed: &mut Vec<Arc<str>>) {
-        for name in std::mem::take(&mut self.owed) {
-            let found: Vec<_> =
-                table.get(&name).map(|(name, _)| name).into_iter().chain(table.with_alias(&name)).collect();
-            if found.is_empty() {
-                self.held.remove(name.as_str());
-                removed.push(name.into());
+        let nothing = Progress::Everything(Everything::default());
+        self.progress = match std::mem::replace(&mut self.progress, nothing) {
+            Progress::Everything(everything) => {
+                // With everything nobody was told which of their names nothing is called by any more.
+                for name in &self.names {
+                    self.owed.entry(name.clone()).or_insert(false);
+                }
+                Progress::Selected(everything.into_selected(table)?)
             }
-            for name in found {
-                // No version is empty: it is sent, and until then still known to be held.
-                self.held.insert(name.clone(), Arc::default());
-                self.dirty.insert(name.clone());
-            }
-        }
-    }
-
-    fn wants(&self, name: &str, resource: &Resource) -> bool {
-        self.wildcard
-            || self.names.contains(name)
-            || resource.aliases.iter().any(|alias| self.names.contains(alias.as_ref()))
+            Progress::Selected(selected) => Progress::Everything(Everything::new(selected.into_versions())),
+        };
+        Ok(())
     }
 }

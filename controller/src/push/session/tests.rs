@@ -9,7 +9,12 @@ pub(super) fn resource(version: &str, aliases: &[&str]) -> Resource {
         version: version.into(),
         body: version.as_bytes().to_vec().into(),
         aliases: aliases.iter().map(|alias| (*alias).into()).collect(),
+        groups: Vec::new(),
     }
+}
+
+pub(super) fn behind(services: &[&str], resource: Resource) -> Resource {
+    Resource { groups: services.iter().map(|name| Group::Behind((*name).into())).collect(), ..resource }
 }
 
 fn table(resources: &[(&str, &str)]) -> Table {
@@ -51,8 +56,8 @@ fn start(request: Request) -> Session {
     session
 }
 
-fn seen(response: Option<Response>) -> Option<(Vec<String>, Vec<String>)> {
-    response.map(|response| {
+fn seen(response: Result<Option<Response>, SessionError>) -> Option<(Vec<String>, Vec<String>)> {
+    response.unwrap().map(|response| {
         let resource = |(name, resource): &(Arc<str>, Arc<Resource>)| format!("{name}={}", resource.version);
         (
             response.resources.iter().map(resource).collect(),
@@ -87,21 +92,21 @@ fn unknown_types_get_an_empty_answer_once() {
     let empty = Table::default();
     let mut session = start(first(&["*"], &[]));
     assert_eq!(seen(session.poll(|_| &empty)), sent(&[], &[]));
-    assert_eq!(session.poll(|_| &empty), None);
+    assert_eq!(session.poll(|_| &empty), Ok(None));
 }
 
 #[test]
 fn one_response_is_in_flight_and_changes_add_up() {
     let mut table = table(&[("a", "1")]);
     let mut session = start(first(&["*"], &[]));
-    let response = session.poll(|_| &table).unwrap();
+    let response = session.poll(|_| &table).unwrap().unwrap();
     table.set("a", Some(resource("2", &[])));
     table.set("b", Some(resource("1", &[])));
     table.set("a", Some(resource("3", &[])));
     table.set("b", None);
-    assert_eq!(session.poll(|_| &table), None);
+    assert_eq!(session.poll(|_| &table), Ok(None));
     assert_eq!(session.on_request(Request { nonce: "other".into(), ..ack(&response) }), Ok(Event::Stale));
-    assert_eq!(session.poll(|_| &table), None);
+    assert_eq!(session.poll(|_| &table), Ok(None));
     assert_eq!(session.on_request(ack(&response)), Ok(Event::Ack));
     assert_eq!(seen(session.poll(|_| &table)), sent(&["a=3"], &[]));
 }
@@ -110,9 +115,9 @@ fn one_response_is_in_flight_and_changes_add_up() {
 fn a_rejected_version_is_not_sent_again() {
     let mut table = table(&[("a", "1")]);
     let mut session = start(first(&["*"], &[]));
-    let response = session.poll(|_| &table).unwrap();
+    let response = session.poll(|_| &table).unwrap().unwrap();
     assert_eq!(session.on_request(nack(&response)), Ok(Event::Nack { reason: "no".into() }));
-    assert_eq!(session.poll(|_| &table), None);
+    assert_eq!(session.poll(|_| &table), Ok(None));
     table.set("a", Some(resource("2", &[])));
     assert_eq!(seen(session.poll(|_| &table)), sent(&["a=2"], &[]));
 }
@@ -123,11 +128,12 @@ fn large_states_go_in_pieces() {
     let mut session = Session::new(1);
     session.on_request(first(&["*"], &[])).unwrap();
     for name in ["a=1", "b=1", "c=1"] {
-        let response = session.poll(|_| &table).unwrap();
+        let response = session.poll(|_| &table).unwrap().unwrap();
+        assert_eq!(response.more_follows, name != "c=1");
         session.on_request(ack(&response)).unwrap();
-        assert_eq!(seen(Some(response)), sent(&[name], &[]));
+        assert_eq!(seen(Ok(Some(response))), sent(&[name], &[]));
     }
-    assert_eq!(session.poll(|_| &table), None);
+    assert_eq!(session.poll(|_| &table), Ok(None));
 }
 
 #[test]
@@ -137,7 +143,7 @@ fn aliases_follow_the_resource_that_has_them() {
     let mut session = start(first(&["/10.0.0.1", "/10.0.0.9"], &[]));
     let step = |session: &mut Session, table: &Table| {
         let response = session.poll(|_| table);
-        response.iter().for_each(|response| drop(session.on_request(ack(response))));
+        response.iter().flatten().for_each(|response| drop(session.on_request(ack(response))));
         seen(response)
     };
     assert_eq!(step(&mut session, &table), sent(&["pod-1=1"], &["/10.0.0.9"]));
@@ -158,7 +164,7 @@ fn asking_again_sends_again_and_leaving_the_wildcard_keeps_what_was_named() {
     let mut step = |request: Request| {
         session.on_request(request).unwrap();
         let response = session.poll(|_| &table);
-        response.iter().for_each(|response| drop(session.on_request(ack(response))));
+        response.iter().flatten().for_each(|response| drop(session.on_request(ack(response))));
         seen(response)
     };
     assert_eq!(step(change(&[], &[])), sent(&["a=1", "b=1"], &[]));
@@ -178,4 +184,174 @@ fn a_client_has_limits() {
     }
     assert!(session.on_request(request("one more".into())).is_err());
     assert!(session.on_request(first(&[&"x".repeat(MAX_NAME + 1)], &[])).is_err());
+}
+
+/// A session by names, driven step by step: what it is told after each.
+struct ByName {
+    session: Session,
+    table: Table,
+}
+
+impl ByName {
+    /// As our agents begin: nothing but the pods of their node.
+    fn start(table: Table) -> Self {
+        let mut session = Session::new(usize::MAX);
+        session.of_node("n1");
+        session.on_request(change(&["*"], &["*"])).unwrap();
+        Self { session, table }
+    }
+
+    fn set(&mut self, name: &str, resource: Resource) -> Option<(Vec<String>, Vec<String>)> {
+        self.table.set(name, Some(resource));
+        self.told()
+    }
+
+    fn remove(&mut self, name: &str) -> Option<(Vec<String>, Vec<String>)> {
+        self.table.set(name, None);
+        self.told()
+    }
+
+    fn say(&mut self, request: Request) -> Option<(Vec<String>, Vec<String>)> {
+        self.session.on_request(request).unwrap();
+        self.told()
+    }
+
+    fn told(&mut self) -> Option<(Vec<String>, Vec<String>)> {
+        let response = self.session.poll(|_| &self.table);
+        response.iter().flatten().for_each(|response| drop(self.session.on_request(ack(response))));
+        seen(response)
+    }
+}
+
+fn on_node(node: &str, mut resource: Resource) -> Resource {
+    resource.groups.push(Group::Node(node.into()));
+    resource
+}
+
+#[test]
+fn the_pods_of_the_clients_node_come_unasked() {
+    let mut client = ByName::start(table(&[("other", "1")]));
+    assert_eq!(client.told(), sent(&[], &[]));
+    assert_eq!(client.set("pod", on_node("n1", resource("1", &["/10.0.0.1"]))), sent(&["pod=1"], &[]));
+    assert_eq!(client.set("far", on_node("n2", resource("1", &[]))), None);
+    // Asked for too, it stays when it moves away; left then, it goes.
+    assert_eq!(client.say(change(&["/10.0.0.1"], &[])), sent(&["pod=1"], &[]));
+    assert_eq!(client.set("pod", on_node("n2", resource("2", &["/10.0.0.1"]))), sent(&["pod=2"], &[]));
+    assert_eq!(client.say(change(&[], &["/10.0.0.1"])), sent(&[], &["pod"]));
+    assert_eq!(client.set("far", on_node("n1", resource("2", &[]))), sent(&["far=2"], &[]));
+    assert_eq!(client.remove("far"), sent(&[], &["far"]));
+}
+
+#[test]
+fn what_is_asked_for_and_not_there_is_told_when_it_comes_and_goes() {
+    let mut client = ByName::start(Table::default());
+    client.told();
+    assert_eq!(client.say(change(&["/10.0.0.1"], &[])), sent(&[], &["/10.0.0.1"]));
+    assert_eq!(client.set("else", resource("1", &["/10.0.0.2"])), None);
+    assert_eq!(client.set("pod", resource("1", &["/10.0.0.1"])), sent(&["pod=1"], &[]));
+    // The alias itself is gone with the last resource that had it.
+    assert_eq!(client.set("twin", resource("1", &["/10.0.0.1"])), sent(&["twin=1"], &[]));
+    assert_eq!(client.remove("pod"), sent(&[], &["pod"]));
+    assert_eq!(client.set("twin", resource("2", &[])), sent(&[], &["/10.0.0.1", "twin"]));
+    assert_eq!(client.set("pod", resource("3", &["/10.0.0.1"])), sent(&["pod=3"], &[]));
+    // Nobody asks any more: nothing is told.
+    assert_eq!(client.say(change(&[], &["/10.0.0.1"])), sent(&[], &["pod"]));
+    assert_eq!(client.remove("pod"), None);
+}
+
+#[test]
+fn a_service_brings_the_workloads_behind_it() {
+    let mut client = ByName::start(Table::default());
+    client.told();
+    for name in ["pod-1", "pod-2"] {
+        assert_eq!(client.set(name, behind(&["shop/web"], resource("1", &[]))), None);
+    }
+    client.set("shop/web", resource("1", &["/10.96.0.1"]));
+    // By its virtual address or by its name; last of all, so that who knows it knows its endpoints.
+    let all = sent(&["pod-1=1", "pod-2=1", "shop/web=1"], &[]);
+    assert_eq!(client.say(change(&["/10.96.0.1"], &[])), all);
+    assert_eq!(client.say(change(&[], &["/10.96.0.1"])), sent(&[], &["pod-1", "pod-2", "shop/web"]));
+    assert_eq!(client.say(change(&["shop/web"], &[])), all);
+    // Endpoints come and go.
+    assert_eq!(client.set("pod-3", behind(&["shop/web"], resource("1", &[]))), sent(&["pod-3=1"], &[]));
+    assert_eq!(client.set("pod-1", resource("2", &[])), sent(&[], &["pod-1"]));
+    assert_eq!(
+        client.set("pod-2", behind(&["shop/web", "shop/db"], resource("2", &[]))),
+        sent(&["pod-2=2"], &[])
+    );
+    // The virtual address moves to another service.
+    client.set("shop/db", resource("1", &["/10.96.0.2"]));
+    assert_eq!(
+        client.say(change(&["/10.96.0.2"], &["shop/web"])),
+        sent(&["shop/db=1"], &["pod-3", "shop/web"])
+    );
+    client.table.set("shop/db", Some(resource("2", &[])));
+    assert_eq!(
+        client.set("shop/web", resource("2", &["/10.96.0.2"])),
+        sent(&["pod-3=1", "shop/web=2"], &["shop/db"])
+    );
+}
+
+#[test]
+fn a_large_service_goes_in_pieces_and_last() {
+    let mut table = Table::default();
+    for name in ["z-1", "z-2"] {
+        table.set(name, Some(behind(&["shop/web"], resource("1", &[]))));
+    }
+    table.set("shop/web", Some(resource("1", &["/10.96.0.1"])));
+    let mut session = Session::new(1);
+    session.on_request(first(&["/10.96.0.1", "/10.9.9.9"], &[])).unwrap();
+    for (told, more_follows) in [
+        (sent(&["z-1=1"], &[]), true),
+        (sent(&["z-2=1"], &[]), true),
+        (sent(&["shop/web=1"], &[]), true),
+        (sent(&[], &["/10.9.9.9"]), false),
+    ] {
+        let response = session.poll(|_| &table).unwrap().unwrap();
+        assert_eq!(response.more_follows, more_follows, "{told:?}");
+        session.on_request(ack(&response)).unwrap();
+        assert_eq!(seen(Ok(Some(response))), told);
+    }
+    assert_eq!(session.poll(|_| &table), Ok(None));
+}
+
+#[test]
+fn a_client_by_name_resumes() {
+    let mut table = Table::default();
+    table.set("pod-1", Some(behind(&["shop/web"], resource("1", &[]))));
+    table.set("pod-2", Some(behind(&["shop/web"], resource("2", &[]))));
+    table.set("shop/web", Some(resource("1", &["/10.96.0.1"])));
+    let held = [("pod-1", "1"), ("pod-2", "1"), ("pod-3", "1"), ("shop/web", "1")];
+    let mut session = start(first(&["/10.96.0.1", "/10.0.0.9"], &held));
+    assert_eq!(seen(session.poll(|_| &table)), sent(&["pod-2=2"], &["/10.0.0.9", "pod-3"]));
+}
+
+#[test]
+fn everything_is_remembered_as_one_number() {
+    let mut table = Table::with_tombstones(2);
+    let mut session = start(first(&["*"], &[]));
+    let mut step = |table: &Table| {
+        let response = session.poll(|_| table);
+        response.iter().flatten().for_each(|response| drop(session.on_request(ack(response))));
+        response.map(|response| seen(Ok(response)))
+    };
+    let told = |resources: &[&str], removed: &[&str]| Ok(sent(resources, removed));
+    assert_eq!(step(&table), told(&[], &[]));
+    table.set("a", Some(resource("1", &[])));
+    assert_eq!(step(&table), told(&["a=1"], &[]));
+    // Gone and there again in between: only the end counts. Come and gone in between: nobody hears of it.
+    table.set("a", None);
+    table.set("b", Some(resource("1", &[])));
+    table.set("b", None);
+    table.set("a", Some(resource("1", &[])));
+    assert_eq!(step(&table), told(&["a=1"], &[]));
+    table.set("a", None);
+    assert_eq!(step(&table), told(&[], &["a"]));
+    // Removals that nobody remembers any more: the client must come again and say what it holds.
+    for name in ["c", "d", "e", "f"] {
+        table.set(name, Some(resource("1", &[])));
+        table.set(name, None);
+    }
+    assert_eq!(step(&table), Err(SessionError::Behind));
+    assert_eq!(seen(start(first(&["*"], &[("c", "1")])).poll(|_| &table)), sent(&[], &["c"]));
 }

@@ -1,0 +1,174 @@
+//! The session by interest, and the client with it.
+
+use super::client::{Agent, Controller};
+use super::*;
+use crate::store::{MeshChange, Store};
+use crate::xds::Session;
+use std::net::IpAddr;
+use warren_common::proto::MORE_FOLLOWS;
+use warren_common::proto::discovery::DeltaDiscoveryRequest;
+
+fn ip(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
+}
+
+fn with_alias(resource: Resource, last: u8) -> Resource {
+    Resource { aliases: vec![format!("/{}", ip(last))], ..resource }
+}
+
+/// Subscribed, unsubscribed.
+fn names<'r>(request: &'r DeltaDiscoveryRequest) -> (Vec<&'r str>, Vec<&'r str>) {
+    let texts = |names: &'r [String]| names.iter().map(String::as_str).collect();
+    (texts(&request.resource_names_subscribe), texts(&request.resource_names_unsubscribe))
+}
+
+fn answered(session: &Session) -> Vec<IpAddr> {
+    session.answered().unwrap().iter().copied().collect()
+}
+
+#[test]
+fn an_address_is_asked_for_until_it_is_answered_and_resumed_then() {
+    let mut session = Session::by_interest();
+    let first = session.on_connect();
+    assert_eq!(names(&first[0]), (vec!["*"], vec!["*"]), "nothing for now");
+    assert_eq!(names(&first[1]), (vec![], vec![]), "namespaces: all");
+
+    let request = session.ask(&[ip(1), ip(2), ip(3)]).unwrap();
+    assert_eq!(names(&request), (vec!["/10.0.0.1", "/10.0.0.2", "/10.0.0.3"], vec![]));
+    let outcome = session.on_response(response(
+        "1",
+        vec![with_alias(good("a", "1"), 1), with_alias(good("unasked", "1"), 9)],
+        &["/10.0.0.2", "shop/gone"],
+    ));
+    assert_eq!(
+        outcome.changes,
+        [
+            MeshChange::Service(arc("a")),
+            MeshChange::Service(arc("unasked")),
+            MeshChange::Absent(ip(2)),
+            MeshChange::Remove("shop/gone".to_owned())
+        ]
+    );
+    assert_eq!(answered(&session), [ip(1), ip(2)]);
+
+    // What has an answer is resumed with its versions; what has none is asked for, so that it is told in any case.
+    let first = session.on_connect();
+    assert_eq!(names(&first[0]), (vec!["/10.0.0.1", "/10.0.0.2"], vec![]));
+    assert_eq!(first[0].initial_resource_versions.len(), 2);
+    assert_eq!(names(&first[1]), (vec!["/10.0.0.3"], vec![]));
+    assert!(first[1].initial_resource_versions.is_empty());
+
+    // Asked for again: what is known of it counts no more.
+    session.ask(&[ip(1)]).unwrap();
+    assert_eq!(answered(&session), [ip(2)]);
+    assert_eq!(names(&session.leave(&[ip(1), ip(2)]).unwrap()), (vec![], vec!["/10.0.0.1", "/10.0.0.2"]));
+    // An answer to what was left is late.
+    session.on_response(response("2", vec![with_alias(good("a", "2"), 1)], &["/10.0.0.2"]));
+    assert!(answered(&session).is_empty());
+
+    let mut everything = Session::new();
+    assert!(everything.ask(&[ip(1)]).is_none() && everything.leave(&[ip(1)]).is_none());
+    assert!(everything.answered().is_none());
+}
+
+#[test]
+fn an_answer_that_cannot_be_used_is_no_answer() {
+    let mut session = Session::by_interest();
+    session.ask(&[ip(1)]).unwrap();
+    session.on_response(response("1", vec![], &["/10.0.0.1"]));
+    assert_eq!(answered(&session), [ip(1)]);
+    // Somebody got the address, and nobody here can read who: it is not outside the mesh any more.
+    let spoiled = bad("x", |r| r.resource.as_mut().unwrap().value = vec![0xff]);
+    let outcome = session.on_response(response("2", vec![with_alias(spoiled, 1)], &[]));
+    assert_eq!(outcome.changes, [MeshChange::Forget(ip(1))]);
+    assert_eq!(outcome.refused.len(), 1);
+    assert!(outcome.refused[0].1.contains("malformed"), "{:?}", outcome.refused);
+    assert!(answered(&session).is_empty());
+}
+
+#[test]
+fn a_response_that_cannot_be_read_at_all_is_rejected() {
+    let mut unreadable = response("1", vec![good("a", "1")], &[]);
+    unreadable.resources.push(vec![0xff].into());
+    let outcome = Session::new().on_response(unreadable);
+    assert_eq!((outcome.changes.len(), outcome.rejected.len()), (1, 1));
+    assert!(outcome.request.error_detail.unwrap().message.contains("cannot be read"));
+}
+
+#[tokio::test]
+async fn a_state_in_parts_is_applied_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "t").unwrap();
+    let mut controller = Controller::start(folder.path()).await;
+    let agent = Agent::start(folder.path(), &controller.url);
+    let part = |nonce, name| DeltaDiscoveryResponse {
+        system_version_info: MORE_FOLLOWS.to_owned(),
+        ..response(nonce, vec![good(name, "1")], &[])
+    };
+    let mut stream = controller.stream().await;
+    stream.request().await;
+    stream.send(part("1", "a")).await;
+    stream.request().await;
+    assert!(!agent.readiness.is_ready() && agent.store.load().services().len() == 0);
+    // The stream breaks in the middle: the next one brings the rest.
+    drop(stream);
+    let mut stream = controller.stream().await;
+    assert_eq!(stream.request().await.initial_resource_versions.len(), 1);
+    stream.send(response("2", vec![good("b", "1")], &[])).await;
+    agent.has("a").await;
+    agent.has("b").await;
+    assert!(agent.readiness.is_ready());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_for_outlives_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "t").unwrap();
+    let mut controller = Controller::start(folder.path()).await;
+    let agent = Agent::by_interest(folder.path(), &controller.url);
+    let mut stream = controller.stream().await;
+    let first = stream.request().await;
+    assert_eq!(names(&first), (vec!["*"], vec!["*"]));
+    stream.send(response("1", vec![], &[])).await;
+    stream.request().await;
+
+    let mut known = Vec::new();
+    for (last, resources) in [(1, vec![with_alias(service_at("a", 1), 1)]), (2, vec![])] {
+        let learning = tokio::spawn({
+            let (interest, store) = (agent.interest.clone(), agent.store.clone());
+            async move { interest.learn(&store, ip(last)).await }
+        });
+        let asked = stream.request().await;
+        let name = format!("/{}", ip(last));
+        assert_eq!(names(&asked), (vec![name.as_str()], vec![]));
+        let removed = if resources.is_empty() { vec![name.as_str()] } else { vec![] };
+        stream.send(response(&name, resources, &removed)).await;
+        stream.request().await;
+        learning.await.unwrap().unwrap();
+        known.push(ip(last));
+    }
+    assert_eq!(agent.status.get().followed, Some(2));
+    agent.stop().await;
+    controller.task.abort();
+
+    // Without a controller: what was known is known, the rest is not guessed.
+    let agent = Agent::by_interest(folder.path(), "https://127.0.0.1:9");
+    agent.has("a").await;
+    let mesh = agent.store.load();
+    assert!(known.iter().all(|ip| mesh.knows(*ip)) && !mesh.knows(ip(3)));
+    assert_eq!((agent.interest.followed(), mesh.absent().collect::<Vec<_>>()), (2, vec![ip(2)]));
+    agent.stop().await;
+
+    // Taken for everything, it would make the rest of the mesh an outside.
+    let path = folder.path().join("state/mesh.pb");
+    let error = crate::xds::disk::restore(&path, &mut Session::new(), &Store::new()).unwrap_err();
+    assert!(error.to_string().contains("subscribed by interest"), "{error}");
+}
+
+fn service_at(name: &str, last: u8) -> Resource {
+    let service = Service { addresses: vec![ip(last)], ..service(name) };
+    let mut resource = good(name, "1");
+    resource.resource.as_mut().unwrap().value = encode_address(&MeshResource::Service(Box::new(service)));
+    resource
+}
