@@ -52,6 +52,8 @@ pub struct ClusterNode {
     pub address: String,
     /// The network namespace that stands for the machine.
     netns: String,
+    /// The process (as this machine counts them) that made its mounts.
+    init: u32,
     /// What it has changed of its files: `etc`, `opt`, `var`, and all of `run`.
     files: PathBuf,
 }
@@ -65,6 +67,30 @@ impl ClusterNode {
             entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
+    }
+
+    /// Reads a file of the node.
+    pub fn read(&self, path: &str) -> Result<String> {
+        stdout(path, &self.with_files().args(["cat", path]).output().context("cannot start nsenter")?)
+    }
+
+    /// Writes a file of the node in one step.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let script = "cat > \"$0.new\" && mv \"$0.new\" \"$0\"";
+        feed(self.with_files().args(["sh", "-c", script, path]), path, text).map(|_| ())
+    }
+
+    /// Removes a file of the node, if it is there.
+    pub fn remove(&self, path: &str) -> Result<()> {
+        let done = self.with_files().args(["rm", "-f", path]).output().context("cannot start nsenter")?;
+        stdout(path, &done).map(|_| ())
+    }
+
+    /// What follows sees the node's files.
+    fn with_files(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.init)).arg("--").stdin(Stdio::null());
+        command
     }
 
     /// Whether a process of the node that is no kubelet gets a connection to an address, and an answer on it.
@@ -148,14 +174,18 @@ impl Cluster {
 
     /// Runs kubectl with `text` as its input.
     fn feed<'a>(&self, args: impl IntoIterator<Item = &'a str>, text: &str) -> Result<String> {
-        let mut command = self.command(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().context("cannot start kubectl")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(text.as_bytes()).context("kubectl does not read its input")?;
-        }
-        stdout(&format!("kubectl with {text}"), &child.wait_with_output()?)
+        feed(&mut self.command(args), &format!("kubectl with {text}"), text)
     }
+}
+
+/// Runs a program with `text` as its input; it must succeed.
+fn feed(command: &mut Command, what: &str, text: &str) -> Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {what}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).with_context(|| format!("{what} does not read its input"))?;
+    }
+    stdout(what, &child.wait_with_output()?)
 }
 
 /// The output of a program that must have succeeded.

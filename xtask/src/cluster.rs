@@ -56,7 +56,11 @@ enum Task {
         arguments: Vec<std::ffi::OsString>,
     },
     /// End it and remove what it left, also after a start that was killed
-    Down,
+    Down {
+        /// First wait until standard input has ended: whoever holds it is gone then, or has closed it
+        #[arg(long, hide = true)]
+        after_stdin: bool,
+    },
     /// Say what runs
     Status {
         /// How to print it
@@ -93,7 +97,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             node::load_images(&layout)
         }
         Task::Kubectl { arguments } => exec(tool::kubectl(&layout)?.args(arguments)),
-        Task::Down => down(&layout),
+        Task::Down { after_stdin } => {
+            if *after_stdin {
+                std::io::copy(&mut std::io::stdin(), &mut std::io::sink())
+                    .context("cannot read standard input")?;
+            }
+            down(&layout)
+        }
         Task::Status { output } => status::print(&layout, *output),
     }
 }

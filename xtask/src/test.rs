@@ -72,6 +72,11 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
         }
     }
     println!("\n{total}");
+    if let Some(filter) = &options.filter
+        && total.ran_nothing()
+    {
+        bail!("no test's name contains {filter:?}");
+    }
     if !total.is_success() {
         bail!("tests failed");
     }

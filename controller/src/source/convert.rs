@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Annotations outside of it are not kept.
 const OUR_PREFIX: &str = "warren.dev/";
+/// On the API's copy of a static pod: the UID that the kubelet and the container runtime know (`metadata.uid` is the
+/// copy's own).
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const DEFAULT_NAMESPACE: &str = "default";
 /// Kubernetes' own default: three hours.
@@ -83,11 +86,12 @@ impl TryFrom<core::Pod> for Object {
         let mut addresses = addresses(texts.iter().filter(|ip| !ip.is_empty()), "status.podIPs")?;
         addresses.sort_by_key(IpAddr::is_ipv6);
         let mut annotations = pod.metadata.annotations.unwrap_or_default();
+        let static_uid = annotations.remove(MIRROR_ANNOTATION).filter(|uid| is_static_uid(uid));
         annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
         let ready = |condition: &core::PodCondition| condition.type_ == "Ready" && condition.status == "True";
         Ok(Self::Pod(Pod {
             name,
-            uid: pod.metadata.uid.unwrap_or_default().into(),
+            uid: static_uid.or(pod.metadata.uid).unwrap_or_default().into(),
             labels: shared(pod.metadata.labels),
             annotations: shared(Some(annotations)),
             owner: owner(pod.metadata.owner_references.unwrap_or_default()),
@@ -225,6 +229,12 @@ fn non_empty(text: Option<String>) -> Option<Arc<str>> {
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
+/// The kubelet's UID of a static pod is an MD5 in hexadecimal. Whoever writes another pod's UID (they have dashes) into
+/// the annotation does not become that pod.
+fn is_static_uid(uid: &str) -> bool {
+    uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn is_tcp(protocol: Option<&str>) -> bool {
     protocol.is_none_or(|protocol| protocol == "TCP")
 }
@@ -255,4 +265,33 @@ pub(super) fn shorten(text: &str) -> String {
     let start: String = text.chars().take(KEEP).collect();
     let end: String = text.chars().skip(length - KEEP).collect();
     format!("{start} [...] {end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The UID that a pod with this annotation gets.
+    fn uid(mirror: &str) -> Arc<str> {
+        let metadata = ObjectMeta {
+            name: Some("etcd-n1".to_owned()),
+            uid: Some("9d1f35a2-0c43-4a4f-8fd4-6a9a3c7a0c11".to_owned()),
+            annotations: Some([(MIRROR_ANNOTATION.to_owned(), mirror.to_owned())].into()),
+            ..Default::default()
+        };
+        match Object::try_from(core::Pod { metadata, ..Default::default() }) {
+            Ok(Object::Pod(pod)) => pod.uid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_static_pod_has_its_kubelets_uid_and_nobody_elses() {
+        assert_eq!(&*uid("4b2c0a9d8f1e4a53b6c7d8e9f0a1b2c3"), "4b2c0a9d8f1e4a53b6c7d8e9f0a1b2c3");
+        let own = "9d1f35a2-0c43-4a4f-8fd4-6a9a3c7a0c11";
+        for other in ["", "4b2c", "7a6b5c4d-0c43-4a4f-8fd4-6a9a3c7a0c11", "../../../kubepods/podx/4b2c0a9d8f"]
+        {
+            assert_eq!(&*uid(other), own, "{other}");
+        }
+    }
 }

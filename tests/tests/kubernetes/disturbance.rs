@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use warren_tests::cluster::{Cluster, Namespace, SOON, SYSTEM, lossless, service};
 
 /// How long the API server is away, seconds.
-const OUTAGE: u64 = 20;
+const OUTAGE: u64 = 60;
 
 /// Servers on both nodes, a client on the first.
 fn application<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {

@@ -1,6 +1,7 @@
 //! The mesh on a real two-node Kubernetes (`cargo xtask test kubernetes`), as its users have it.
 
 mod cli;
+mod cni;
 mod disturbance;
 mod enrolment;
 mod hostile;

@@ -11,7 +11,7 @@ for tree in etc opt var; do
     mkdir -p "$dir/$tree" "$dir/$tree.work"
     mount -t overlay overlay -o "lowerdir=/$tree,upperdir=$dir/$tree,workdir=$dir/$tree.work" "/$tree"
 done
-mkdir -p /var/lib/containerd /var/lib/kubelet /etc/cni/net.d /opt/cni/bin
+mkdir -p /var/lib/containerd /var/lib/kubelet /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin
 mount --bind "$dir/containerd" /var/lib/containerd
 mount -t bpf bpf /sys/fs/bpf
 for plugin in host-local loopback portmap ptp; do

@@ -182,6 +182,7 @@ clusterDNS: ["{DNS}"]
 clusterDomain: cluster.local
 # There is no DNS server outside.
 resolvConf: ""
+staticPodPath: /etc/kubernetes/manifests
 cgroupDriver: cgroupfs
 cgroupRoot: /{cgroup}
 enforceNodeAllocatable: []

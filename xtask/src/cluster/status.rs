@@ -44,7 +44,8 @@ pub(crate) fn describe(layout: &Layout) -> Value {
         daemons().into_iter().map(|name| (name.clone(), json!(pid(&name)))).collect();
     let nodes = NODES.map(|it| {
         let files = layout.node_dir(it);
-        json!({"name": it.name(), "address": it.address(), "netns": layout.netns(it), "files": files})
+        let init = pid(&node::daemon_name(it, "init"));
+        json!({"name": it.name(), "address": it.address(), "netns": layout.netns(it), "init": init, "files": files})
     });
     json!({
         "running": match running(layout) {

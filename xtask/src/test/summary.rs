@@ -28,6 +28,10 @@ impl Summary {
         self.failed == 0 && self.broken.is_empty()
     }
 
+    pub(crate) fn ran_nothing(&self) -> bool {
+        self.passed + self.failed + self.ignored == 0 && self.broken.is_empty()
+    }
+
     /// Counts something that is not libtest's.
     pub(crate) fn count(&mut self, what: &str, passed: bool) {
         if passed {
