@@ -1,7 +1,13 @@
 //! Compiles the wire messages with a protobuf compiler written in Rust, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["proto/discovery.proto", "proto/workload.proto", "proto/ca.proto", "proto/warren.proto"];
+    let protos = [
+        "proto/discovery.proto",
+        "proto/workload.proto",
+        "proto/authorization.proto",
+        "proto/ca.proto",
+        "proto/warren.proto",
+    ];
     println!("cargo:rerun-if-changed=proto");
     if std::env::var_os("CARGO_FEATURE_PROTO").is_none() {
         return Ok(());

@@ -39,6 +39,7 @@ pub(super) fn workload(owner: &str) -> Arc<Workload> {
         labels: BTreeMap::from([("app".into(), owner.into()), ("version".into(), "v1".into())]),
         enrolment: Enrolment::default(),
         peer_authentication: PeerAuthentication::default(),
+        authorization_policies: Vec::new(),
         placement: Placement::default(),
     })
 }

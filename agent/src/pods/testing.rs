@@ -28,6 +28,7 @@ pub(super) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -
         services: BTreeMap::new(),
         labels: BTreeMap::new(),
         peer_authentication: PeerAuthentication::default(),
+        authorization_policies: Vec::new(),
         placement: Placement::default(),
         enrolment: Enrolment { pod_uid: uid.into(), enrolled, ..Enrolment::default() },
     })

@@ -33,6 +33,7 @@ fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health
         labels: BTreeMap::new(),
         enrolment: Enrolment { pod_uid: name.into(), enrolled: true, ..Enrolment::default() },
         peer_authentication: PeerAuthentication::default(),
+        authorization_policies: Vec::new(),
         placement: Placement::default(),
     }
 }

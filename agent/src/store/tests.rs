@@ -41,6 +41,7 @@ fn workload(id: u8, ips: &[u8], node: u8, host_network: bool, services: &[u8]) -
         labels: BTreeMap::new(),
         enrolment: Enrolment::default(),
         peer_authentication: PeerAuthentication::default(),
+        authorization_policies: Vec::new(),
         placement: Placement::default(),
     })
 }

@@ -1,5 +1,6 @@
 //! Pure domain types: what warren talks about, free of wire formats, sockets and clocks.
 
+mod authorization;
 mod identity;
 mod peer_authentication;
 mod service;
@@ -9,6 +10,10 @@ mod workload;
 pub mod admin;
 pub mod cni;
 
+pub use authorization::{
+    AuthorizationPolicy, Cidr, CidrError, PolicyAction, PolicyMatch, PolicyName, PolicyNameError, PolicyRule,
+    PolicyScope, ServiceAccountMatch, StringMatch,
+};
 pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};
 pub use service::{AppProtocol, Service, ServiceName, ServiceOrigin, ServicePort};

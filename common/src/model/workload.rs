@@ -1,6 +1,6 @@
 //! Workloads: pods and everything else that has an address and an identity.
 
-use super::{Hints, Identity, Locality, PeerAuthentication, ServiceName};
+use super::{Hints, Identity, Locality, PeerAuthentication, PolicyName, ServiceName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -161,6 +161,9 @@ pub struct Workload {
     /// Which plaintext may enter it.
     #[serde(default)]
     pub peer_authentication: PeerAuthentication,
+    /// The policies that are for it because their selector or target says so; others apply by their scope.
+    #[serde(default)]
+    pub authorization_policies: Vec<PolicyName>,
     /// Where it is.
     #[serde(default)]
     pub placement: Placement,

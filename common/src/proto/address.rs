@@ -1,5 +1,6 @@
 //! `istio.workload.Address` to and from workloads and services.
 
+use super::authorization::policy_name;
 use super::error::WireError;
 use super::extension;
 use super::generated::warren::{ServiceExtension, WorkloadExtension};
@@ -113,6 +114,7 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
         canonical_revision: workload.canonical_revision.to_string(),
         workload_type: kind.into(),
         workload_name: workload.owner.to_string(),
+        authorization_policies: workload.authorization_policies.iter().map(ToString::to_string).collect(),
         status: status.into(),
         cluster_id: workload.cluster.to_string(),
         services: workload
@@ -186,6 +188,11 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
                 .collect::<Result<_, _>>()?,
         },
         peer_authentication: peer_authentication::from_wire(extension.peer_authentication)?,
+        authorization_policies: workload
+            .authorization_policies
+            .iter()
+            .map(|name| policy_name(name))
+            .collect::<Result<_, _>>()?,
         placement: Placement {
             network: workload.network.into(),
             locality: steering::locality_from_wire(workload.locality),
@@ -301,7 +308,7 @@ fn service_name(text: &str) -> Result<ServiceName, WireError> {
     Ok(ServiceName { namespace: namespace.into(), hostname: hostname.into() })
 }
 
-fn ip_to_wire(ip: IpAddr) -> Vec<u8> {
+pub(super) fn ip_to_wire(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -348,7 +355,7 @@ fn or_default<'a>(value: &'a str, default: &'a str) -> &'a str {
     if value.is_empty() { default } else { value }
 }
 
-fn invalid(field: &'static str, value: &str, expected: &'static str) -> WireError {
+pub(super) fn invalid(field: &'static str, value: &str, expected: &'static str) -> WireError {
     WireError::Invalid { field, value: value.chars().take(200).collect(), expected }
 }
 
@@ -389,6 +396,7 @@ mod tests {
                 ports: [(9090, MtlsRule { strict: false, rule: "PeerAuthentication shop/web".into() })]
                     .into(),
             },
+            authorization_policies: vec!["shop/deny-all".parse().unwrap(), "root/all".parse().unwrap()],
             placement: Placement {
                 network: "n".into(),
                 locality: Locality { region: "r".into(), zone: "z".into(), subzone: "s".into() },
@@ -460,6 +468,9 @@ mod tests {
         let mut message = workload_to_wire(&workload());
         message.uid.clear();
         assert!(matches!(workload_from_wire(message), Err(WireError::Missing("uid"))));
+        let mut message = workload_to_wire(&workload());
+        message.authorization_policies.push("a policy".into());
+        assert!(matches!(workload_from_wire(message), Err(WireError::Invalid { field: "name", .. })));
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! layout. Conversions from the wire check everything; what they return needs no second look.
 
 mod address;
+mod authorization;
 mod ca;
 mod envelope;
 mod error;
@@ -13,6 +14,9 @@ mod peer_authentication;
 mod steering;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
+pub use authorization::{
+    AUTHORIZATION_TYPE_URL, decode_authorization, encode_authorization, scope_of_authorization, ztunnel_form,
+};
 pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};
 pub use envelope::{MORE_FOLLOWS, decode_envelope, encode_envelope};
 pub use error::WireError;
@@ -22,6 +26,9 @@ pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
 mod generated {
     pub mod discovery {
         tonic::include_proto!("envoy.service.discovery.v3");
+    }
+    pub mod security {
+        tonic::include_proto!("istio.security");
     }
     pub mod workload {
         tonic::include_proto!("istio.workload");

@@ -196,6 +196,7 @@ impl Description<'_> {
             labels: self.labels,
             enrolment: Enrolment::default(),
             peer_authentication: PeerAuthentication::default(),
+            authorization_policies: Vec::new(),
             placement: Placement { hostname, ..self.placement },
         })
     }

@@ -60,6 +60,7 @@ pub(super) fn workload(
         labels: pod.labels.clone(),
         enrolment,
         peer_authentication: peer_authentication(index, pod),
+        authorization_policies: Vec::new(),
         placement: Placement {
             locality: of_node(index, &pod.node),
             // Without an address a name would be looked up.
