@@ -17,7 +17,7 @@ struct View;
 
 /// Behind no service: the model's map of services has no JSON form yet.
 fn bare_workload() -> Arc<Workload> {
-    Arc::new(Workload { services: BTreeMap::new(), ..(*workload("web")).clone() })
+    Arc::new(Workload { services: Arc::default(), ..(*workload("web")).clone() })
 }
 
 impl AdminView for View {

@@ -1,7 +1,6 @@
 //! What the tests of this room share.
 
 use super::{FlowHandle, ObserveConfig, Observer};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::{
@@ -35,8 +34,8 @@ pub(super) fn workload(owner: &str) -> Arc<Workload> {
         canonical_name: owner.into(),
         canonical_revision: "v1".into(),
         cluster: "Kubernetes".into(),
-        services: BTreeMap::from([(web, vec![mapping])]),
-        labels: BTreeMap::from([("app".into(), owner.into()), ("version".into(), "v1".into())]),
+        services: Arc::new([(web, vec![mapping])].into()),
+        labels: Arc::new([("app".into(), owner.into()), ("version".into(), "v1".into())].into()),
         enrolment: Enrolment::default(),
         peer_authentication: PeerAuthentication::default(),
         authorization_policies: Vec::new(),

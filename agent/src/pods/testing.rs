@@ -1,6 +1,5 @@
 //! Pods to test with.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{
@@ -25,8 +24,8 @@ pub(super) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
         cluster: "Kubernetes".into(),
-        services: BTreeMap::new(),
-        labels: BTreeMap::new(),
+        services: Arc::default(),
+        labels: Arc::default(),
         peer_authentication: PeerAuthentication::default(),
         authorization_policies: Vec::new(),
         placement: Placement::default(),

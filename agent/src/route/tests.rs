@@ -29,8 +29,8 @@ fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health
         canonical_name: "web".into(),
         canonical_revision: "latest".into(),
         cluster: "Kubernetes".into(),
-        services,
-        labels: BTreeMap::new(),
+        services: Arc::new(services),
+        labels: Arc::default(),
         enrolment: Enrolment { pod_uid: name.into(), enrolled: true, ..Enrolment::default() },
         peer_authentication: PeerAuthentication::default(),
         authorization_policies: Vec::new(),
@@ -68,7 +68,7 @@ fn mesh_of(service: Service, workloads: Vec<Workload>) -> Mesh {
 
 /// A pod of n1.
 fn client() -> Workload {
-    Workload { services: BTreeMap::new(), ..workload("client", "n1", &["10.0.1.9"], Hbone, Healthy) }
+    Workload { services: Arc::default(), ..workload("client", "n1", &["10.0.1.9"], Hbone, Healthy) }
 }
 
 fn choice(entropy: u64) -> Choice<'static> {

@@ -21,6 +21,7 @@ use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use warren_common::model::Sharing;
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address, decode_envelope,
@@ -110,6 +111,7 @@ pub struct Session {
     subscriptions: Vec<Subscription>,
     rejections: BTreeMap<String, String>,
     rejected: u64,
+    sharing: Sharing,
 }
 
 impl Default for Session {
@@ -149,7 +151,12 @@ impl Session {
             remove: |name| MeshChange::Namespaces { enrolled: vec![], released: vec![name.into()] },
             versions: Versions::new(),
         };
-        Self { subscriptions: vec![addresses, namespaces], rejections: BTreeMap::new(), rejected: 0 }
+        Self {
+            subscriptions: vec![addresses, namespaces],
+            rejections: BTreeMap::new(),
+            rejected: 0,
+            sharing: Sharing::default(),
+        }
     }
 
     /// The requests that open a new stream: per type, what is wanted and which versions are held.
@@ -223,10 +230,12 @@ impl Session {
                     }
                 }
                 match decoded {
-                    Ok(change) => {
-                        changes.push(change);
+                    Ok(mut change) => {
                         self.rejections.remove(&resource.name);
-                        subscription.versions.insert(resource.name.into(), resource.version.into());
+                        let name =
+                            share(&mut change, &mut self.sharing).unwrap_or_else(|| resource.name.into());
+                        subscription.versions.insert(name, resource.version.into());
+                        changes.push(change);
                     }
                     Err(reason) => rejected.push(Rejection { resource: resource.name, reason }),
                 }
@@ -336,6 +345,15 @@ impl Subscription {
         }
         asked
     }
+}
+
+/// Keeps once what a workload has in common with others, and its name, which the versions need too.
+fn share(change: &mut MeshChange, sharing: &mut Sharing) -> Option<Arc<str>> {
+    let MeshChange::Workload(workload) = change else { return None };
+    if let Some(workload) = Arc::get_mut(workload) {
+        sharing.share(workload);
+    }
+    Some(workload.uid.0.clone())
 }
 
 fn request(type_url: &str, subscribe: Vec<String>, unsubscribe: Vec<String>) -> DeltaDiscoveryRequest {

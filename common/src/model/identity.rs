@@ -72,6 +72,11 @@ impl Identity {
     pub fn service_account(&self) -> &str {
         &self.service_account
     }
+
+    /// Its parts, to be replaced by equal ones.
+    pub(super) fn parts_mut(&mut self) -> [&mut Arc<str>; 3] {
+        [&mut self.trust_domain, &mut self.namespace, &mut self.service_account]
+    }
 }
 
 fn check(

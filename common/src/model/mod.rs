@@ -4,6 +4,7 @@ mod authorization;
 mod identity;
 mod peer_authentication;
 mod service;
+mod sharing;
 mod steering;
 mod workload;
 
@@ -17,8 +18,9 @@ pub use authorization::{
 pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};
 pub use service::{AppProtocol, Service, ServiceName, ServiceOrigin, ServicePort};
+pub use sharing::Sharing;
 pub use steering::{Hints, Locality, Mode, Scope, Steering};
 pub use workload::{
-    Enrolment, Health, HealthyTarget, Placement, PortMapping, TunnelProtocol, Workload, WorkloadKind,
-    WorkloadUid,
+    Enrolment, Health, HealthyTarget, Labels, Placement, PortMapping, Served, TunnelProtocol, Workload,
+    WorkloadKind, WorkloadUid,
 };

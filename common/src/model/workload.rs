@@ -120,7 +120,13 @@ impl Default for Placement {
     }
 }
 
-/// A workload.
+/// Services and, of each, the ports as one workload serves them.
+pub type Served = BTreeMap<ServiceName, Vec<PortMapping>>;
+
+/// Labels of a pod.
+pub type Labels = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A workload. Its maps are shared: most workloads have the same ones as their siblings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
     /// Mesh-wide unique name.
@@ -153,9 +159,9 @@ pub struct Workload {
     pub cluster: Arc<str>,
     /// Services it stands behind, with their ports as it serves them. In JSON a list of `{service, ports}`.
     #[serde(with = "served")]
-    pub services: BTreeMap<ServiceName, Vec<PortMapping>>,
+    pub services: Arc<Served>,
     /// Pod labels.
-    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    pub labels: Arc<Labels>,
     /// What its node needs to capture it.
     pub enrolment: Enrolment,
     /// Which plaintext may enter it.
@@ -171,7 +177,7 @@ pub struct Workload {
 
 /// A map with structured keys as JSON can hold it.
 mod served {
-    use super::{BTreeMap, Deserialize, PortMapping, Serialize, ServiceName};
+    use super::{Arc, Deserialize, PortMapping, Serialize, Served, ServiceName};
     use serde::{Deserializer, Serializer};
 
     #[derive(Deserialize)]
@@ -186,18 +192,13 @@ mod served {
         ports: &'a [PortMapping],
     }
 
-    pub(super) fn serialize<S: Serializer>(
-        services: &BTreeMap<ServiceName, Vec<PortMapping>>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(services: &Served, to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(services.iter().map(|(service, ports)| EntryRef { service, ports }))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<BTreeMap<ServiceName, Vec<PortMapping>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Served>, D::Error> {
         let entries = Vec::<Entry>::deserialize(from)?;
-        Ok(entries.into_iter().map(|entry| (entry.service, entry.ports)).collect())
+        Ok(Arc::new(entries.into_iter().map(|entry| (entry.service, entry.ports)).collect()))
     }
 }
 

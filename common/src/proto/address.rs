@@ -174,8 +174,8 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
         canonical_name: workload.canonical_name.into(),
         canonical_revision: workload.canonical_revision.into(),
         cluster: workload.cluster_id.into(),
-        services,
-        labels: extension.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        services: services.into(),
+        labels: Arc::new(extension.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect()),
         enrolment: Enrolment {
             pod_uid: extension.pod_uid.into(),
             enrolled: extension.enrolled,
@@ -382,8 +382,8 @@ mod tests {
             canonical_name: "web".into(),
             canonical_revision: "v1".into(),
             cluster: "Kubernetes".into(),
-            services: [(name, vec![PortMapping { service_port: 80, target_port: 8080 }])].into(),
-            labels: [("app".into(), "web".into())].into(),
+            services: Arc::new([(name, vec![PortMapping { service_port: 80, target_port: 8080 }])].into()),
+            labels: Arc::new([("app".into(), "web".into())].into()),
             enrolment: Enrolment {
                 pod_uid: "1234".into(),
                 enrolled: true,

@@ -61,7 +61,7 @@ fn membership_comes_from_endpoint_slices() {
         let workload = pod_of(&yaml, "web").0.unwrap();
         let expected =
             if member { vec![PortMapping { service_port: 80, target_port: 8080 }] } else { vec![] };
-        assert_eq!(workload.services.into_values().flatten().collect::<Vec<_>>(), expected, "{yaml}");
+        assert_eq!(workload.services.values().flatten().copied().collect::<Vec<_>>(), expected, "{yaml}");
     }
 }
 
@@ -71,7 +71,7 @@ fn slices_of_one_service_add_up() {
         slice("web-2", 9191, "addresses: ['fd00::1']").replace("name: http, port", "name: grpc-api, port");
     let yaml =
         format!("{SERVICE}{}{}{second}", pod("", "", ""), slice("web-1", 8080, "addresses: [10.0.0.1]"));
-    let mappings: Vec<_> = pod_of(&yaml, "web").0.unwrap().services.into_values().flatten().collect();
+    let mappings: Vec<_> = pod_of(&yaml, "web").0.unwrap().services.values().flatten().copied().collect();
     assert_eq!(
         mappings,
         [

@@ -106,7 +106,7 @@ fn hints_and_named_ports_are_each_pods_own() {
     let workload = pod_of(&yaml, "web").0.unwrap();
     let hints = workload.placement.hints.values().next().unwrap();
     assert_eq!((hints.zones.len(), hints.nodes.len()), (2, 1));
-    let ports: Vec<_> = workload.services.into_values().flatten().collect();
+    let ports: Vec<_> = workload.services.values().flatten().copied().collect();
     assert_eq!(ports, [PortMapping { service_port: 80, target_port: 8081 }]);
 }
 
@@ -129,7 +129,7 @@ fn an_address_without_a_pod_is_outside_of_the_mesh() {
     assert_eq!((workload.tunnel, workload.health), (TunnelProtocol::None, Health::Healthy));
     assert_eq!((&*workload.node, &*workload.placement.locality.zone), ("n1", "z1"));
     assert!(!workload.enrolment.enrolled && workload.addresses.len() == 1);
-    let ports: Vec<_> = workload.services.into_values().flatten().collect();
+    let ports: Vec<_> = workload.services.values().flatten().copied().collect();
     assert_eq!(ports, [PortMapping { service_port: 80, target_port: 8080 }]);
     for (condition, health) in [
         ("{ready: true}", Health::Healthy),
