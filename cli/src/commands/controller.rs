@@ -28,6 +28,9 @@ pub(crate) struct ControllerArgs {
     /// This replica's name in the cluster, unique among replicas; the host's name if not given
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     instance: Option<String>,
+    /// Read lists as streams where the API server offers it (Kubernetes 1.34); `false`: page by page, as older ones do
+    #[arg(long, env = "WARREN_STREAM_LISTS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    stream_lists: bool,
     /// Where agents connect: configuration and certificates, gRPC over TLS
     #[arg(long, env = "WARREN_LISTEN", default_value = "[::]:15012", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -146,6 +149,7 @@ impl From<ControllerArgs> for Config {
                     kubeconfig: args.kubeconfig,
                     namespace: args.namespace,
                     instance: args.instance.unwrap_or_else(host_name),
+                    stream_lists: args.stream_lists,
                 }),
             },
             resolve: ResolveConfig {

@@ -23,6 +23,8 @@ pub struct KubernetesConfig {
     pub namespace: String,
     /// This replica's name, unique among them: the pod's.
     pub instance: String,
+    /// Read lists as streams where the API server offers that (Kubernetes 1.34); otherwise page by page.
+    pub stream_lists: bool,
 }
 
 /// Why there is no way to talk to a cluster.
@@ -52,6 +54,7 @@ pub struct Cluster {
     client: Client,
     namespace: Arc<str>,
     instance: Arc<str>,
+    stream_lists: bool,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -87,12 +90,18 @@ impl Cluster {
             client: Client::try_from(client).map_err(Box::new)?,
             namespace: config.namespace.as_str().into(),
             instance: config.instance.as_str().into(),
+            stream_lists: config.stream_lists,
         })
     }
 
     /// The controller's own namespace.
     pub(crate) fn namespace(&self) -> &Arc<str> {
         &self.namespace
+    }
+
+    /// Whether lists may be streamed.
+    pub(crate) fn streams_lists(&self) -> bool {
+        self.stream_lists
     }
 
     /// This replica's name.

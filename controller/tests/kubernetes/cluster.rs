@@ -120,21 +120,22 @@ impl Namespace {
 
     /// A replica that has this namespace as its own, as administrator.
     pub async fn replica(&self, instance: &str) -> Server {
-        self.start(self.cluster.kubeconfig.clone(), instance).await
+        self.start(self.cluster.kubeconfig.clone(), instance, true).await
     }
 
-    /// The same with the rights of one of the namespace's accounts.
-    pub async fn replica_as(&self, account: &str, instance: &str) -> Server {
+    /// The same with the rights of one of the namespace's accounts, which include `list` or don't.
+    pub async fn replica_as(&self, account: &str, instance: &str, stream_lists: bool) -> Server {
         let kubeconfig = self.cluster.kubeconfig_for(&self.token(account, &[]));
         // It is read once.
-        self.start(kubeconfig.path().to_owned(), instance).await
+        self.start(kubeconfig.path().to_owned(), instance, stream_lists).await
     }
 
-    async fn start(&self, kubeconfig: PathBuf, instance: &str) -> Server {
+    async fn start(&self, kubeconfig: PathBuf, instance: &str, stream_lists: bool) -> Server {
         let source = Source::Kubernetes(KubernetesConfig {
             kubeconfig: Some(kubeconfig),
             namespace: self.name.clone(),
             instance: instance.to_owned(),
+            stream_lists,
         });
         Server::start(source, Name::new(self.name.as_str(), AGENT)).await
     }

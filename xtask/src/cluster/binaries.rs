@@ -1,4 +1,4 @@
-//! Kubernetes' own programs and CoreDNS: built once from their Go modules, then kept in the user's cache.
+//! Kubernetes' own programs, etcd and CoreDNS: built once from their Go modules, then kept in the user's cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,11 @@ use crate::process::{self, root, which};
 const KUBERNETES: [&str; 6] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"];
 
+/// Newer than Debian's, whose API server streams no lists.
+const ETCD: &str = "etcd";
+
 const KUBERNETES_MODULE: &str = "k8s.io/kubernetes";
+const ETCD_MODULE: &str = "go.etcd.io/etcd/server/v3";
 const COREDNS_MODULE: &str = "github.com/coredns/coredns";
 
 /// Where the programs are.
@@ -29,8 +33,8 @@ impl Tools {
 
 /// Why this machine can't have a cluster, if it has neither the programs nor Go to build them.
 pub(crate) fn go_missing() -> Option<String> {
-    let there = folder().is_ok_and(|folder| KUBERNETES.iter().all(|program| folder.join(program).exists()))
-        && coredns().is_ok_and(|path| path.exists());
+    let all = |folder: PathBuf| KUBERNETES.iter().chain([&ETCD]).all(|program| folder.join(program).exists());
+    let there = folder().is_ok_and(all) && coredns().is_ok_and(|path| path.exists());
     if there || which("go").is_some() {
         return None;
     }
@@ -58,6 +62,7 @@ pub(crate) fn ensure() -> Result<Tools> {
         let package = format!("{KUBERNETES_MODULE}/cmd/{program}");
         build("tests/kubernetes", &package, &flags, &folder.join(program))?;
     }
+    build("tests/kubernetes", ETCD_MODULE, "-s -w", &folder.join(ETCD))?;
     build("tests/kubernetes/coredns", ".", "-s -w", &coredns()?)?;
     Ok(Tools { folder })
 }

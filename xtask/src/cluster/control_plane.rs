@@ -19,7 +19,7 @@ const ETCD_PEER: &str = "http://127.0.0.1:2380";
 pub(crate) fn start_api(layout: &Layout, tools: &Tools) -> Result<()> {
     println!("etcd and API server");
     let netns = layout.control_plane_netns();
-    let mut etcd = in_netns(&netns, "etcd");
+    let mut etcd = in_netns(&netns, tools.path("etcd"));
     etcd.arg("--data-dir").arg(layout.control_plane_dir().join("etcd"));
     etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
     etcd.args(["--listen-peer-urls", ETCD_PEER, "--initial-advertise-peer-urls", ETCD_PEER]);

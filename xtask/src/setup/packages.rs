@@ -47,7 +47,6 @@ pub(crate) const PACKAGES: &[Package] = &[
     program("tcpdump", "tcpdump", Need::Lab, "proves that nothing but TLS passes between nodes"),
     program("iperf3", "iperf3", Need::Bench, "bulk throughput"),
     program("wrk", "wrk", Need::Bench, "HTTP requests per second and latency"),
-    program("etcd-server", "etcd", Need::Kubernetes, "where the API server keeps its objects"),
     program("containerd", "containerd", Need::Kubernetes, "the nodes' container runtime"),
     program("runc", "runc", Need::Kubernetes, "starts containers for containerd"),
     file(

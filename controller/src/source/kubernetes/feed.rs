@@ -45,12 +45,16 @@ pub(super) enum Event {
 
 /// Whether the API server streams lists (`sendInitialEvents`, Kubernetes 1.34 with etcd 3.5, or newer). One that
 /// refuses once is not asked again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Streaming {
     refused: AtomicBool,
 }
 
 impl Streaming {
+    pub(super) fn new(wanted: bool) -> Self {
+        Self { refused: AtomicBool::new(!wanted) }
+    }
+
     /// A server that does not know the parameter answers 400 or 422, one with an old etcd 500.
     fn refused_by(&self, error: &CallError) -> bool {
         let refused = matches!(error, CallError::Refused { code: 400 | 406 | 422 | 500 | 501, .. });

@@ -54,7 +54,7 @@ pub fn watch(
     batches: mpsc::Sender<Vec<Change>>,
 ) -> KubernetesHandle {
     let mut tasks = JoinSet::new();
-    let streaming = Arc::new(Streaming::default());
+    let streaming = Arc::new(Streaming::new(cluster.streams_lists()));
     let (reports, incoming) = mpsc::channel(REPORTS);
     let (definitions, defined) = watch::channel(Definitions::Unknown);
     let wanted = rows().filter_map(|row| row.definition()).collect();
