@@ -14,6 +14,7 @@ use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
 use crate::control::ControlConfig;
 use crate::doors::Doors;
+use crate::gate::Gate;
 use crate::handover::{self, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
 use crate::interest::Interest;
@@ -353,7 +354,11 @@ fn start_workers(
         count => count,
     };
     let (node, tunnels) = (Arc::clone(node), Arc::clone(tunnels));
-    let make = move || Context { node: Arc::clone(&node), tunnels: Rc::new(Pool::new(Arc::clone(&tunnels))) };
+    let make = move || Context {
+        node: Arc::clone(&node),
+        gate: Gate::start(Arc::clone(&node.store)),
+        tunnels: Rc::new(Pool::new(Arc::clone(&tunnels))),
+    };
     Workers::start(count, make).map_err(io("starting the workers"))
 }
 

@@ -1,6 +1,7 @@
 //! What every story needs: the node's shared parts, and what belongs to one worker.
 
 use crate::accept::Names;
+use crate::gate::Gate;
 use crate::identity::Identities;
 use crate::interest::Interest;
 use crate::kernel::Kernel;
@@ -39,6 +40,8 @@ pub(crate) struct Node {
 pub(crate) struct Context {
     /// The shared parts.
     pub node: Arc<Node>,
+    /// Judges who enters this node's pods, and again when that changes.
+    pub gate: Gate,
     /// This worker's tunnels.
     pub tunnels: Rc<Pool>,
 }

@@ -9,7 +9,7 @@
 
 use crate::pods::Pod;
 use crate::tunnel::TunnelStream;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use warren_common::model::Identity;
@@ -32,6 +32,8 @@ pub(crate) struct Arrival {
     pub pod: Arc<Pod>,
     /// Who comes; None for plaintext.
     pub source: Option<Identity>,
+    /// The address of the connection's direct peer.
+    pub peer: IpAddr,
     /// The client's address, for the application and the records.
     pub client: SocketAddr,
     /// The pod's address and port.

@@ -5,15 +5,16 @@
 //! * **the same node**: another pod's outbound story, in this process
 //!
 //! Behind each door it is the same: [`Arrival`] -> [`Permit`] -> the application's socket -> copy. The
-//! application's socket can only be opened with a permit.
+//! application's socket can only be opened with a permit, and who loses it while inside ([`Admitted`]) is reset.
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::Arrival;
+use crate::gate::{Admitted, Judged, Visitor};
 use crate::identity::{CredentialError, PeerError, peer_identity, widen};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
-use crate::policy::{self, Connection, Denial, Permit};
+use crate::policy::{Denial, Permit};
 use crate::tunnel::{self, CopyError, Incoming, Meter, ServeError, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
@@ -80,6 +81,78 @@ pub(crate) struct LocalArrival {
     pub destination: SocketAddr,
     /// The pod to enter.
     pub workload: Arc<Workload>,
+}
+
+/// A connection of this node inside a pod of this node.
+#[derive(Debug)]
+pub(crate) struct LocalVisit {
+    /// The application's socket.
+    pub application: TcpStream,
+    /// What ends with it.
+    pub guest: LocalGuest,
+}
+
+/// What lasts as long as the connection of a [`LocalVisit`].
+#[derive(Debug)]
+pub(crate) struct LocalGuest {
+    /// The inbound flow.
+    pub flow: FlowHandle,
+    admitted: Admitted,
+}
+
+impl LocalGuest {
+    /// Copies until it is done, or until the permit is lost.
+    ///
+    /// # Errors
+    /// [`Ended`]; the inbound flow is recorded with it.
+    pub(crate) async fn hold(
+        &mut self,
+        copying: impl Future<Output = Result<(), CopyError>>,
+    ) -> Result<(), Ended> {
+        let ended = hold(&mut self.admitted, copying, &self.flow).await;
+        if let Err(Ended::Copy(error)) = &ended {
+            self.flow.fail(FlowFlag::Other, error);
+        }
+        ended
+    }
+}
+
+/// Why a connection that stood ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    /// One side failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// It may stay no longer.
+    #[error("closed, for the rules have changed: {0}")]
+    Evicted(Denial),
+}
+
+impl Ended {
+    /// In the short form.
+    pub(crate) fn flag(&self) -> FlowFlag {
+        match self {
+            Self::Copy(_) => FlowFlag::Other,
+            Self::Evicted(_) => FlowFlag::Deny,
+        }
+    }
+}
+
+/// Copies for as long as the permit holds.
+async fn hold(
+    admitted: &mut Admitted,
+    copying: impl Future<Output = Result<(), CopyError>>,
+    flow: &FlowHandle,
+) -> Result<(), Ended> {
+    match admitted.hold(copying).await {
+        Ok(copied) => Ok(copied?),
+        Err(denial) => {
+            flow.evicted(&denial.rule(), &denial.policy());
+            let ended = Ended::Evicted(denial);
+            flow.fail(ended.flag(), &ended);
+            Err(ended)
+        }
+    }
 }
 
 /// The HBONE door: one tunnel with all its streams.
@@ -168,19 +241,21 @@ async fn serve_stream(
         }
         Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
     };
-    let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), client, destination };
-    let application = match Box::pin(enter(&context, &arrival, &flow)).await {
-        Ok(application) => application,
+    let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), peer: remote, client, destination };
+    let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow)).await {
+        Ok(entered) => entered,
         Err(refusal) => return refuse(&flow, incoming, refusal),
     };
+    let meter = Meter::new([Arc::clone(flow.bytes())]);
     let result = match incoming.accept() {
-        Ok(stream) => copy_tunnel(&application, stream, false, &Meter::new([Arc::clone(flow.bytes())])).await,
-        Err(error) => Err(CopyError::Tunnel(error)),
+        // A stream that is dropped before its end is reset.
+        Ok(stream) => hold(&mut admitted, copy_tunnel(&application, stream, false, &meter), &flow).await,
+        Err(error) => Err(CopyError::Tunnel(error).into()),
     };
     match result {
         Ok(()) => end(application),
         Err(error) => {
-            flow.fail(FlowFlag::Other, error);
+            flow.fail(error.flag(), error);
             reset(application);
         }
     }
@@ -218,18 +293,18 @@ async fn carry_plaintext(
     if !pod.owns(destination.ip()) {
         return Err((FlowFlag::Deny, "somebody in the pod dialled the agent's own port".to_owned()));
     }
-    let arrival = Arrival { pod, source: None, client, destination };
-    let application =
+    let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination };
+    let (application, mut admitted) =
         enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
-    let copied = copy_sockets(socket, &application, &Meter::new([Arc::clone(flow.bytes())])).await;
-    match copied {
+    let meter = Meter::new([Arc::clone(flow.bytes())]);
+    match hold(&mut admitted, copy_sockets(socket, &application, &meter), flow).await {
         Ok(()) => {
             end(application);
             Ok(())
         }
         Err(error) => {
             reset(application);
-            Err((FlowFlag::Other, error.to_string()))
+            Err((error.flag(), error.to_string()))
         }
     }
 }
@@ -238,10 +313,7 @@ async fn carry_plaintext(
 ///
 /// # Errors
 /// [`Refusal`]; the inbound flow is recorded with it.
-pub(crate) async fn deliver_local(
-    context: &Context,
-    arrival: LocalArrival,
-) -> Result<(TcpStream, FlowHandle), Refusal> {
+pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<LocalVisit, Refusal> {
     let LocalArrival { source, client, destination, workload } = arrival;
     let pod = context
         .node
@@ -252,9 +324,10 @@ pub(crate) async fn deliver_local(
     flow.transport(Transport::SameNode);
     flow.source_workload(&source);
     flow.source_identity(&source.identity);
-    let arrival = Arrival { pod, source: Some(source.identity.clone()), client, destination };
+    let arrival =
+        Arrival { pod, source: Some(source.identity.clone()), peer: client.ip(), client, destination };
     match enter(context, &arrival, &flow).await {
-        Ok(application) => Ok((application, flow)),
+        Ok((application, admitted)) => Ok(LocalVisit { application, guest: LocalGuest { flow, admitted } }),
         Err(refusal) => {
             flow.fail(refusal.flag(), &refusal);
             Err(refusal)
@@ -263,8 +336,12 @@ pub(crate) async fn deliver_local(
 }
 
 /// Judges the arrival and opens the application's socket.
-async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Result<TcpStream, Refusal> {
-    let permit = {
+async fn enter(
+    context: &Context,
+    arrival: &Arrival,
+    flow: &FlowHandle,
+) -> Result<(TcpStream, Admitted), Refusal> {
+    {
         let mesh = context.node.store.guard();
         match mesh.workload_by_ip(arrival.client.ip()) {
             Some(source) => flow.source_workload(source),
@@ -274,20 +351,22 @@ async fn enter(context: &Context, arrival: &Arrival, flow: &FlowHandle) -> Resul
         }
         let workload = mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload);
         flow.destination_workload(workload);
-        let connection = Connection {
-            source: arrival.source.as_ref(),
-            peer_authentication: &workload.peer_authentication,
-            port: arrival.destination.port(),
-        };
-        policy::judge(&connection).inspect_err(|denial| flow.verdict(Verdict::Denied, &denial.rule))?
-    };
+    }
+    let Arrival { pod, source, peer, client, destination } = arrival;
+    let visitor =
+        Visitor { source: source.clone(), peer: *peer, client: client.ip(), destination: *destination };
+    let Judged { verdict, dry_run } = context.gate.admit(&pod.workload, visitor).await;
+    if let Some(rule) = &dry_run {
+        flow.dry_run(rule);
+    }
+    let (permit, admitted) = verdict.inspect_err(|denial| flow.denied(&denial.rule(), &denial.policy()))?;
     flow.verdict(Verdict::Allowed, permit.rule());
     if arrival.source.is_some() {
         flow.destination_identity(&arrival.pod.workload.identity);
     }
     let application = open_application(context, arrival, &permit).await?;
     flow.established();
-    Ok(application)
+    Ok((application, admitted))
 }
 
 /// Connects to the application from inside its own namespace, showing it the client's true address.

@@ -11,6 +11,7 @@ mod context;
 pub mod control;
 mod doors;
 mod flow;
+mod gate;
 pub mod handover;
 pub mod identity;
 mod inbound;

@@ -15,12 +15,12 @@ use crate::accept::{Accepted, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::identity::{CredentialError, PeerError, widen};
-use crate::inbound::{self, LocalArrival, Refusal};
+use crate::inbound::{self, Ended, LocalArrival, LocalGuest, LocalVisit, Refusal};
 use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::route::{Choice, Hop, RouteError, Target, resolve, service_at};
-use crate::tunnel::{CopyError, Meter, PoolError, TunnelKey, connect_request, copy_sockets, copy_tunnel};
+use crate::tunnel::{Meter, PoolError, TunnelKey, connect_request, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
@@ -79,7 +79,7 @@ enum OutboundError {
     #[error(transparent)]
     Local(#[from] Refusal),
     #[error(transparent)]
-    Copy(#[from] CopyError),
+    Ended(#[from] Ended),
 }
 
 /// Carries one captured connection from accept to end.
@@ -113,27 +113,29 @@ async fn carry(
     flow.destination_address(destination);
     let dialled = Dialled { pod: Arc::clone(pod), client, destination };
     // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
-    let (upstream, local) = Box::pin(reach(context, &dialled, flow)).await?;
+    let (upstream, mut local) = Box::pin(reach(context, &dialled, flow)).await?;
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
     flow.established();
     let mut records = vec![Arc::clone(flow.bytes())];
-    records.extend(local.as_ref().map(|local| Arc::clone(local.bytes())));
+    records.extend(local.as_ref().map(|guest| Arc::clone(guest.flow.bytes())));
     let meter = Meter::new(records);
-    let copied = match upstream {
+    match upstream {
         Upstream::Socket(server) => {
-            let copied = copy_sockets(socket, &server, &meter).await;
+            let copying = copy_sockets(socket, &server, &meter);
+            let copied = match &mut local {
+                Some(guest) => guest.hold(copying).await,
+                None => copying.await.map_err(Ended::from),
+            };
             match &copied {
                 Ok(()) => end(server),
                 Err(_) => reset(server),
             }
-            copied
+            Ok(copied?)
         }
-        Upstream::Tunnel(stream) => copy_tunnel(socket, stream, true, &meter).await,
-    };
-    if let (Err(error), Some(local)) = (&copied, &local) {
-        local.fail(FlowFlag::Other, error);
+        Upstream::Tunnel(stream) => {
+            Ok(copy_tunnel(socket, stream, true, &meter).await.map_err(Ended::from)?)
+        }
     }
-    Ok(copied?)
 }
 
 /// Routes and connects, again where that is safe: not a byte of the application has been read yet.
@@ -141,7 +143,7 @@ async fn reach(
     context: &Rc<Context>,
     dialled: &Dialled,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     context.node.interest.used(dialled.destination.ip());
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
@@ -209,7 +211,7 @@ async fn open(
     dialled: &Dialled,
     target: &Target,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     match (&target.hop, &target.workload) {
         (Hop::SameNode, Some(workload)) => open_local(context, dialled, target.address, workload, flow).await,
         (Hop::Hbone { gateway, identity }, Some(workload)) => {
@@ -269,7 +271,7 @@ async fn open_local(
     address: SocketAddr,
     workload: &Arc<Workload>,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<FlowHandle>), OutboundError> {
+) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     flow.transport(Transport::SameNode);
     let arrival = LocalArrival {
         source: current(context, &dialled.pod),
@@ -277,10 +279,10 @@ async fn open_local(
         destination: address,
         workload: Arc::clone(workload),
     };
-    let (socket, inbound_flow) = inbound::deliver_local(context, arrival).await?;
+    let LocalVisit { application, guest } = inbound::deliver_local(context, arrival).await?;
     flow.source_identity(&dialled.pod.workload.identity);
     flow.destination_identity(&workload.identity);
-    Ok((Upstream::Socket(socket), Some(inbound_flow)))
+    Ok((Upstream::Socket(application), Some(guest)))
 }
 
 async fn open_tunnel(
@@ -385,7 +387,7 @@ impl OutboundError {
             Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
                 FlowFlag::NetworkPolicy
             }
-            Self::Copy(_) => FlowFlag::Other,
+            Self::Ended(ended) => ended.flag(),
             _ => FlowFlag::Connect,
         }
     }

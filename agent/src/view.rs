@@ -4,6 +4,7 @@ use crate::cgroup::{KubeletCgroup, KubeletError};
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::{AdminView, Observer};
+use crate::policy::Effective;
 use crate::store::Store;
 use crate::xds::SharedControllerStatus;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::Instant;
 use tokio::sync::watch;
 use warren_common::abi::Counter;
 use warren_common::model::admin::{
-    Certificates, EndpointView, Kubelet, PodState, PodStatus, ServiceView, Services, Status, Workloads,
+    Certificates, EndpointView, GuardedPod, Kubelet, PodState, PodStatus, Policies, PolicyView, ServiceView,
+    Services, Status, Workloads,
 };
 use warren_common::runtime::Readiness;
 
@@ -83,6 +85,32 @@ impl AdminView for AgentView {
             .collect();
         services.sort_by(|a, b| a.service.key.cmp(&b.service.key));
         Services { services }
+    }
+
+    fn policies(&self) -> Policies {
+        let mesh = self.store.load();
+        let held = mesh.policies();
+        let pods = mesh.pods_of_node(&self.node).filter(|pod| pod.enrolment.enrolled && !pod.host_network);
+        Policies {
+            known: held.is_known(),
+            policies: held
+                .list()
+                .map(|(name, policy, refused)| PolicyView {
+                    name: name.clone(),
+                    policy: policy.cloned(),
+                    refused: refused.map(|refused| refused.why.to_string()),
+                })
+                .collect(),
+            pods: pods
+                .map(|pod| GuardedPod {
+                    namespace: Arc::clone(&pod.namespace),
+                    name: Arc::clone(&pod.name),
+                    workload: Arc::clone(&pod.owner),
+                    peer_authentication: pod.peer_authentication.clone(),
+                    policies: Effective::new(held, pod).names(),
+                })
+                .collect(),
+        }
     }
 
     fn certificates(&self) -> Certificates {

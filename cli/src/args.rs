@@ -1,7 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    agent, certs, check, controller, flows, install, services, status, uninstall, version, workloads,
+    agent, certs, check, controller, flows, install, policies, services, status, uninstall, version,
+    workloads,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Workloads(workloads::WorkloadsArgs),
     /// The services that the agent knows, and who stands behind them
     Services(services::ServicesArgs),
+    /// The policies that the agent knows, and which guard a workload
+    Policies(policies::PoliciesArgs),
     /// The certificates of this node and the roots it trusts
     Certs(certs::CertsArgs),
     /// Find what is wrong with this node; exits with 1 if anything is

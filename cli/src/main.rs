@@ -46,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Flows(args) => return commands::flows::run(&args),
         Command::Workloads(args) => return commands::workloads::run(&args),
         Command::Services(args) => return commands::services::run(&args),
+        Command::Policies(args) => return commands::policies::run(&args),
         Command::Certs(args) => return commands::certs::run(&args),
         Command::Check(args) => return commands::check::run(&args),
         Command::Version(args) => commands::version::run(&args)?,

@@ -147,7 +147,7 @@ fn a_tunnelled_connection_is_recorded_on_both_nodes(lab: &Lab) -> Result<()> {
         &[
             ("/node", "n2".into()),
             ("/destination/address", endpoint.into()),
-            ("/policy", "warren/default-allow".into()),
+            ("/policy", "allow (no ALLOW policy)".into()),
         ],
     )?;
     for flow in [&out, &inward] {

@@ -58,6 +58,8 @@ pub(super) fn closed(record: &Record, details: &Details) {
                 direction = direction(record.direction),
                 bytes_sent = sent,
                 bytes_recv = received,
+                policy = details.policy.as_deref(),
+                dry_run = details.dry_run.as_deref(),
                 duration = milliseconds(details.duration.unwrap_or_default()),
                 error = $error,
                 $message
@@ -134,7 +136,7 @@ mod tests {
              src.identity=spiffe://cluster.local/ns/shop/sa/client dst.addr=10.0.2.3:15008 \
              dst.hbone_addr=10.0.2.3:8080 dst.service=web.shop.svc.cluster.local dst.workload=web-1 \
              dst.namespace=shop dst.identity=spiffe://cluster.local/ns/shop/sa/web direction=\"outbound\" \
-             bytes_sent=10 bytes_recv=20"
+             bytes_sent=10 bytes_recv=20 policy=\"shop/allow-client\""
         );
     }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use warren_common::model::admin::{Certificates, Services, Status, Workloads};
+use warren_common::model::admin::{Certificates, Policies, Services, Status, Workloads};
 use warren_common::runtime::{DrainWatch, bind_private};
 
 const LIMITS: Limits = Limits {
@@ -27,6 +27,8 @@ pub trait AdminView: Send + Sync + 'static {
     fn workloads(&self) -> Workloads;
     /// Known services, ordered by namespace and name.
     fn services(&self) -> Services;
+    /// Policies, ordered by namespace and name.
+    fn policies(&self) -> Policies;
     /// Certificates of this node.
     fn certificates(&self) -> Certificates;
 }
@@ -72,7 +74,7 @@ async fn answer_until(
     }
 }
 
-const PATHS: &str = "/v1/status, /v1/flows, /v1/workloads, /v1/services, /v1/certs";
+const PATHS: &str = "/v1/status, /v1/flows, /v1/workloads, /v1/services, /v1/policies, /v1/certs";
 
 fn route<B>(request: &Request<B>, observer: &Observer, view: &dyn AdminView) -> Response<Answer> {
     if request.method() != Method::GET {
@@ -84,6 +86,7 @@ fn route<B>(request: &Request<B>, observer: &Observer, view: &dyn AdminView) -> 
         "/v1/status" => json(ok, &view.status()),
         "/v1/workloads" => json(ok, &view.workloads()),
         "/v1/services" => json(ok, &view.services()),
+        "/v1/policies" => json(ok, &view.policies()),
         "/v1/certs" => json(ok, &view.certificates()),
         "/v1/flows" => match FlowQuery::parse(request.uri().query().unwrap_or_default()) {
             Ok(FlowQuery { follow: false, filter }) => json(ok, &observer.flows(&filter)),

@@ -47,6 +47,10 @@ impl AdminView for View {
         Services { services: vec![ServiceView { service: Arc::new(service()), endpoints: vec![] }] }
     }
 
+    fn policies(&self) -> Policies {
+        Policies { known: true, policies: vec![], pods: vec![] }
+    }
+
     fn certificates(&self) -> Certificates {
         Certificates { certificates: vec![], roots: vec![] }
     }

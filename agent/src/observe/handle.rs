@@ -83,6 +83,23 @@ impl FlowHandle {
         details.policy = Some(policy.clone()).filter(|policy| !policy.is_empty());
     }
 
+    /// It was refused: the rule that did so, and the policy that it is counted under.
+    pub fn denied(&self, rule: &Arc<str>, policy: &Arc<str>) {
+        self.verdict(Verdict::Denied, rule);
+        self.observer.metrics().denied(policy, false);
+    }
+
+    /// It stood and may stand no longer, for rules have changed.
+    pub fn evicted(&self, rule: &Arc<str>, policy: &Arc<str>) {
+        self.verdict(Verdict::Denied, rule);
+        self.observer.metrics().denied(policy, true);
+    }
+
+    /// What would have been decided if the dry-run policies were enforced.
+    pub fn dry_run(&self, rule: &Arc<str>) {
+        self.record.details.lock().dry_run = Some(rule.clone());
+    }
+
     /// The connection stands, end to end. Its labels are final from here; a second call does nothing.
     pub fn established(&self) {
         let Self { observer, record } = self;

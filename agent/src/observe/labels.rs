@@ -149,7 +149,7 @@ fn principal(identity: Option<&Identity>) -> Cow<'static, str> {
 }
 
 /// The text format's escapes; the library writes values as they are.
-fn escaped(value: &str) -> Cow<'_, str> {
+pub(super) fn escaped(value: &str) -> Cow<'_, str> {
     if value.contains(['\\', '"', '\n']) {
         Cow::Owned(value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n"))
     } else {

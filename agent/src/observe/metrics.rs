@@ -4,14 +4,14 @@
 //! atomics. `sent` is towards the client and `received` from it, as Istio defines them, so a
 //! connection's bytes are counted crosswise here and nowhere else.
 
-use super::labels::{TcpLabels, reporter};
+use super::labels::{TcpLabels, escaped, reporter};
 use super::record::{Details, FlowFlag};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text::encode};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -19,6 +19,10 @@ use warren_common::model::admin::Direction;
 
 /// Most label sets that are kept; what comes later is counted under labels that are all `unknown`.
 const MAX_SERIES: usize = 10_000;
+
+/// Most policies that denials are counted for; those of all later ones are counted under [`OTHER`].
+const MAX_POLICIES: usize = 1000;
+const OTHER: &str = "other";
 
 /// The counters of one label set.
 #[derive(Debug, Default)]
@@ -51,6 +55,8 @@ pub(super) struct Metrics {
     pub(super) evicted: AtomicU64,
     /// Flow events that slow followers did not get.
     pub(super) lost: AtomicU64,
+    /// By policy: connections refused, and open ones closed when they were judged again.
+    denials: Mutex<BTreeMap<Arc<str>, [u64; 2]>>,
     kernel: RwLock<Option<Named>>,
     pods: RwLock<Option<Named>>,
 }
@@ -78,6 +84,17 @@ impl Metrics {
     /// Adds to the number of open sockets.
     pub(super) fn sockets(&self, direction: Direction, change: i64) {
         self.open[direction as usize].fetch_add(change, Relaxed);
+    }
+
+    /// A connection was refused by `policy`, or an open one closed.
+    pub(super) fn denied(&self, policy: &Arc<str>, was_open: bool) {
+        let mut denials = self.denials.lock();
+        let counts = if denials.len() < MAX_POLICIES || denials.contains_key(policy) {
+            denials.entry(Arc::clone(policy)).or_default()
+        } else {
+            denials.entry(OTHER.into()).or_default()
+        };
+        counts[usize::from(was_open)] += 1;
     }
 
     /// Asks `source` for the kernel's counters at every scrape.
@@ -163,6 +180,19 @@ impl Scrape {
         counter(encoder, "warren_flow_events_lost", help, &metrics.lost)?;
         let help = "Connections counted under unknown labels because there are too many label sets";
         counter(encoder, "warren_metric_series_overflow", help, &metrics.overflowed)?;
+
+        let denials = metrics.denials.lock().clone();
+        for (at, name, help) in [
+            (0, "warren_policy_denials", "Connections to pods of this node that were refused, by policy"),
+            (1, "warren_policy_evictions", "Open connections closed because a change denies them, by policy"),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (policy, counts) in denials.iter().filter(|(_, counts)| counts[at] > 0) {
+                family
+                    .encode_family(&[("policy", escaped(policy).as_ref())])?
+                    .encode_counter::<NoLabelSet, _, u64>(&counts[at], None)?;
+            }
+        }
 
         let kernel = metrics.kernel.read().as_ref().map(|read| read()).unwrap_or_default();
         let help = "What the kernel programs counted";

@@ -128,3 +128,29 @@ fn the_number_of_series_is_bounded() {
     assert_eq!(metric(&observer, OPENED).len(), super::MAX_SERIES + 1);
     assert_eq!(metric(&observer, "warren_metric_series_overflow"), ["warren_metric_series_overflow_total 5"]);
 }
+
+#[test]
+fn denials_are_counted_by_policy_and_their_number_is_bounded() {
+    let observer = observer(8);
+    let flow = call(&observer);
+    flow.denied(&"deny shop/a#0".into(), &"shop/a".into());
+    call(&observer).evicted(&"deny shop/a#1".into(), &"shop/a".into());
+    assert_eq!(
+        metric(&observer, "warren_policy_denials_total"),
+        [r#"warren_policy_denials_total{policy="shop/a"} 1"#]
+    );
+    assert_eq!(
+        metric(&observer, "warren_policy_evictions_total"),
+        [r#"warren_policy_evictions_total{policy="shop/a"} 1"#]
+    );
+    for number in 0..2000 {
+        flow.denied(&"r".into(), &format!("shop/p{number}").into());
+    }
+    let lines = metric(&observer, "warren_policy_denials_total");
+    assert_eq!(lines.len(), 1001);
+    assert!(
+        lines.contains(&r#"warren_policy_denials_total{policy="other"} 1001"#.to_owned()),
+        "{}",
+        lines[0]
+    );
+}

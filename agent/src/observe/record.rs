@@ -86,6 +86,7 @@ pub(super) struct Details {
     pub(super) transport: Transport,
     pub(super) verdict: Verdict,
     pub(super) policy: Option<Arc<str>>,
+    pub(super) dry_run: Option<Arc<str>>,
     pub(super) failure: Option<(FlowFlag, Box<str>)>,
     /// Set once, at the end.
     pub(super) duration: Option<Duration>,
@@ -141,6 +142,7 @@ impl Record {
                 transport: Transport::None,
                 verdict: Verdict::None,
                 policy: None,
+                dry_run: None,
                 failure: None,
                 duration: None,
             }),
@@ -181,6 +183,7 @@ impl Record {
             transport: details.transport,
             verdict: details.verdict,
             policy: details.policy,
+            dry_run: details.dry_run,
             bytes_sent,
             bytes_received,
             flags: flag.map_or("-", FlowFlag::as_str).to_owned(),

@@ -9,7 +9,7 @@ mod registry;
 mod request;
 mod sandbox;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use discover::{DiscoverError, Discovery, ProcDiscovery};
 pub use listening::{Door, DoorSockets, HeldPods, Leaf, ListenError, PodListeners};

@@ -8,7 +8,7 @@ use warren_common::model::{
 };
 
 /// The pod `shop/<name>` on node n1.
-pub(super) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -> Arc<Workload> {
+pub(crate) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -> Arc<Workload> {
     Arc::new(Workload {
         uid: WorkloadUid(format!("Kubernetes//Pod/shop/{name}").into()),
         name: name.into(),

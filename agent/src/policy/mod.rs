@@ -1,9 +1,40 @@
 //! Permission: pure data in, verdict out, with the name of the rule that decided.
 //!
-//! A [`Permit`] can only be made here, and the application's socket can only be opened with one.
+//! ```text
+//!   policies --Policies (in the snapshot)--.
+//!                                          >--> Effective (of one pod) --judge(connection)--> Decision
+//!   workload: names, PeerAuthentication ---'       made when either changes
+//! ```
+//!
+//! A [`Permit`] can only be made here, and the application's socket can only be opened with one. What decides, in this
+//! order; the first word is the last:
+//!
+//! 1. a port of warren's own serves no application
+//! 2. an identity that was revoked, the client's or the pod's ([`Policies::revoke`])
+//! 3. plaintext where PeerAuthentication says STRICT
+//! 4. a policy that applies and cannot be had: nobody enters until it can
+//! 5. a DENY policy that matches
+//! 6. no ALLOW policy at all, or one that matches
+//!
+//! Dry-run policies are judged beside that, as if they were enforced; they change nothing and do not ask for an ALLOW.
 
+mod book;
+mod compile;
+mod effective;
+mod text;
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+
+pub use book::{Policies, Refused};
+pub use effective::Effective;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use warren_common::model::{Identity, PeerAuthentication};
+use warren_common::model::{Identity, PolicyName};
 use warren_common::ports;
 
 /// A connection that wants to enter a pod.
@@ -11,10 +42,25 @@ use warren_common::ports;
 pub struct Connection<'a> {
     /// Who connects: proven by certificate or, on the same node, by the kernel. None for plaintext.
     pub source: Option<&'a Identity>,
-    /// Which plaintext the pod takes.
-    pub peer_authentication: &'a PeerAuthentication,
-    /// The pod's port.
-    pub port: u16,
+    /// The address of the connection's direct peer.
+    pub peer: IpAddr,
+    /// The client's address, where the peer is believed to speak for another.
+    pub client: IpAddr,
+    /// The pod's address and port.
+    pub destination: SocketAddr,
+    /// The server name in the client's own TLS, empty if it names none. None when nobody has looked: then an ALLOW rule
+    /// that asks for it does not match, and a DENY rule does as if it did not ask.
+    pub server_name: Option<&'a str>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Leave to enter, or why not.
+    pub verdict: Result<Permit, Denial>,
+    /// What the verdict would be with the dry-run policies that apply enforced, as `allow shop/web#1`; none when there
+    /// are none.
+    pub dry_run: Option<Arc<str>>,
 }
 
 /// Leave to reach the application; says which rule gave it.
@@ -24,6 +70,10 @@ pub struct Permit {
 }
 
 impl Permit {
+    fn new(rule: Arc<str>) -> Self {
+        Self { rule }
+    }
+
     /// The rule that permitted.
     pub fn rule(&self) -> &Arc<str> {
         &self.rule
@@ -31,39 +81,113 @@ impl Permit {
 }
 
 /// Why a connection may not enter.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("denied by {rule}: {reason}")]
-pub struct Denial {
-    /// The rule that denied.
-    pub rule: Arc<str>,
-    /// In words.
-    pub reason: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The port is the agent's own.
+    ReservedPort(u16),
+    /// This identity was revoked.
+    Revoked(Identity),
+    /// Only mutual TLS may enter.
+    Plaintext {
+        /// The PeerAuthentication that says so.
+        rule: Arc<str>,
+        /// The port that was dialled.
+        port: u16,
+    },
+    /// Nobody has said yet which policies there are.
+    Unknown,
+    /// This policy is said to be for the pod, and has not come.
+    Missing(PolicyName),
+    /// This policy is, or may be, for the pod and is not understood.
+    Refused {
+        /// The policy.
+        policy: PolicyName,
+        /// What is wrong with it.
+        why: Arc<str>,
+    },
+    /// A rule of a DENY policy matches.
+    Rule(Arc<RuleName>),
+    /// There are ALLOW policies, and no rule of theirs matches.
+    NoRule,
 }
 
-/// Judges one connection.
-///
-/// # Errors
-/// The [`Denial`].
-pub fn judge(connection: &Connection<'_>) -> Result<Permit, Denial> {
-    if is_reserved(connection.port) {
-        return Err(Denial {
-            rule: "warren/reserved-port".into(),
-            reason: format!("port {} belongs to warren and serves no application", connection.port),
-        });
-    }
-    if connection.source.is_some() {
-        return Ok(Permit { rule: "warren/default-allow".into() });
-    }
-    let mtls = connection.peer_authentication.of_port(connection.port);
-    if mtls.strict {
-        return Err(Denial {
-            rule: Arc::clone(&mtls.rule),
-            reason: format!("only mutual TLS may enter port {}, this is plaintext", connection.port),
-        });
-    }
-    let named = !mtls.rule.is_empty();
-    Ok(Permit { rule: if named { Arc::clone(&mtls.rule) } else { "warren/permissive".into() } })
+/// A rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RuleName {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The rule's place in it.
+    pub index: u32,
+    /// As flows show it, with what it does: `deny shop/deny-all#0`.
+    pub shown: Arc<str>,
 }
+
+impl Denial {
+    /// Whether what is lacking is likely on its way: pods and policies come one after the other.
+    pub fn may_settle(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Missing(_))
+    }
+
+    /// The rule that denied, as flows show it.
+    pub fn rule(&self) -> Arc<str> {
+        match self {
+            Self::ReservedPort(_) => "warren/reserved-port".into(),
+            Self::Revoked(_) => "warren/revoked-identity".into(),
+            Self::Plaintext { rule, .. } => Arc::clone(rule),
+            Self::Unknown => "warren/policies-unknown".into(),
+            Self::Missing(policy) => format!("deny {policy} (not known yet)").into(),
+            Self::Refused { policy, .. } => format!("deny {policy} (not understood)").into(),
+            Self::Rule(rule) => Arc::clone(&rule.shown),
+            Self::NoRule => "deny (no ALLOW rule matched)".into(),
+        }
+    }
+
+    /// The policy that denied, as metrics show it.
+    pub fn policy(&self) -> Arc<str> {
+        match self {
+            Self::Missing(policy) | Self::Refused { policy, .. } => policy.to_string().into(),
+            Self::Rule(rule) => rule.policy.to_string().into(),
+            Self::NoRule => "none".into(),
+            Self::ReservedPort(_) | Self::Revoked(_) | Self::Plaintext { .. } | Self::Unknown => self.rule(),
+        }
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ReservedPort(port) => write!(f, "port {port} belongs to warren and serves no application"),
+            Self::Revoked(identity) => write!(f, "the identity {identity} was revoked"),
+            Self::Plaintext { rule, port } => {
+                write!(f, "denied by {rule}: only mutual TLS may enter port {port}, this is plaintext")
+            }
+            Self::Unknown => {
+                write!(f, "it is not known yet which policies there are; nobody may enter before")
+            }
+            Self::Missing(policy) => write!(
+                f,
+                "the policy {policy} is for this pod and the controller has not sent it; nobody may enter until it has"
+            ),
+            Self::Refused { policy, why } => write!(
+                f,
+                "the policy {policy} is not understood by this agent ({why}); nobody may enter what it may be for"
+            ),
+            Self::Rule(rule) => write!(
+                f,
+                "rbac_access_denied_matched_policy[ns[{}]-policy[{}]-rule[{}]]",
+                rule.policy.namespace(),
+                rule.policy.name(),
+                rule.index
+            ),
+            Self::NoRule => write!(
+                f,
+                "rbac_access_denied_matched_policy[none]: no rule of the ALLOW policies for this pod matches"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Denial {}
 
 /// The rule under which connections leave a pod: what may be reached is decided where it is.
 pub fn outbound_rule() -> Arc<str> {
@@ -75,46 +199,4 @@ pub fn outbound_rule() -> Arc<str> {
 /// Ports of the agent inside every pod: to let a peer reach them through the agent would let it skip policy.
 pub fn is_reserved(port: u16) -> bool {
     matches!(port, ports::OUTBOUND | ports::INBOUND_PLAINTEXT | ports::HBONE | ports::DNS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use warren_common::model::MtlsRule;
-
-    fn mtls(strict: bool, rule: &str) -> MtlsRule {
-        MtlsRule { strict, rule: rule.into() }
-    }
-
-    #[test]
-    fn rules_are_named() {
-        let id = Identity::new("cluster.local", "shop", "web").unwrap();
-        let none = PeerAuthentication::default();
-        let strict = PeerAuthentication {
-            all: mtls(true, "PeerAuthentication shop/default"),
-            ports: [(90, mtls(false, "PeerAuthentication shop/web"))].into(),
-        };
-        let strict_port = PeerAuthentication {
-            all: mtls(false, ""),
-            ports: [(90, mtls(true, "PeerAuthentication shop/web"))].into(),
-        };
-        for (peer_authentication, source, port, expected) in [
-            (&none, Some(&id), 80, Ok("warren/default-allow")),
-            (&none, None, 80, Ok("warren/permissive")),
-            (&strict, Some(&id), 80, Ok("warren/default-allow")),
-            (&strict, None, 80, Err("PeerAuthentication shop/default")),
-            (&strict, None, 90, Ok("PeerAuthentication shop/web")),
-            (&strict_port, None, 80, Ok("warren/permissive")),
-            (&strict_port, None, 90, Err("PeerAuthentication shop/web")),
-            (&strict_port, Some(&id), 90, Ok("warren/default-allow")),
-            (&none, Some(&id), 15001, Err("warren/reserved-port")),
-            (&none, Some(&id), 15006, Err("warren/reserved-port")),
-            (&none, Some(&id), 15008, Err("warren/reserved-port")),
-            (&none, Some(&id), 15053, Err("warren/reserved-port")),
-        ] {
-            let verdict = judge(&Connection { source, peer_authentication, port });
-            let verdict = verdict.map(|permit| permit.rule).map_err(|denial| denial.rule);
-            assert_eq!(verdict, expected.map(Into::into).map_err(Into::into), "{source:?} to {port}");
-        }
-    }
 }

@@ -1,11 +1,14 @@
 //! Changes to the mesh. Pure: a snapshot and changes in, the next snapshot out.
 
 use super::mesh::{Mesh, Scope};
-use imbl::{HashMap, Vector};
+use crate::policy::Refused;
+use imbl::{HashMap, OrdSet, Vector};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+use warren_common::model::{
+    AuthorizationPolicy, Identity, PolicyName, Service, ServiceName, Workload, WorkloadUid,
+};
 
 /// One change to the mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,16 @@ pub enum MeshChange {
         /// It does not any more.
         released: Vec<Arc<str>>,
     },
+    /// Which policies there are is being told, be it that there are none.
+    Policies,
+    /// A policy is new or changed.
+    Policy(Arc<AuthorizationPolicy>),
+    /// A policy is not understood: its last good version stays, and without one nobody enters what it may be for.
+    PolicyRefused(PolicyName, Refused),
+    /// A policy is gone.
+    PolicyGone(PolicyName),
+    /// These identities, and no others, are revoked.
+    Revoked(OrdSet<Identity>),
     /// This address was asked about, and nothing has it.
     Absent(IpAddr),
     /// This address is not asked about any more: who has it will not be told.
@@ -34,7 +47,7 @@ impl Mesh {
     ///
     /// Resources share one space of names, as on the wire: a service replaces a workload of the same name.
     pub fn apply(&mut self, changes: impl IntoIterator<Item = MeshChange>) -> bool {
-        let mut changed = false;
+        let (mut changed, mut judged_otherwise) = (false, false);
         for change in changes {
             changed |= match change {
                 MeshChange::Workload(workload) => {
@@ -51,9 +64,21 @@ impl Mesh {
                         || service_name(&name).is_some_and(|name| self.remove_service(&name))
                 }
                 MeshChange::Namespaces { enrolled, released } => self.put_namespaces(enrolled, &released),
+                MeshChange::Policies => note(&mut judged_otherwise, self.policies.told()),
+                MeshChange::Policy(policy) => note(&mut judged_otherwise, self.policies.put(policy)),
+                MeshChange::PolicyRefused(name, refused) => {
+                    note(&mut judged_otherwise, self.policies.refuse(name, refused))
+                }
+                MeshChange::PolicyGone(name) => note(&mut judged_otherwise, self.policies.remove(&name)),
+                MeshChange::Revoked(identities) => {
+                    note(&mut judged_otherwise, self.policies.revoke(identities))
+                }
                 MeshChange::Absent(ip) => self.note_absent(ip.to_canonical(), true),
                 MeshChange::Forget(ip) => self.note_absent(ip.to_canonical(), false),
             };
+        }
+        if judged_otherwise {
+            self.policies.settle();
         }
         changed
     }
@@ -138,6 +163,12 @@ impl Mesh {
         self.services_by_ip.replace(Some(&old), None);
         true
     }
+}
+
+/// Remembers in `any` that something changed.
+fn note(any: &mut bool, changed: bool) -> bool {
+    *any |= changed;
+    changed
 }
 
 /// The service that a resource's name means, if it can mean one.

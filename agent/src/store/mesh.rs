@@ -1,12 +1,13 @@
 //! One snapshot of the mesh, and its indexes.
 
 use super::claims::ByAddress;
+use crate::policy::Policies;
 use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
 
-/// Workloads and services at one point in time.
+/// Workloads, services and policies at one point in time.
 ///
 /// Cloning costs a few reference counts; a change copies only the paths to what changed, so old snapshots stay
 /// as they are while they are read.
@@ -21,6 +22,7 @@ pub struct Mesh {
     pub(super) by_node: HashMap<Arc<str>, Vector<Arc<Workload>>>,
     // None until the controller has said.
     pub(super) enrolled_namespaces: Option<OrdSet<Arc<str>>>,
+    pub(super) policies: Policies,
     pub(super) scope: Scope,
 }
 
@@ -116,6 +118,11 @@ impl Mesh {
     /// disk does not.
     pub fn enrolled_namespaces(&self) -> Option<&OrdSet<Arc<str>>> {
         self.enrolled_namespaces.as_ref()
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 }
 

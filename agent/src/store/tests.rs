@@ -247,7 +247,12 @@ impl Model {
                 self.claim(&s.key.to_string(), &s.addresses, false);
                 self.services.insert(s.key.clone(), s);
             }
-            MeshChange::Namespaces { .. } => {}
+            MeshChange::Namespaces { .. }
+            | MeshChange::Policies
+            | MeshChange::Policy(_)
+            | MeshChange::PolicyRefused(..)
+            | MeshChange::PolicyGone(_)
+            | MeshChange::Revoked(_) => {}
             MeshChange::Remove(gone) => {
                 self.claim(&gone, &[], false);
                 self.workloads.retain(|uid, _| *uid.0 != *gone);

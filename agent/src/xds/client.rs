@@ -16,7 +16,7 @@ use tonic::Streaming;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
 };
-use warren_common::proto::{ADDRESS_TYPE_URL, MORE_FOLLOWS};
+use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MORE_FOLLOWS};
 use warren_common::runtime::{DrainWatch, ReadinessGuard};
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
@@ -79,7 +79,8 @@ pub async fn run(
         ready: Some(ready),
         session,
         unapplied: Vec::new(),
-        is_partial: false,
+        addresses: Told::default(),
+        policies: Told::default(),
         writer: None,
         answers: 0,
     };
@@ -124,13 +125,22 @@ struct Link {
     ready: Option<ReadinessGuard>,
     session: Session,
     /// What is not in the store yet: parts of a state whose rest is still to come, be it in another stream, and what
-    /// came before the first address did, for without those nothing is known of the mesh.
+    /// came before addresses and policies did, for without those nothing is known of the mesh.
     unapplied: Vec<MeshChange>,
-    /// The last response with addresses was a part.
-    is_partial: bool,
+    addresses: Told,
+    policies: Told,
     writer: Option<Writer>,
     /// Responses since the start.
     answers: u64,
+}
+
+/// What was told of one type.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// Anything, be it that there is nothing.
+    at_all: bool,
+    /// The last response was a part.
+    is_partial: bool,
 }
 
 impl Link {
@@ -231,15 +241,19 @@ impl Link {
 
     /// One response: into the store when it is whole, and the answer to send.
     fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let addresses = response.type_url == ADDRESS_TYPE_URL;
-        if addresses {
-            self.is_partial = response.system_version_info == MORE_FOLLOWS;
+        let told = match response.type_url.as_str() {
+            ADDRESS_TYPE_URL => Some(&mut self.addresses),
+            AUTHORIZATION_TYPE_URL => Some(&mut self.policies),
+            _ => None,
+        };
+        if let Some(told) = told {
+            *told = Told { at_all: true, is_partial: response.system_version_info == MORE_FOLLOWS };
         }
         // Not the number of what is applied: that an answer came at all is applied too.
-        let told = response.resources.len() + response.removed_resources.len();
+        let count = response.resources.len() + response.removed_resources.len();
         let Outcome { changes, request, rejected, refused } = self.session.on_response(response);
         self.answers += 1;
-        tracing::debug!(changes = told, rejected = rejected.len(), "configuration received");
+        tracing::debug!(changes = count, rejected = rejected.len(), "configuration received");
         for rejection in &rejected {
             tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
         }
@@ -247,16 +261,19 @@ impl Link {
         let total = self.session.rejected();
         self.status.update(|status| status.rejected = total);
         self.unapplied.extend(changes);
-        if !self.is_partial && (addresses || self.ready.is_none()) {
+        // Addresses name policies, and policies forbid: neither counts without the other.
+        let is_whole = !self.addresses.is_partial && !self.policies.is_partial;
+        let is_known = self.ready.is_none() || (self.addresses.at_all && self.policies.at_all);
+        if is_whole && is_known {
             self.apply();
-            self.status.update(|status| status.from_disk &= !addresses);
+            self.status.update(|status| status.from_disk &= !self.addresses.at_all);
         }
         request
     }
 
     fn apply(&mut self) {
         let changes = std::mem::take(&mut self.unapplied);
-        // The first addresses count even if there are none: now the mesh is known to be empty.
+        // The first addresses and policies count even if there are none: now the mesh is known to be empty.
         if self.ready.take().is_some() || !changes.is_empty() {
             self.store.apply(changes);
             self.save();
@@ -284,7 +301,9 @@ impl Link {
 
     fn save(&self) {
         if let (Some(writer), Some(versions)) = (&self.writer, self.session.versions(ADDRESS_TYPE_URL)) {
-            writer.changed(Saved { versions: versions.clone(), answered: self.session.answered().cloned() });
+            let policies = self.session.versions(AUTHORIZATION_TYPE_URL).cloned().unwrap_or_default();
+            let answered = self.session.answered().cloned();
+            writer.changed(Saved { versions: versions.clone(), policies, answered });
         }
     }
 

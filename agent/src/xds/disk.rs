@@ -1,13 +1,15 @@
 //! The last good configuration on disk, so that an agent starts while the controller is away.
 //!
 //! `mesh.pb` is a 16-byte magic, the SHA-256 of the rest, and the rest: one `DeltaDiscoveryResponse` that holds
-//! every resource with its version. A damaged file is reported and ignored: the controller sends all again.
+//! every resource with its version, addresses and policies alike: without the policies that were there nobody may enter a
+//! pod, so they are saved together or not at all. A policy that is not understood is saved as it came. A damaged file is
+//! reported and ignored: the controller sends all again.
 //!
 //! An agent that subscribes by interest saves what it asked for as the controller would answer it: aliases of resources,
 //! and removed names. To an agent that subscribes to everything such a file is of no use: it would take the rest of the
 //! mesh for what is outside of it.
 
-use super::session::{Session, Versions, alias};
+use super::session::{Outcome, Session, Versions, alias};
 use crate::control::write_atomically;
 use crate::store::{Mesh, Store};
 use imbl::OrdSet;
@@ -22,9 +24,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
-use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, encode_address, encode_envelope};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, decode_envelope, encode_address,
+    encode_authorization, encode_envelope,
+};
 
-const MAGIC: &[u8; 16] = b"warren mesh v1\r\n";
+const MAGIC: &[u8; 16] = b"warren mesh v2\r\n";
 const HASH_LEN: usize = 32;
 /// Changes come in bursts: one write takes them all.
 const DEBOUNCE: Duration = Duration::from_secs(1);
@@ -65,14 +70,18 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
             return Err(DiskError::Read { path: path.to_owned(), source });
         }
     };
-    let saved = decode(&bytes).map_err(|reason| DiskError::Damaged { path: path.to_owned(), reason })?;
+    let mut saved = decode(&bytes).map_err(|reason| DiskError::Damaged { path: path.to_owned(), reason })?;
     let version = saved.system_version_info.strip_suffix(BY_INTEREST);
     if version.is_some() && session.answered().is_none() {
         let reason = "it holds only what an agent that subscribed by interest had asked for";
         return Err(DiskError::Damaged { path: path.to_owned(), reason });
     }
     let same_agent = version.unwrap_or(&saved.system_version_info) == AGENT_VERSION;
-    let outcome = session.on_saved(saved);
+    let policies = take_policies(&mut saved);
+    let mut outcome = session.on_saved(saved);
+    let Outcome { changes, rejected, .. } = session.on_response(policies);
+    outcome.changes.extend(changes);
+    outcome.rejected.extend(rejected);
     if !same_agent {
         session.outdate_versions();
     }
@@ -81,6 +90,21 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
     }
     store.apply(outcome.changes);
     Ok(true)
+}
+
+/// Takes the policies out of what was saved, as a response of their own.
+fn take_policies(saved: &mut DeltaDiscoveryResponse) -> DeltaDiscoveryResponse {
+    let is_policy = |bytes: &bytes::Bytes| {
+        let content = decode_envelope(bytes.clone()).ok().and_then(|resource| resource.resource);
+        content.is_some_and(|content| content.type_url == AUTHORIZATION_TYPE_URL)
+    };
+    let (policies, rest) = std::mem::take(&mut saved.resources).into_iter().partition(is_policy);
+    saved.resources = rest;
+    DeltaDiscoveryResponse {
+        type_url: AUTHORIZATION_TYPE_URL.to_owned(),
+        resources: policies,
+        ..Default::default()
+    }
 }
 
 fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
@@ -96,12 +120,14 @@ fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Saved {
     pub(super) versions: Versions,
+    /// The versions of policies.
+    pub(super) policies: Versions,
     /// The addresses asked for and answered; None when everything is subscribed to.
     pub(super) answered: Option<OrdSet<IpAddr>>,
 }
 
 fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
-    let Saved { versions, answered } = saved;
+    let Saved { versions, policies, answered } = saved;
     let aliases = |addresses: &[IpAddr]| {
         let asked = |ip: &&IpAddr| answered.as_ref().is_some_and(|answered| answered.contains(*ip));
         addresses.iter().filter(asked).map(|ip| alias(*ip)).collect()
@@ -117,6 +143,14 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
         ..Default::default()
     }
     .encode_to_vec();
+    // Encodings of one message, put together, are the encoding of their union.
+    let mut add = |resource: Resource| {
+        let resources = vec![encode_envelope(&resource)];
+        body.extend(DeltaDiscoveryResponse { resources, ..Default::default() }.encode_to_vec());
+    };
+    // Without a version the controller sends it again; see `Writer`.
+    let version_of =
+        |versions: &Versions, name: &str| versions.get(name).map(ToString::to_string).unwrap_or_default();
     let workloads =
         mesh.workloads().map(|workload| MeshResource::Workload(Box::new(workload.as_ref().clone())));
     let services = mesh.services().map(|service| MeshResource::Service(Box::new(service.as_ref().clone())));
@@ -126,15 +160,24 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
             MeshResource::Workload(workload) => aliases(&workload.addresses),
             MeshResource::Service(service) => aliases(&service.addresses),
         };
-        // Without a version the controller sends it again; see `Writer`.
-        let version = versions.get(name.as_str()).map(ToString::to_string).unwrap_or_default();
         let content =
             prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value: encode_address(&resource) };
-        let resource = encode_envelope(&Resource { name, version, resource: Some(content), aliases });
-        // Encodings of one message, put together, are the encoding of their union.
-        body.extend(
-            DeltaDiscoveryResponse { resources: vec![resource], ..Default::default() }.encode_to_vec(),
-        );
+        add(Resource { version: version_of(versions, &name), name, resource: Some(content), aliases });
+    }
+    for (name, good, refused) in mesh.policies().list() {
+        let value = match (good, refused) {
+            (Some(good), _) => encode_authorization(good),
+            (None, Some(refused)) => refused.content.to_vec(),
+            (None, None) => continue,
+        };
+        let content = prost_types::Any { type_url: AUTHORIZATION_TYPE_URL.to_owned(), value };
+        let name = name.to_string();
+        add(Resource {
+            version: version_of(policies, &name),
+            name,
+            resource: Some(content),
+            aliases: vec![],
+        });
     }
     write_atomically(path, &[MAGIC, Sha256::digest(&body).as_slice(), &body])
 }

@@ -16,16 +16,17 @@
 //! is unanswered until a resource with that alias comes, or word that there is none; it stays subscribed to until it is
 //! left. After a reconnect the answered ones are resumed and the others asked for again.
 
+use crate::policy::Refused;
 use crate::store::MeshChange;
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::Sharing;
+use warren_common::model::{PolicyName, Sharing};
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address, decode_envelope,
-    decode_namespace,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address,
+    decode_authorization, decode_envelope, decode_namespace, scope_of_authorization,
 };
 
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -66,6 +67,8 @@ struct Subscription {
     /// What any response means, be it empty.
     heard: fn() -> Option<MeshChange>,
     decode: fn(&Resource) -> Result<MeshChange, RejectionReason>,
+    /// What a resource means that is rejected.
+    refuse: fn(&Resource, &str) -> Option<MeshChange>,
     remove: fn(String) -> MeshChange,
     versions: Versions,
 }
@@ -121,12 +124,12 @@ impl Default for Session {
 }
 
 impl Session {
-    /// A session that holds nothing yet and wants every address and every enrolled namespace.
+    /// A session that holds nothing yet and wants every address, every enrolled namespace and every policy.
     pub fn new() -> Self {
         Self::wanting(Wanted::Everything)
     }
 
-    /// A session that holds nothing yet and asks for nothing yet.
+    /// A session that holds nothing yet and asks for no address yet; of the rest it wants everything.
     pub fn by_interest() -> Self {
         Self::wanting(Wanted::Addresses { answered: OrdSet::new(), unanswered: BTreeSet::new() })
     }
@@ -137,6 +140,7 @@ impl Session {
             wanted,
             heard: || None,
             decode: decode_mesh,
+            refuse: |_, _| None,
             remove: |name| match address(&name) {
                 Some(ip) => MeshChange::Absent(ip),
                 None => MeshChange::Remove(name),
@@ -148,11 +152,22 @@ impl Session {
             wanted: Wanted::Everything,
             heard: || Some(MeshChange::Namespaces { enrolled: vec![], released: vec![] }),
             decode: decode_enrolled,
+            refuse: |_, _| None,
             remove: |name| MeshChange::Namespaces { enrolled: vec![], released: vec![name.into()] },
             versions: Versions::new(),
         };
+        let policies = Subscription {
+            type_url: AUTHORIZATION_TYPE_URL,
+            wanted: Wanted::Everything,
+            heard: || Some(MeshChange::Policies),
+            decode: decode_policy,
+            refuse: refuse_policy,
+            // What is no policy's name never was one of ours.
+            remove: |name| name.parse().map_or(MeshChange::Policies, MeshChange::PolicyGone),
+            versions: Versions::new(),
+        };
         Self {
-            subscriptions: vec![addresses, namespaces],
+            subscriptions: vec![addresses, namespaces, policies],
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
@@ -237,7 +252,10 @@ impl Session {
                         subscription.versions.insert(name, resource.version.into());
                         changes.push(change);
                     }
-                    Err(reason) => rejected.push(Rejection { resource: resource.name, reason }),
+                    Err(reason) => {
+                        changes.extend((subscription.refuse)(&resource, &reason));
+                        rejected.push(Rejection { resource: resource.name, reason });
+                    }
                 }
             }
             for name in removed_resources {
@@ -418,4 +436,22 @@ fn decode_mesh(resource: &Resource) -> Result<MeshChange, RejectionReason> {
         MeshResource::Workload(workload) => MeshChange::Workload(Arc::from(workload)),
         MeshResource::Service(service) => MeshChange::Service(Arc::from(service)),
     })
+}
+
+fn decode_policy(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    let policy = decode_authorization(content(resource, AUTHORIZATION_TYPE_URL)?)?;
+    let name = policy.name.to_string();
+    if name != resource.name {
+        return Err(RejectionReason::Name(name));
+    }
+    Ok(MeshChange::Policy(Arc::new(policy)))
+}
+
+/// A policy that is not understood may be one that forbids: its place is kept.
+fn refuse_policy(resource: &Resource, why: &str) -> Option<MeshChange> {
+    let name: PolicyName = resource.name.parse().ok()?;
+    let content = content(resource, AUTHORIZATION_TYPE_URL).unwrap_or_default();
+    // No bytes at all would read as a policy for everybody.
+    let scope = scope_of_authorization(content).filter(|_| !content.is_empty());
+    Some(MeshChange::PolicyRefused(name, Refused { scope, why: why.into(), content: content.into() }))
 }

@@ -5,10 +5,12 @@ mod interest;
 mod session;
 
 use std::sync::Arc;
+use warren_common::model::{AuthorizationPolicy, PolicyAction, PolicyScope};
 use warren_common::model::{Service, ServiceName, ServiceOrigin, Steering};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address, encode_envelope, encode_namespace,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address,
+    encode_authorization, encode_envelope, encode_namespace,
 };
 
 fn key(name: &str) -> ServiceName {
@@ -74,4 +76,33 @@ fn enrolled(nonce: &str, names: &[&str], removed: &[&str]) -> DeltaDiscoveryResp
 
 fn arc(name: &str) -> Arc<Service> {
     Arc::new(service(name))
+}
+
+/// A policy of the namespace `shop` that denies everything or, as an ALLOW without rules, permits nothing.
+fn policy(name: &str, action: PolicyAction) -> AuthorizationPolicy {
+    AuthorizationPolicy {
+        name: format!("shop/{name}").parse().unwrap(),
+        scope: PolicyScope::Namespace,
+        action,
+        dry_run: false,
+        rules: vec![],
+    }
+}
+
+/// A good policy.
+fn good_policy(name: &str, version: &str) -> Resource {
+    let value = encode_authorization(&policy(name, PolicyAction::Allow));
+    Resource {
+        name: format!("shop/{name}"),
+        version: version.to_owned(),
+        resource: Some(prost_types::Any { type_url: AUTHORIZATION_TYPE_URL.to_owned(), value }),
+        aliases: vec![],
+    }
+}
+
+fn policies(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse {
+        type_url: AUTHORIZATION_TYPE_URL.to_owned(),
+        ..response(nonce, resources, removed)
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod controller;
 pub(crate) mod flows;
 pub(crate) mod install;
+pub(crate) mod policies;
 pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod uninstall;

@@ -23,6 +23,9 @@ pub(crate) fn flow(flow: &Flow, wide: bool, node: Option<usize>, style: Style) -
         bytes(flow.bytes_received),
         lasted(flow),
     );
+    if let Some(dry_run) = &flow.dry_run {
+        text += &format!("    dry run: {}\n", clean(dry_run));
+    }
     if let Some(why) = failure(flow) {
         text += &format!("    {} {}\n", style.cross(), style.red(&clean(&why)));
         if let Some(hint) = hint(flow) {
@@ -110,7 +113,11 @@ fn transport(flow: &Flow, style: Style) -> String {
 }
 
 fn verdict(flow: &Flow, style: Style) -> String {
-    let by = flow.policy.as_deref().map_or_else(String::new, |rule| format!(" by {}", clean(rule)));
+    let by = flow.policy.as_deref().map_or_else(String::new, |rule| {
+        // The rule repeats the verdict.
+        let rest = rule.strip_prefix("allow ").or_else(|| rule.strip_prefix("deny ")).unwrap_or(rule);
+        if rest.starts_with('(') { format!(" {}", clean(rest)) } else { format!(" by {}", clean(rest)) }
+    });
     match flow.verdict {
         Verdict::Allowed => format!("allowed{by}"),
         Verdict::Denied => style.red(&format!("DENIED{by}")),

@@ -100,3 +100,22 @@ fn merged_records_say_whose_they_are() {
     assert!(text.starts_with("13:23:43.791 node-a   out shop/client-1 -> "), "{text}");
     assert!(lost(2, Some("node-a"), Style::plain(false)).starts_with("... 2 flows of node-a were not shown"));
 }
+
+#[test]
+fn rules_of_policies_are_named_without_repeating_the_verdict() {
+    let mut judged = sample();
+    for (verdict, rule, expected) in [
+        (Verdict::Allowed, "allow shop/web#1", "allowed by shop/web#1"),
+        (Verdict::Allowed, "allow (no ALLOW policy)", "allowed (no ALLOW policy)"),
+        (Verdict::Denied, "deny shop/deny-all#0", "DENIED by shop/deny-all#0"),
+        (Verdict::Denied, "deny (no ALLOW rule matched)", "DENIED (no ALLOW rule matched)"),
+        (Verdict::Denied, "PeerAuthentication shop/default", "DENIED by PeerAuthentication shop/default"),
+    ] {
+        judged.verdict = verdict;
+        judged.policy = Some(rule.into());
+        let text = plain(&judged);
+        assert!(text.contains(&format!("{expected}, ")), "{text}");
+    }
+    judged.dry_run = Some("deny shop/next#0".into());
+    assert!(plain(&judged).ends_with("\n    dry run: deny shop/next#0\n"));
+}

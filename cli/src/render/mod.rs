@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod flow;
 pub(crate) mod hint;
 pub(crate) mod mesh;
+pub(crate) mod policy;
 pub(crate) mod status;
 mod style;
 mod table;

@@ -2,7 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC, durations milliseconds, sizes bytes. Fields are only ever added.
 
-use super::{Identity, Service, Workload};
+use super::{AuthorizationPolicy, Identity, PeerAuthentication, PolicyName, Service, Workload};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,6 +97,9 @@ pub struct Flow {
     pub verdict: Verdict,
     /// The rule that decided.
     pub policy: Option<Arc<str>>,
+    /// What would have been decided with the dry-run policies that apply enforced; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<Arc<str>>,
     /// Bytes from client to server.
     pub bytes_sent: u64,
     /// Bytes from server to client.
@@ -286,6 +289,43 @@ pub struct EndpointView {
     pub addresses: Vec<std::net::IpAddr>,
     /// Gets traffic.
     pub health: super::Health,
+}
+
+/// `GET /v1/policies`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Policies {
+    /// Whether it is known which policies there are; until then nobody may enter a pod.
+    pub known: bool,
+    /// Ordered by namespace and name.
+    pub policies: Vec<PolicyView>,
+    /// The enrolled pods of this node and what guards each.
+    pub pods: Vec<GuardedPod>,
+}
+
+/// A policy as the agent holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Namespace and name.
+    pub name: PolicyName,
+    /// The last version that was understood; absent when none ever was: then nobody may enter what it may be for.
+    pub policy: Option<Arc<AuthorizationPolicy>>,
+    /// Why the newest version is not in use.
+    pub refused: Option<String>,
+}
+
+/// A pod and what guards it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardedPod {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Pod name.
+    pub name: Arc<str>,
+    /// Its owner.
+    pub workload: Arc<str>,
+    /// Which plaintext may enter it.
+    pub peer_authentication: PeerAuthentication,
+    /// The policies that apply to it, those that cannot be had included.
+    pub policies: Vec<PolicyName>,
 }
 
 /// Any error the admin socket answers with.

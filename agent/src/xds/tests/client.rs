@@ -30,9 +30,14 @@ pub(super) struct Stream1 {
 impl Stream1 {
     /// The next one about addresses.
     pub(super) async fn request(&mut self) -> DeltaDiscoveryRequest {
+        self.request_of(ADDRESS_TYPE_URL).await
+    }
+
+    /// The next one about resources of this type.
+    pub(super) async fn request_of(&mut self, type_url: &str) -> DeltaDiscoveryRequest {
         loop {
             let request = within(self.requests.next()).await.unwrap().unwrap();
-            if request.type_url == ADDRESS_TYPE_URL {
+            if request.type_url == type_url {
                 return request;
             }
         }
@@ -164,12 +169,16 @@ async fn a_session_survives_stream_controller_and_agent() {
     );
     // Namespaces alone are no configuration.
     stream.send(enrolled("0", &["shop"], &[])).await;
-    assert!(!agent.readiness.is_ready());
     stream.send(response("1", vec![good("a", "1"), bad("b", |r| r.resource = None)], &[])).await;
     assert!(stream.request().await.error_detail.unwrap().message.contains("shop/b"));
+    // Without policies nothing is known of who may enter.
+    assert!(!agent.readiness.is_ready() && agent.store.load().services().len() == 0);
+    let mut unknown = good_policy("later", "1");
+    unknown.resource.as_mut().unwrap().value.extend([4 << 3, 9]);
+    stream.send(policies("p", vec![good_policy("deny-all", "3"), unknown], &[])).await;
     agent.has("a").await;
     let status = agent.status.get();
-    assert!(agent.readiness.is_ready() && status.connected && !status.from_disk && status.rejected == 1);
+    assert!(agent.readiness.is_ready() && status.connected && !status.from_disk && status.rejected == 2);
     assert!(agent.store.load().enrolled_namespaces().unwrap().contains("shop"));
 
     // The stream breaks: a new one resumes by version, with the token of now.
@@ -192,12 +201,23 @@ async fn a_session_survives_stream_controller_and_agent() {
     agent.has("a").await;
     agent.has("c").await;
     assert!(agent.readiness.is_ready() && agent.status.get().from_disk);
+    // Policies outlive the restart, also what of them was not understood: neither is forgotten, neither lets anybody in.
+    let mesh = agent.store.load();
+    let held: Vec<_> = mesh
+        .policies()
+        .list()
+        .map(|(name, good, refused)| (name.to_string(), good.is_some(), refused.is_some()))
+        .collect();
+    assert_eq!(held, [("shop/deny-all".to_owned(), true, false), ("shop/later".to_owned(), false, true)]);
     agent.stop().await;
     let mut controller = Controller::start(folder.path()).await;
     let agent = Agent::start(folder.path(), &controller.url);
-    let versions = controller.stream().await.request().await.initial_resource_versions;
+    let mut stream = controller.stream().await;
+    let versions = stream.request().await.initial_resource_versions;
     assert_eq!(versions.len(), 2);
     assert_eq!(versions.get("shop/c").unwrap(), "7");
+    let policies = stream.request_of(AUTHORIZATION_TYPE_URL).await.initial_resource_versions;
+    assert_eq!(policies, [("shop/deny-all".to_owned(), "3".to_owned())].into());
     agent.stop().await;
 }
 
@@ -209,6 +229,7 @@ async fn a_damaged_file_is_reported_and_ignored() {
     let agent = Agent::start(folder.path(), &controller.url);
     let mut stream = controller.stream().await;
     stream.request().await;
+    stream.send(policies("0", vec![], &[])).await;
     stream.send(response("1", vec![good("a", "1")], &[])).await;
     agent.has("a").await;
     agent.stop().await;

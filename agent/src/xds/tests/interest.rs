@@ -107,6 +107,7 @@ async fn a_state_in_parts_is_applied_as_a_whole() {
     };
     let mut stream = controller.stream().await;
     stream.request().await;
+    stream.send(policies("0", vec![], &[])).await;
     stream.send(part("1", "a")).await;
     stream.request().await;
     assert!(!agent.readiness.is_ready() && agent.store.load().services().len() == 0);
@@ -114,10 +115,20 @@ async fn a_state_in_parts_is_applied_as_a_whole() {
     drop(stream);
     let mut stream = controller.stream().await;
     assert_eq!(stream.request().await.initial_resource_versions.len(), 1);
-    stream.send(response("2", vec![good("b", "1")], &[])).await;
+    // Policies that come with it belong to it.
+    stream
+        .send(DeltaDiscoveryResponse {
+            system_version_info: MORE_FOLLOWS.to_owned(),
+            ..policies("2", vec![good_policy("p", "1")], &[])
+        })
+        .await;
+    stream.send(response("3", vec![good("b", "1")], &[])).await;
+    stream.request().await;
+    assert!(!agent.readiness.is_ready());
+    stream.send(policies("4", vec![], &[])).await;
     agent.has("a").await;
     agent.has("b").await;
-    assert!(agent.readiness.is_ready());
+    assert!(agent.readiness.is_ready() && agent.store.load().policies().list().count() == 1);
     agent.stop().await;
 }
 
@@ -130,6 +141,7 @@ async fn what_was_asked_for_outlives_the_agent() {
     let mut stream = controller.stream().await;
     let first = stream.request().await;
     assert_eq!(names(&first), (vec!["*"], vec!["*"]));
+    stream.send(policies("0", vec![], &[])).await;
     stream.send(response("1", vec![], &[])).await;
     stream.request().await;
 

@@ -17,8 +17,9 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn the_first_request_wants_everything_and_tells_versions() {
     let mut session = Session::new();
     let first = session.on_connect();
-    assert_eq!(first.len(), 2);
-    for (request, type_url) in first.iter().zip([ADDRESS_TYPE_URL, NAMESPACE_TYPE_URL]) {
+    assert_eq!(first.len(), 3);
+    let types = [ADDRESS_TYPE_URL, NAMESPACE_TYPE_URL, AUTHORIZATION_TYPE_URL];
+    for (request, type_url) in first.iter().zip(types) {
         assert_eq!(request.type_url, type_url);
         assert!(request.resource_names_subscribe.is_empty() && request.initial_resource_versions.is_empty());
     }
@@ -54,6 +55,44 @@ fn enrolled_namespaces_are_told_even_if_there_are_none() {
     envelope.name = "bank".to_owned();
     misnamed.resources[0] = encode_envelope(&envelope);
     assert_eq!(session.on_response(misnamed).rejected.len(), 1);
+}
+
+#[test]
+fn policies_are_told_even_if_there_are_none() {
+    let mut session = Session::new();
+    assert_eq!(session.on_response(policies("1", vec![], &[])).changes, [MeshChange::Policies]);
+    let outcome =
+        session.on_response(policies("2", vec![good_policy("a", "1")], &["shop/b", "no policy's name"]));
+    let put = MeshChange::Policy(Arc::new(policy("a", PolicyAction::Allow)));
+    let gone = MeshChange::PolicyGone("shop/b".parse().unwrap());
+    assert_eq!(outcome.changes, [MeshChange::Policies, put, gone, MeshChange::Policies]);
+}
+
+#[test]
+fn a_policy_that_is_not_understood_keeps_its_place() {
+    let spoil = |spoil: fn(&mut Vec<u8>)| {
+        let mut resource = good_policy("a", "2");
+        spoil(&mut resource.resource.as_mut().unwrap().value);
+        resource
+    };
+    // An action from the future (field 4), of a policy for a namespace; and nothing that can be read.
+    for (resource, scope) in [
+        (spoil(|value| value.extend([4 << 3, 9])), Some(PolicyScope::Namespace)),
+        (spoil(|value| *value = vec![0xff]), None),
+        (spoil(Vec::clear), None),
+    ] {
+        for session in [&mut Session::new(), &mut Session::by_interest()] {
+            session.on_response(policies("1", vec![good_policy("b", "1")], &[]));
+            let outcome =
+                session.on_response(policies("2", vec![resource.clone(), good_policy("c", "1")], &[]));
+            assert_eq!((outcome.changes.len(), outcome.rejected.len()), (3, 1));
+            assert!(outcome.request.error_detail.is_some());
+            let MeshChange::PolicyRefused(name, refused) = &outcome.changes[1] else { panic!("{outcome:?}") };
+            assert_eq!((name.to_string(), refused.scope), ("shop/a".to_owned(), scope));
+            let held = session.versions(AUTHORIZATION_TYPE_URL).unwrap();
+            assert_eq!(held.keys().map(|name| &**name).collect::<Vec<_>>(), ["shop/b", "shop/c"]);
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Who is inside, by pod, and what they were judged by.
+
+use super::Visitor;
+use crate::policy::{Connection, Decision, Denial, Effective, Policies};
+use crate::store::Mesh;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use warren_common::model::{Workload, WorkloadUid};
+
+/// All that came through one gate and has not left.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    pods: HashMap<WorkloadUid, Pod>,
+    next: u64,
+}
+
+/// Where everybody is to be judged again.
+#[derive(Debug)]
+pub(super) struct Stale {
+    pub(super) pods: Vec<WorkloadUid>,
+    /// There are others, of which it is better known in a moment.
+    pub(super) unsettled: bool,
+}
+
+#[derive(Debug)]
+struct Pod {
+    /// As it was enrolled: counts while the mesh does not know it.
+    enrolled: Arc<Workload>,
+    /// What `effective` was made of.
+    workload: Arc<Workload>,
+    policies: Policies,
+    effective: Effective,
+    /// Who is inside was judged by another `effective`.
+    is_stale: bool,
+    visits: BTreeMap<u64, Visit>,
+}
+
+#[derive(Debug)]
+struct Visit {
+    visitor: Visitor,
+    evict: oneshot::Sender<Denial>,
+}
+
+impl Pod {
+    fn new(mesh: &Mesh, enrolled: &Arc<Workload>) -> Self {
+        let workload = mesh.workload(&enrolled.uid).unwrap_or(enrolled);
+        Self {
+            enrolled: Arc::clone(enrolled),
+            workload: Arc::clone(workload),
+            policies: mesh.policies().clone(),
+            effective: Effective::new(mesh.policies(), workload),
+            is_stale: false,
+            visits: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up what the mesh says now.
+    fn refresh(&mut self, mesh: &Mesh) {
+        let workload = mesh.workload(&self.enrolled.uid).unwrap_or(&self.enrolled);
+        if Arc::ptr_eq(workload, &self.workload) && mesh.policies().is_same(&self.policies) {
+            return;
+        }
+        let effective = Effective::new(mesh.policies(), workload);
+        self.is_stale |= !effective.is_same(&self.effective);
+        self.effective = effective;
+        self.workload = Arc::clone(workload);
+        self.policies = mesh.policies().clone();
+    }
+}
+
+impl Inside {
+    /// Judges who wants to enter `pod`, by what the mesh says now.
+    pub(super) fn judge(
+        &mut self,
+        mesh: &Mesh,
+        pod: &Arc<Workload>,
+        connection: &Connection<'_>,
+    ) -> Decision {
+        // The key is cloned only for a pod that nobody has entered yet.
+        if !self.pods.contains_key(&pod.uid) {
+            self.pods.insert(pod.uid.clone(), Pod::new(mesh, pod));
+        }
+        match self.pods.get_mut(&pod.uid) {
+            Some(known) => {
+                known.refresh(mesh);
+                known.effective.judge(connection)
+            }
+            None => Effective::new(mesh.policies(), pod).judge(connection),
+        }
+    }
+
+    /// The place of somebody who was just judged, and where their eviction will be told.
+    pub(super) fn take_place(
+        &mut self,
+        pod: &WorkloadUid,
+        visitor: Visitor,
+    ) -> (u64, oneshot::Receiver<Denial>) {
+        let (evict, evicted) = oneshot::channel();
+        self.next += 1;
+        if let Some(pod) = self.pods.get_mut(pod) {
+            pod.visits.insert(self.next, Visit { visitor, evict });
+        }
+        (self.next, evicted)
+    }
+
+    pub(super) fn leave(&mut self, pod: &WorkloadUid, place: u64) {
+        if let Some(pod) = self.pods.get_mut(pod) {
+            pod.visits.remove(&place);
+        }
+    }
+
+    /// Takes up what the mesh says now. Pods that are empty and gone are forgotten; with `patience_is_over` none is left
+    /// unsettled.
+    pub(super) fn refresh(&mut self, mesh: &Mesh, patience_is_over: bool) -> Stale {
+        self.pods.retain(|uid, pod| !pod.visits.is_empty() || mesh.workload(uid).is_some());
+        let mut stale = Stale { pods: Vec::new(), unsettled: false };
+        for (uid, pod) in &mut self.pods {
+            pod.refresh(mesh);
+            if pod.is_stale && pod.effective.may_settle() && !patience_is_over {
+                stale.unsettled = true;
+            } else if std::mem::take(&mut pod.is_stale) {
+                stale.pods.push(uid.clone());
+            }
+        }
+        stale
+    }
+
+    /// Everybody inside a pod.
+    pub(super) fn places(&self, pod: &WorkloadUid) -> Vec<u64> {
+        self.pods.get(pod).map(|pod| pod.visits.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Judges those of `places` who are still there; how many had to go.
+    pub(super) fn judge_again(&mut self, pod: &WorkloadUid, places: &[u64]) -> usize {
+        let Some(Pod { effective, visits, .. }) = self.pods.get_mut(pod) else { return 0 };
+        let mut evicted = 0;
+        for place in places {
+            let Some(visit) = visits.get(place) else { continue };
+            if let Err(denial) = effective.judge(&visit.visitor.connection()).verdict
+                && let Some(visit) = visits.remove(place)
+            {
+                evicted += 1;
+                // Who is not there to hear it has gone already.
+                let _ = visit.evict.send(denial);
+            }
+        }
+        evicted
+    }
+}

@@ -1,0 +1,238 @@
+//! Connections come, the mesh changes, and those that lost their permit have to go.
+
+use super::*;
+use crate::pods::testing;
+use crate::store::MeshChange;
+use std::future::ready;
+use tokio::task::{LocalSet, yield_now};
+use warren_common::model::{
+    AuthorizationPolicy, MtlsRule, PeerAuthentication, PolicyAction, PolicyMatch, PolicyRule, PolicyScope,
+    StringMatch,
+};
+
+fn pod(name: &str) -> Arc<Workload> {
+    testing::pod(name, "u", &[[10, 0, 2, 3].into()], true)
+}
+
+fn visitor(account: Option<&str>) -> Visitor {
+    Visitor {
+        source: account.map(|account| Identity::new("cluster.local", "bank", account).unwrap()),
+        peer: [10, 0, 1, 2].into(),
+        client: [10, 0, 1, 2].into(),
+        destination: "10.0.2.3:80".parse().unwrap(),
+    }
+}
+
+/// Denies the accounts that it names.
+fn deny(name: &str, accounts: &[&str]) -> MeshChange {
+    let principals = accounts.iter().map(|account| StringMatch::Suffix(format!("/sa/{account}").into()));
+    let one = PolicyMatch { principals: principals.collect(), ..PolicyMatch::default() };
+    MeshChange::Policy(Arc::new(AuthorizationPolicy {
+        name: name.parse().unwrap(),
+        scope: PolicyScope::Namespace,
+        action: PolicyAction::Deny,
+        dry_run: false,
+        rules: vec![PolicyRule { index: 0, clauses: vec![vec![one]] }],
+    }))
+}
+
+fn store() -> Arc<Store> {
+    let store = Arc::new(Store::new());
+    store.apply(vec![
+        MeshChange::Policies,
+        MeshChange::Workload(pod("web")),
+        MeshChange::Workload(pod("db")),
+    ]);
+    store
+}
+
+fn enter(gate: &Gate, pod_name: &str, account: Option<&str>) -> Option<Admitted> {
+    gate.admit_now(&pod(pod_name), visitor(account)).verdict.ok().map(|(_, admitted)| admitted)
+}
+
+/// Lets the gate's task do all it has to do.
+async fn settle() {
+    for _ in 0..200 {
+        yield_now().await;
+    }
+}
+
+async fn evicted(admitted: &mut Admitted) -> Option<String> {
+    tokio::select! {
+        biased;
+        denied = admitted.hold(pending::<()>()) => denied.err().map(|denial| denial.rule().to_string()),
+        () = ready(()) => None,
+    }
+}
+
+fn run(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, work);
+}
+
+#[test]
+fn who_lost_the_permit_has_to_go_and_nobody_else() {
+    run(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut teller = enter(&gate, "web", Some("teller")).unwrap();
+        let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
+        let mut elsewhere = enter(&gate, "db", Some("teller")).unwrap();
+        let mut plain = enter(&gate, "web", None).unwrap();
+        // Another namespace's business.
+        store.apply(vec![deny("bank/p", &["teller"])]);
+        settle().await;
+        for admitted in [&mut teller, &mut clerk, &mut elsewhere, &mut plain] {
+            assert_eq!(evicted(admitted).await, None);
+        }
+        store.apply(vec![deny("shop/p", &["teller"])]);
+        settle().await;
+        assert_eq!(evicted(&mut teller).await.as_deref(), Some("deny shop/p#0"));
+        assert_eq!(evicted(&mut elsewhere).await.as_deref(), Some("deny shop/p#0"));
+        assert_eq!((evicted(&mut clerk).await, evicted(&mut plain).await), (None, None));
+        assert!(enter(&gate, "web", Some("teller")).is_none());
+        // PeerAuthentication is the pod's: only there plaintext has to go.
+        let strict = MtlsRule { strict: true, rule: "PeerAuthentication shop/default".into() };
+        let strict = PeerAuthentication { all: strict, ..PeerAuthentication::default() };
+        let web = Workload { peer_authentication: strict, ..Workload::clone(&pod("web")) };
+        let mut other = enter(&gate, "db", None).unwrap();
+        store.apply(vec![MeshChange::Workload(Arc::new(web))]);
+        settle().await;
+        assert_eq!(evicted(&mut plain).await.as_deref(), Some("PeerAuthentication shop/default"));
+        assert_eq!((evicted(&mut clerk).await, evicted(&mut other).await), (None, None));
+        // Revoked identities go like everybody else.
+        store.apply(vec![MeshChange::Revoked(visitor(Some("clerk")).source.into_iter().collect())]);
+        settle().await;
+        assert_eq!(evicted(&mut clerk).await.as_deref(), Some("warren/revoked-identity"));
+    });
+}
+
+#[test]
+fn a_change_that_a_newcomer_saw_first_still_counts_for_those_inside() {
+    run(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut teller = enter(&gate, "web", Some("teller")).unwrap();
+        store.apply(vec![deny("shop/p", &["teller"])]);
+        // Before the gate's own task runs.
+        let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
+        settle().await;
+        assert_eq!(evicted(&mut teller).await.as_deref(), Some("deny shop/p#0"));
+        assert_eq!(evicted(&mut clerk).await, None);
+    });
+}
+
+#[test]
+fn an_eviction_before_the_work_begins_is_not_missed() {
+    run(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut teller = enter(&gate, "web", Some("teller")).unwrap();
+        store.apply(vec![deny("shop/p", &["teller"])]);
+        settle().await;
+        assert!(teller.hold(ready(())).await.is_err(), "not a byte may be copied");
+    });
+}
+
+#[test]
+fn who_leaves_leaves_nothing() {
+    run(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        drop(enter(&gate, "web", Some("teller")));
+        assert!(gate.inside.borrow().places(&pod("web").uid).is_empty());
+        let staying = enter(&gate, "db", Some("teller"));
+        let gone = ["web", "db"].map(|name| MeshChange::Remove(pod(name).uid.to_string()));
+        store.apply(gone.to_vec());
+        settle().await;
+        assert_eq!(
+            format!("{:?}", gate.inside.borrow()).matches("visits").count(),
+            1,
+            "the empty pod is forgotten"
+        );
+        drop(staying);
+    });
+}
+
+#[test]
+fn ten_thousand_connections_are_judged_again_in_a_moment_and_in_turns() {
+    run(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut clerks: Vec<_> = (0..9_000).filter_map(|_| enter(&gate, "web", Some("clerk"))).collect();
+        let mut tellers: Vec<_> = (0..1_000).filter_map(|_| enter(&gate, "web", Some("teller"))).collect();
+        assert_eq!(clerks.len() + tellers.len(), 10_000);
+        store.apply(vec![deny("shop/p", &["teller"])]);
+        let began = Instant::now();
+        let mut turns = 0;
+        while evicted(tellers.last_mut().unwrap()).await.is_none() {
+            turns += 1;
+            yield_now().await;
+        }
+        assert!(turns >= 10_000 / BATCH, "others had {turns} turns");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(evicted(clerks.first_mut().unwrap()).await.is_none());
+    });
+}
+
+/// As `web` is when it names a policy.
+fn naming(policy: &str) -> MeshChange {
+    let authorization_policies = vec![policy.parse().unwrap()];
+    MeshChange::Workload(Arc::new(Workload { authorization_policies, ..Workload::clone(&pod("web")) }))
+}
+
+fn run_with_paused_time(work: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, work);
+}
+
+#[test]
+fn a_policy_that_comes_a_moment_after_its_name_costs_nobody_the_connection() {
+    run_with_paused_time(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
+        let mut teller = enter(&gate, "web", Some("teller")).unwrap();
+        store.apply(vec![naming("shop/p")]);
+        settle().await;
+        assert_eq!((evicted(&mut clerk).await, evicted(&mut teller).await), (None, None));
+        // A newcomer waits for it too.
+        let newcomer = tokio::task::spawn_local({
+            let gate = gate.clone();
+            async move { gate.admit(&pod("web"), visitor(Some("clerk"))).await.verdict.map(|(permit, _)| permit) }
+        });
+        settle().await;
+        assert!(!newcomer.is_finished());
+        store.apply(vec![deny("shop/p", &["teller"])]);
+        assert!(newcomer.await.unwrap().is_ok());
+        settle().await;
+        assert_eq!(evicted(&mut clerk).await, None);
+        assert_eq!(evicted(&mut teller).await.as_deref(), Some("deny shop/p#0"));
+    });
+}
+
+#[test]
+fn a_policy_that_does_not_come_at_all_lets_nobody_in_and_nobody_stay() {
+    run_with_paused_time(async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
+        store.apply(vec![naming("shop/p")]);
+        let began = Instant::now();
+        let judged = gate.admit(&pod("web"), visitor(Some("clerk"))).await;
+        assert_eq!(judged.verdict.unwrap_err(), Denial::Missing("shop/p".parse().unwrap()));
+        // Changes of something else do not prolong it.
+        store.apply(vec![MeshChange::Remove(pod("db").uid.to_string())]);
+        let said = clerk.hold(pending::<()>()).await.unwrap_err();
+        assert_eq!(said, Denial::Missing("shop/p".parse().unwrap()));
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
