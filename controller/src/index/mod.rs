@@ -69,9 +69,8 @@ impl Index {
     /// Takes a change in and says which resources may look different now.
     pub fn apply(&mut self, change: &Change) -> BTreeSet<ResourceKey> {
         let key = change.key();
-        if matches!(change, Change::Upsert(Object::Node(node)) if self.nodes.get(&node.name.name).map(AsRef::as_ref) == Some(node))
-        {
-            // Heartbeats: the most frequent change of all, and none to us.
+        if matches!(change, Change::Upsert(object) if self.has(object)) {
+            // Nodes' heartbeats, pods' conditions that are none of ours, a whole list read again: most of what comes.
             return BTreeSet::new();
         }
         let mut affected = BTreeSet::new();
@@ -185,6 +184,22 @@ impl Index {
     /// How many pods and services there are.
     pub fn len(&self) -> (usize, usize) {
         (self.pods.len(), self.services.len())
+    }
+
+    /// Whether an object is here already, just like that.
+    fn has(&self, object: &Object) -> bool {
+        fn same<T: PartialEq>(known: Option<&Arc<T>>, object: &T) -> bool {
+            known.is_some_and(|known| **known == *object)
+        }
+        match object {
+            Object::Namespace(namespace) => same(self.namespaces.get(&namespace.name), namespace),
+            Object::Node(node) => same(self.nodes.get(&node.name.name), node),
+            Object::Pod(pod) => same(self.pods.get(&pod.name), pod),
+            Object::Service(service) => same(self.services.get(&service.name), service),
+            Object::EndpointSlice(slice) => same(self.slices.get(&slice.name), slice),
+            // Few and rarely read again.
+            _ => false,
+        }
     }
 
     fn insert(&mut self, object: &Object) {

@@ -227,3 +227,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_known_already_affects_nothing() {
+    let mut index = Index::default();
+    for object in [pod(1, 1, 1, 4), slice(1, 1, 1, true, true), node(1, 1)] {
+        let change = Change::Upsert(object);
+        index.apply(&change);
+        let before = index.clone();
+        assert!(index.apply(&change).is_empty(), "{change:?}");
+        assert_eq!(index, before);
+    }
+    assert!(!index.apply(&Change::Upsert(pod(1, 2, 1, 4))).is_empty());
+}
