@@ -19,6 +19,7 @@ use crate::handover::{self, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
 use crate::interest::Interest;
 use crate::kernel::{BpfKernel, KernelError};
+use crate::limits::{Limits, LimitsConfig};
 use crate::observe::{
     AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
     serve_metrics, serve_readiness,
@@ -85,6 +86,8 @@ pub struct Config {
     pub readiness_address: SocketAddr,
     /// Worker threads; 0: one per core.
     pub workers: usize,
+    /// How much may be open at a time.
+    pub limits: LimitsConfig,
     /// With no agent running, enrolled pods talk in plaintext instead of failing.
     pub fail_open: bool,
     /// The mesh's trust domain.
@@ -212,12 +215,18 @@ async fn start(config: Config) -> Result<(), AppError> {
     });
 
     let registry = Arc::new(PodRegistry::default());
+    let limits = Limits::new(config.limits);
+    observer.limits_from({
+        let limits = limits.clone();
+        move || limits.refused()
+    });
     let node = Arc::new(Node {
         trust_domain: config.trust_domain.as_str().into(),
         store: Arc::clone(&store),
         interest,
         kernel: Arc::clone(&kernel),
         identities: identities.clone(),
+        limits: limits.clone(),
         observer: observer.clone(),
         pods: Arc::clone(&registry),
         names: Names::default(),
@@ -238,7 +247,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         registry,
         Arc::clone(&kernel),
         Arc::new(discovery),
-        Arc::new(Doors::new(workers.clone())),
+        Arc::new(Doors::new(workers.clone(), limits, observer.clone())),
         NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
     );
     observer.pods_from({

@@ -5,6 +5,7 @@ use crate::gate::Gate;
 use crate::identity::Identities;
 use crate::interest::Interest;
 use crate::kernel::Kernel;
+use crate::limits::Limits;
 use crate::observe::Observer;
 use crate::pods::PodRegistry;
 use crate::route::Affinity;
@@ -26,6 +27,8 @@ pub(crate) struct Node {
     pub kernel: Arc<dyn Kernel>,
     /// Certificates.
     pub identities: Identities,
+    /// How much may be open.
+    pub limits: Limits,
     /// Records.
     pub observer: Observer,
     /// Enrolled pods of this node.

@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::flow::Arrival;
 use crate::gate::{Admitted, Judged, Visitor};
 use crate::identity::{CredentialError, PeerError, peer_identity, widen};
+use crate::limits::{Exceeded, Ticket};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::policy::{Denial, Permit};
@@ -52,6 +53,9 @@ pub(crate) enum Refusal {
     /// The pod is known to be of this node, and is not enrolled (yet, or any more).
     #[error("the pod {0} of this node is not enrolled yet; see `warren status`")]
     NotEnrolled(Arc<str>),
+    /// There are enough.
+    #[error(transparent)]
+    Limit(#[from] Exceeded),
     /// The stream asks for what is not this pod's.
     #[error("{0}")]
     NotForUs(String),
@@ -66,6 +70,8 @@ enum TunnelError {
     Tls(SocketAddr, #[source] io::Error),
     #[error("{0} is no peer: {1}")]
     Peer(SocketAddr, #[source] PeerError),
+    #[error("{0} proved to be {1}: {2}")]
+    Limit(SocketAddr, Identity, #[source] Exceeded),
     #[error("{0} proved to be {1}, and then: {2}")]
     Http2(SocketAddr, Rc<Identity>, #[source] ServeError),
 }
@@ -98,6 +104,7 @@ pub(crate) struct LocalGuest {
     /// The inbound flow.
     pub flow: FlowHandle,
     admitted: Admitted,
+    _ticket: Ticket,
 }
 
 impl LocalGuest {
@@ -161,9 +168,10 @@ pub(crate) async fn serve_hbone(
     pod: Arc<Pod>,
     accepted: Accepted,
     mut open: watch::Receiver<()>,
+    handshake: Ticket,
 ) {
     let remote = accepted.peer;
-    let (stream, peer) = match Box::pin(authenticate(&context, &pod, accepted)).await {
+    let (stream, peer, _ticket) = match Box::pin(authenticate(&context, &pod, accepted, handshake)).await {
         Ok(authenticated) => authenticated,
         Err(error) => return record(&context, &pod, remote, None, &error),
     };
@@ -200,21 +208,28 @@ async fn authenticate(
     context: &Context,
     pod: &Pod,
     accepted: Accepted,
-) -> Result<(tokio_rustls::server::TlsStream<TunnelSocket>, Identity), TunnelError> {
+    handshake: Ticket,
+) -> Result<(tokio_rustls::server::TlsStream<TunnelSocket>, Identity, Ticket), TunnelError> {
     let remote = accepted.peer;
     let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
-    let handshake = async {
+    let shaking = async {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&credential.server));
         acceptor.accept(for_tunnel(accepted.into_stream()?)).await
     };
-    let mut stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+    let mut stream = tokio::time::timeout(TLS_DEADLINE, shaking)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| TunnelError::Tls(remote, error))?;
     let peer = peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
         .map_err(|error| TunnelError::Peer(remote, error))?;
+    let tunnel = context
+        .node
+        .limits
+        .tunnel(&pod.workload.uid, remote.ip())
+        .map_err(|exceeded| TunnelError::Limit(remote, peer.clone(), exceeded))?;
+    drop(handshake);
     widen(stream.get_mut().1);
-    Ok((stream, peer))
+    Ok((stream, peer, tunnel))
 }
 
 /// One stream of a tunnel.
@@ -240,6 +255,10 @@ async fn serve_stream(
             return refuse(&flow, incoming, why);
         }
         Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
+    };
+    let _ticket = match context.node.limits.connection(&pod.workload.uid) {
+        Ok(ticket) => ticket,
+        Err(exceeded) => return refuse(&flow, incoming, exceeded.into()),
     };
     let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), peer: remote, client, destination };
     let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow)).await {
@@ -324,10 +343,17 @@ pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> R
     flow.transport(Transport::SameNode);
     flow.source_workload(&source);
     flow.source_identity(&source.identity);
+    let ticket = context
+        .node
+        .limits
+        .connection(&pod.workload.uid)
+        .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
     let arrival =
         Arrival { pod, source: Some(source.identity.clone()), peer: client.ip(), client, destination };
     match enter(context, &arrival, &flow).await {
-        Ok((application, admitted)) => Ok(LocalVisit { application, guest: LocalGuest { flow, admitted } }),
+        Ok((application, admitted)) => {
+            Ok(LocalVisit { application, guest: LocalGuest { flow, admitted, _ticket: ticket } })
+        }
         Err(refusal) => {
             flow.fail(refusal.flag(), &refusal);
             Err(refusal)
@@ -403,7 +429,9 @@ fn believed_client(
 fn refuse(flow: &FlowHandle, incoming: Incoming, refusal: Refusal) {
     let status = match &refusal {
         Refusal::Denied(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Application { .. } | Refusal::NotEnrolled(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Application { .. } | Refusal::NotEnrolled(_) | Refusal::Limit(_) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Refusal::NotForUs(_) => StatusCode::BAD_REQUEST,
     };
     incoming.refuse(status, &refusal.to_string());
@@ -415,6 +443,7 @@ impl Refusal {
         match self {
             Self::Denied(_) | Self::NotForUs(_) => FlowFlag::Deny,
             Self::Application { .. } | Self::NotEnrolled(_) => FlowFlag::Connect,
+            Self::Limit(_) => FlowFlag::Overload,
         }
     }
 }
@@ -424,6 +453,7 @@ impl TunnelError {
         match self {
             Self::Credential(_) | Self::Peer(..) => FlowFlag::IdentityError,
             Self::Tls(..) => FlowFlag::TlsFailure,
+            Self::Limit(..) => FlowFlag::Overload,
             Self::Http2(..) => FlowFlag::H2HandshakeFailure,
         }
     }

@@ -17,6 +17,7 @@ pub mod identity;
 mod inbound;
 pub mod interest;
 pub mod kernel;
+pub mod limits;
 pub mod observe;
 mod outbound;
 pub mod pods;

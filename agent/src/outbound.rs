@@ -388,6 +388,7 @@ impl OutboundError {
                 FlowFlag::NetworkPolicy
             }
             Self::Ended(ended) => ended.flag(),
+            Self::Local(Refusal::Limit(_)) => FlowFlag::Overload,
             _ => FlowFlag::Connect,
         }
     }
@@ -413,7 +414,9 @@ impl OutboundError {
         match self {
             Self::Connect { .. } | Self::Tls { .. } | Self::Lookup { .. } => true,
             Self::Tunnel { status, .. } => *status != Some(StatusCode::UNAUTHORIZED),
-            Self::Local(refusal) => matches!(refusal, Refusal::Application { .. } | Refusal::NotEnrolled(_)),
+            Self::Local(refusal) => {
+                matches!(refusal, Refusal::Application { .. } | Refusal::NotEnrolled(_) | Refusal::Limit(_))
+            }
             _ => false,
         }
     }

@@ -96,7 +96,11 @@ impl Listener {
                 }
             };
             match ready.try_io(|fd| accept(fd.get_ref())) {
-                Ok(Ok(accepted)) => on_accept(accepted),
+                Ok(Ok(accepted)) => {
+                    on_accept(accepted);
+                    // One at a time: a pod that connects without end must not keep the others' listeners waiting.
+                    tokio::task::yield_now().await;
+                }
                 Err(_) => {}
                 Ok(Err(error)) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {

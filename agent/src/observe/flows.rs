@@ -122,6 +122,11 @@ impl Observer {
         self.inner.metrics.pods_from(Box::new(read));
     }
 
+    /// Asks `read` for the number of refusals by limit at every scrape.
+    pub fn limits_from(&self, read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+        self.inner.metrics.limits_from(Box::new(read));
+    }
+
     /// Gives the metrics the bytes of open connections that they have not seen yet.
     pub fn count_bytes(&self) {
         for record in self.open_records() {

@@ -59,6 +59,7 @@ pub(super) struct Metrics {
     denials: Mutex<BTreeMap<Arc<str>, [u64; 2]>>,
     kernel: RwLock<Option<Named>>,
     pods: RwLock<Option<Named>>,
+    limits: RwLock<Option<Named>>,
 }
 
 impl Metrics {
@@ -105,6 +106,11 @@ impl Metrics {
     /// Asks `source` for the number of pods by state at every scrape.
     pub(super) fn pods_from(&self, source: Named) {
         *self.pods.write() = Some(source);
+    }
+
+    /// Asks `source` for refusals by limit at every scrape.
+    pub(super) fn limits_from(&self, source: Named) {
+        *self.limits.write() = Some(source);
     }
 
     /// All metrics as OpenMetrics text.
@@ -200,6 +206,13 @@ impl Scrape {
             encoder.encode_descriptor("warren_kernel_events", help, None, MetricType::Counter)?;
         for (name, count) in kernel {
             family.encode_family(&[("name", name)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        let limits = metrics.limits.read().as_ref().map(|read| read()).unwrap_or_default();
+        let help = "What was refused because a limit of the agent was reached, by limit";
+        let mut family =
+            encoder.encode_descriptor("warren_limit_refusals", help, None, MetricType::Counter)?;
+        for (limit, count) in limits {
+            family.encode_family(&[("limit", limit)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         let pods = metrics.pods.read().as_ref().map(|read| read()).unwrap_or_default();
         let help = "Pods of this node by state; pending ones should be in the mesh and talk in plaintext";

@@ -1,7 +1,10 @@
 //! `warren agent`.
 
+mod limits;
+
 use crate::args::{LogArgs, duration};
 use clap::{ArgAction, Args, ValueEnum};
+use limits::LimitArgs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -82,6 +85,8 @@ pub(crate) struct AgentArgs {
     cni_socket: Option<PathBuf>,
     #[command(flatten)]
     cni: CniArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// Loopback address that serves the admin API as well (127.0.0.1:15000), for `warren` on other machines
     #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_parser = loopback, value_name = "ADDRESS")]
     admin_address: Option<SocketAddr>,
@@ -217,6 +222,7 @@ impl From<AgentArgs> for Config {
             metrics_address: args.metrics_address,
             readiness_address: args.readiness_address,
             workers: args.workers,
+            limits: args.limits.into(),
             fail_open: args.fail_open,
             trust_domain: args.trust_domain,
             drain_deadline: args.drain_deadline,

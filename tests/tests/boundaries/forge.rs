@@ -24,6 +24,7 @@ pub(crate) struct Papers {
 pub(crate) enum Valid {
     Now,
     UntilYesterday,
+    FromTomorrow,
 }
 
 impl Ca {
@@ -76,10 +77,14 @@ fn params(name: &str, valid: Valid) -> Result<CertificateParams> {
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     let now = OffsetDateTime::now_utc();
-    params.not_before = now - Duration::days(3);
+    params.not_before = match valid {
+        Valid::FromTomorrow => now + Duration::days(1),
+        Valid::Now | Valid::UntilYesterday => now - Duration::days(3),
+    };
     params.not_after = match valid {
         Valid::Now => now + Duration::hours(1),
         Valid::UntilYesterday => now - Duration::days(1),
+        Valid::FromTomorrow => now + Duration::days(2),
     };
     Ok(params)
 }

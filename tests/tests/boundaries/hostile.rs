@@ -12,7 +12,7 @@ use crate::peer::{Ask, Client, Impostor, TLS12};
 
 const FAILED: &str = "istio_tcp_connections_failed_total";
 
-fn gateway(lab: &Lab) -> SocketAddr {
+pub(crate) fn gateway(lab: &Lab) -> SocketAddr {
     (lab.pod("far").ip4(), 15008).into()
 }
 
@@ -70,6 +70,7 @@ pub(crate) fn peers_without_proper_papers_are_refused(lab: &Lab) -> Result<()> {
         ("TLS_FAILURE", "UnknownIssuer", Some(Papers::self_signed(friend)?)),
         ("TLS_FAILURE", "UnknownIssuer", Some(Ca::unknown()?.sign(friend, Valid::Now)?)),
         ("TLS_FAILURE", "xpired", Some(mesh.sign(friend, Valid::UntilYesterday)?)),
+        ("TLS_FAILURE", "not valid yet", Some(mesh.sign(friend, Valid::FromTomorrow)?)),
         (
             "IDENTITY_ERROR",
             "trust domain",

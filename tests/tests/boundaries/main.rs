@@ -3,6 +3,7 @@
 use warren_tests::checks;
 use warren_tests::lab::{Lab, LabBuilder, Mesh, run_checks};
 
+mod flood;
 mod forge;
 mod hostile;
 mod ours;
@@ -63,6 +64,10 @@ fn liars_are_refused_and_seen() {
                 hostile::a_tunnel_leads_to_its_own_pod_alone,
                 hostile::a_claimed_client_address_is_not_believed,
                 hostile::a_server_that_is_somebody_else_is_refused,
+                flood::a_giant_header_is_refused,
+                flood::a_stream_that_is_never_read_holds_little,
+                flood::slow_handshakes_are_cut_off,
+                flood::half_open_handshakes_stay_few_and_harm_nobody,
                 // After all that the door still opens.
                 hostile::a_peer_with_proper_papers_enters,
             ],

@@ -1,5 +1,6 @@
 //! TLS peers that behave as they please: clients of port 15008, and servers on it.
 
+use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,13 @@ pub(crate) enum Ask<'a> {
     Garbage,
 }
 
+/// Streams that nobody reads; dropping this ends them.
+pub(crate) struct Unread {
+    _streams: Box<dyn Any>,
+    _connection: Box<dyn Any>,
+    _runtime: tokio::runtime::Runtime,
+}
+
 /// A client from a pod that is not in the mesh.
 pub(crate) struct Client<'a> {
     pub(crate) from: &'a Pod,
@@ -61,6 +69,41 @@ impl<'a> Client<'a> {
             };
             tokio::time::timeout(LIMIT, work).await.map_err(|_| anyhow!("no answer within {LIMIT:?}"))?
         })
+    }
+
+    /// Opens streams with room for 1 GiB each and reads nothing of what comes, for as long as the answer lives.
+    pub(crate) fn hold_unread(&self, gateway: SocketAddr, to: &str, streams: usize) -> Result<Unread> {
+        let socket = dial(self.from.place().netns(), gateway)?;
+        let config = self.config()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let held = runtime.block_on(async {
+            let socket = tokio::net::TcpStream::from_std(socket)?;
+            let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+                .connect(ServerName::from(gateway.ip()), socket)
+                .await?;
+            let (mut send, mut connection) = h2::client::Builder::new()
+                .initial_window_size(1 << 30)
+                .initial_connection_window_size(1 << 30)
+                .handshake::<_, Bytes>(tls)
+                .await?;
+            let opened = async {
+                let mut held = Vec::new();
+                for _ in 0..streams {
+                    send = send.ready().await?;
+                    let request = Request::builder().method(Method::CONNECT).uri(to).body(())?;
+                    let (response, stream) = send.send_request(request, false)?;
+                    held.push((response.await?, stream));
+                }
+                anyhow::Ok(held)
+            };
+            let opened = tokio::select! {
+                opened = opened => opened?,
+                ended = &mut connection => anyhow::bail!("hung up: {ended:?}"),
+            };
+            // From here on nobody polls the connection: its socket fills.
+            anyhow::Ok((Box::new(opened) as Box<dyn Any>, Box::new(connection) as Box<dyn Any>))
+        })?;
+        Ok(Unread { _streams: held.0, _connection: held.1, _runtime: runtime })
     }
 
     fn config(&self) -> Result<ClientConfig> {

@@ -1,0 +1,230 @@
+//! Who has how much open. Pure: times are seconds of any clock that does not go back.
+
+use super::{Limit, LimitsConfig};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use warren_common::model::WorkloadUid;
+
+/// What a pod asks the agent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A connection of an application, in either direction.
+    Connection,
+    /// A TLS handshake that somebody has begun with the pod.
+    Handshake(IpAddr),
+    /// An authenticated tunnel into the pod.
+    Tunnel(IpAddr),
+}
+
+/// Refusals of one pod that are told one by one, per second; all are counted.
+const TOLD: u32 = 10;
+
+/// The books.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    config: LimitsConfig,
+    node: Usage,
+    pods: HashMap<WorkloadUid, PodUsage>,
+    refused: HashMap<Limit, u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Usage {
+    connections: usize,
+    handshakes: usize,
+    tunnels: usize,
+}
+
+#[derive(Debug, Default)]
+struct PodUsage {
+    all: Usage,
+    peers: HashMap<IpAddr, Usage>,
+    told: (u64, u32),
+}
+
+impl Usage {
+    fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Connection => &mut self.connections,
+            Kind::Handshake(_) => &mut self.handshakes,
+            Kind::Tunnel(_) => &mut self.tunnels,
+        }
+    }
+}
+
+impl Kind {
+    fn peer(self) -> Option<IpAddr> {
+        match self {
+            Self::Connection => None,
+            Self::Handshake(peer) | Self::Tunnel(peer) => Some(peer),
+        }
+    }
+}
+
+/// One too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Which limit.
+    pub(super) limit: Limit,
+    /// Whether this one should be told, or has been told often enough in this second.
+    pub(super) tell: bool,
+}
+
+impl Ledger {
+    pub(super) fn new(config: LimitsConfig) -> Self {
+        Self { config, node: Usage::default(), pods: HashMap::new(), refused: HashMap::new() }
+    }
+
+    /// Takes one more in, or says which limit forbids that. The narrowest limit is named: who is told of the node's limit
+    /// is not the one to blame.
+    pub(super) fn take(&mut self, pod: &WorkloadUid, kind: Kind, now: u64) -> Result<(), Refused> {
+        if !self.pods.contains_key(pod) {
+            self.pods.insert(pod.clone(), PodUsage::default());
+        }
+        let Some(usage) = self.pods.get_mut(pod) else { return Ok(()) };
+        let of_peer = kind.peer().map(|peer| *usage.peers.entry(peer).or_default().of(kind));
+        let (of_pod, of_node) = (*usage.all.of(kind), *self.node.of(kind));
+        let counts = [of_peer, Some(of_pod), Some(of_node)];
+        let limit = Limit::of(kind).into_iter().zip(counts).find_map(|(limit, count)| {
+            let limit = limit?;
+            (count? >= self.config.get(limit)).then_some(limit)
+        });
+        if let Some(limit) = limit {
+            *self.refused.entry(limit).or_default() += 1;
+            if usage.told.0 != now {
+                usage.told = (now, 0);
+            }
+            usage.told.1 = usage.told.1.saturating_add(1);
+            let tell = usage.told.1 <= TOLD;
+            // An entry was made to look: nothing may stay of somebody who has nothing open.
+            if let Some(peer) = kind.peer()
+                && usage.peers.get(&peer) == Some(&Usage::default())
+            {
+                usage.peers.remove(&peer);
+            }
+            return Err(Refused { limit, tell });
+        }
+        if let Some(peer) = kind.peer() {
+            *usage.peers.entry(peer).or_default().of(kind) += 1;
+        }
+        *usage.all.of(kind) += 1;
+        *self.node.of(kind) += 1;
+        Ok(())
+    }
+
+    /// Gives back what was taken.
+    pub(super) fn give_back(&mut self, pod: &WorkloadUid, kind: Kind) {
+        let less = |count: &mut usize| *count = count.saturating_sub(1);
+        less(self.node.of(kind));
+        let Some(usage) = self.pods.get_mut(pod) else { return };
+        less(usage.all.of(kind));
+        if let Some(peer) = kind.peer()
+            && let Some(of_peer) = usage.peers.get_mut(&peer)
+        {
+            less(of_peer.of(kind));
+            if *of_peer == Usage::default() {
+                usage.peers.remove(&peer);
+            }
+        }
+        if usage.all == Usage::default() {
+            self.pods.remove(pod);
+        }
+    }
+
+    /// Refusals so far, by limit.
+    pub(super) fn refused(&self) -> Vec<(&'static str, u64)> {
+        let count = |limit: Limit| self.refused.get(&limit).copied().unwrap_or_default();
+        Limit::ALL.iter().map(|limit| (limit.as_str(), count(*limit))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pod(number: u8) -> WorkloadUid {
+        WorkloadUid(format!("pod-{number}").into())
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn small() -> LimitsConfig {
+        LimitsConfig {
+            connections_per_pod: 3,
+            connections_per_node: 5,
+            handshakes_per_peer: 2,
+            handshakes_per_pod: 3,
+            handshakes_per_node: 4,
+            tunnels_per_peer: 1,
+            tunnels_per_pod: 2,
+        }
+    }
+
+    fn limit(outcome: Result<(), Refused>) -> Option<&'static str> {
+        outcome.err().map(|refused| refused.limit.as_str())
+    }
+
+    #[test]
+    fn each_limit_is_named_and_one_more_than_it_is_refused() {
+        let mut ledger = Ledger::new(small());
+        let mut take = |number, kind| limit(ledger.take(&pod(number), kind, 0));
+        for _ in 0..3 {
+            assert_eq!(take(1, Kind::Connection), None);
+        }
+        assert_eq!(take(1, Kind::Connection), Some("connections_per_pod"));
+        assert_eq!([take(2, Kind::Connection), take(2, Kind::Connection)], [None, None]);
+        assert_eq!(take(2, Kind::Connection), Some("connections_per_node"));
+        let handshake = |last| Kind::Handshake(ip(last));
+        assert_eq!([take(1, handshake(1)), take(1, handshake(1))], [None, None]);
+        assert_eq!(take(1, handshake(1)), Some("handshakes_per_peer"));
+        assert_eq!(take(1, handshake(2)), None, "one peer does not use up what others need");
+        assert_eq!(take(1, handshake(3)), Some("handshakes_per_pod"));
+        assert_eq!([take(2, handshake(1)), take(2, handshake(1))], [None, Some("handshakes_per_node")]);
+        let tunnel = |last| Kind::Tunnel(ip(last));
+        assert_eq!([take(1, tunnel(1)), take(1, tunnel(1))], [None, Some("tunnels_per_peer")]);
+        assert_eq!([take(1, tunnel(2)), take(1, tunnel(3))], [None, Some("tunnels_per_pod")]);
+        let counted: u64 = ledger.refused().iter().map(|(_, count)| count).sum();
+        assert_eq!(counted, 7);
+    }
+
+    #[test]
+    fn a_flood_of_refusals_is_told_in_samples() {
+        let mut ledger = Ledger::new(LimitsConfig { connections_per_pod: 0, ..small() });
+        let mut told = |now| {
+            let refusals = (0..1000).filter_map(|_| ledger.take(&pod(1), Kind::Connection, now).err());
+            refusals.filter(|refused| refused.tell).count()
+        };
+        assert_eq!([told(1), told(1), told(2)], [TOLD as usize, 0, TOLD as usize]);
+        assert_eq!(ledger.refused()[0], ("connections_per_pod", 3000));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_back_leaves_nothing(
+            steps in prop::collection::vec((0_u8..3, 0_u8..3, 0_u8..3), 0..100),
+        ) {
+            let mut ledger = Ledger::new(small());
+            let mut held = Vec::new();
+            for (number, kind, peer) in steps {
+                let kind = match kind {
+                    0 => Kind::Connection,
+                    1 => Kind::Handshake(ip(peer)),
+                    _ => Kind::Tunnel(ip(peer)),
+                };
+                if ledger.take(&pod(number), kind, 0).is_ok() {
+                    held.push((pod(number), kind));
+                }
+            }
+            prop_assert_eq!(ledger.node.connections, held.iter().filter(|(_, k)| *k == Kind::Connection).count());
+            for (pod, kind) in held {
+                ledger.give_back(&pod, kind);
+            }
+            prop_assert_eq!(ledger.node, Usage::default());
+            // A pod that was refused and holds nothing is forgotten at its next end.
+            prop_assert!(ledger.pods.values().all(|usage| usage.all == Usage::default() && usage.peers.is_empty()));
+        }
+    }
+}

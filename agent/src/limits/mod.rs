@@ -1,0 +1,205 @@
+//! How much may be open at a time: of a pod, of who calls it, of the node. Beyond that is refused at once, before it
+//! has cost anything, counted, and told in a flow (ten times per second and pod at most: a flood must not become one of
+//! records).
+//!
+//! A peer's own limits keep one caller, be it hostile, from using up what a pod can take from all.
+
+mod ledger;
+
+use ledger::{Kind, Ledger};
+use parking_lot::Mutex;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+use warren_common::model::WorkloadUid;
+
+/// The limits. Each may be 0: nothing then.
+#[derive(Clone, Copy, Debug)]
+pub struct LimitsConfig {
+    /// Applications' connections of one pod, in and out.
+    pub connections_per_pod: usize,
+    /// The same of all pods of the node.
+    pub connections_per_node: usize,
+    /// TLS handshakes in progress that one address has begun with one pod.
+    pub handshakes_per_peer: usize,
+    /// The same of all addresses.
+    pub handshakes_per_pod: usize,
+    /// The same with all pods of the node.
+    pub handshakes_per_node: usize,
+    /// Authenticated tunnels from one address into one pod. An agent opens one for 256 connections and worker.
+    pub tunnels_per_peer: usize,
+    /// The same of all addresses.
+    pub tunnels_per_pod: usize,
+}
+
+impl LimitsConfig {
+    /// Far above what well-behaved pods need, and well below what would end the agent.
+    pub const DEFAULT: Self = Self {
+        connections_per_pod: 32_768,
+        connections_per_node: 131_072,
+        handshakes_per_peer: 64,
+        handshakes_per_pod: 512,
+        handshakes_per_node: 4_096,
+        tunnels_per_peer: 256,
+        tunnels_per_pod: 8_192,
+    };
+}
+
+/// One of [`LimitsConfig`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Limit {
+    ConnectionsPerPod,
+    ConnectionsPerNode,
+    HandshakesPerPeer,
+    HandshakesPerPod,
+    HandshakesPerNode,
+    TunnelsPerPeer,
+    TunnelsPerPod,
+}
+
+impl Limit {
+    const ALL: [Self; 7] = [
+        Self::ConnectionsPerPod,
+        Self::ConnectionsPerNode,
+        Self::HandshakesPerPeer,
+        Self::HandshakesPerPod,
+        Self::HandshakesPerNode,
+        Self::TunnelsPerPeer,
+        Self::TunnelsPerPod,
+    ];
+
+    /// Those that hold for one kind: of the peer, of the pod, of the node.
+    fn of(kind: Kind) -> [Option<Self>; 3] {
+        match kind {
+            Kind::Connection => [None, Some(Self::ConnectionsPerPod), Some(Self::ConnectionsPerNode)],
+            Kind::Handshake(_) => {
+                [Some(Self::HandshakesPerPeer), Some(Self::HandshakesPerPod), Some(Self::HandshakesPerNode)]
+            }
+            Kind::Tunnel(_) => [Some(Self::TunnelsPerPeer), Some(Self::TunnelsPerPod), None],
+        }
+    }
+
+    /// Its name in metrics.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionsPerPod => "connections_per_pod",
+            Self::ConnectionsPerNode => "connections_per_node",
+            Self::HandshakesPerPeer => "handshakes_per_peer",
+            Self::HandshakesPerPod => "handshakes_per_pod",
+            Self::HandshakesPerNode => "handshakes_per_node",
+            Self::TunnelsPerPeer => "tunnels_per_peer",
+            Self::TunnelsPerPod => "tunnels_per_pod",
+        }
+    }
+
+    /// What there are too many of, and the agent's flag.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ConnectionsPerPod => ("connections of this pod", "max-connections-per-pod"),
+            Self::ConnectionsPerNode => ("connections on this node", "max-connections-per-node"),
+            Self::HandshakesPerPeer => {
+                ("TLS handshakes of this peer with this pod", "max-handshakes-per-peer")
+            }
+            Self::HandshakesPerPod => ("TLS handshakes with this pod", "max-handshakes-per-pod"),
+            Self::HandshakesPerNode => ("TLS handshakes on this node", "max-handshakes-per-node"),
+            Self::TunnelsPerPeer => ("tunnels from this peer into this pod", "max-tunnels-per-peer"),
+            Self::TunnelsPerPod => ("tunnels into this pod", "max-tunnels-per-pod"),
+        }
+    }
+}
+
+impl LimitsConfig {
+    fn get(&self, limit: Limit) -> usize {
+        match limit {
+            Limit::ConnectionsPerPod => self.connections_per_pod,
+            Limit::ConnectionsPerNode => self.connections_per_node,
+            Limit::HandshakesPerPeer => self.handshakes_per_peer,
+            Limit::HandshakesPerPod => self.handshakes_per_pod,
+            Limit::HandshakesPerNode => self.handshakes_per_node,
+            Limit::TunnelsPerPeer => self.tunnels_per_peer,
+            Limit::TunnelsPerPod => self.tunnels_per_pod,
+        }
+    }
+}
+
+/// A limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many {what}: {allowed} are open and no more may be (the agent's --{flag})")]
+pub struct Exceeded {
+    what: &'static str,
+    allowed: usize,
+    flag: &'static str,
+    /// Whether to tell; the others are only counted.
+    pub tell: bool,
+}
+
+/// The node's books; clones share them.
+#[derive(Clone, Debug)]
+pub struct Limits(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    config: LimitsConfig,
+    ledger: Mutex<Ledger>,
+    started: Instant,
+}
+
+/// One that is open; dropping it gives it back.
+#[derive(Debug)]
+pub struct Ticket {
+    limits: Limits,
+    pod: WorkloadUid,
+    kind: Kind,
+}
+
+impl Limits {
+    /// Books in which nothing is open.
+    pub fn new(config: LimitsConfig) -> Self {
+        let ledger = Mutex::new(Ledger::new(config));
+        Self(Arc::new(Shared { config, ledger, started: Instant::now() }))
+    }
+
+    /// A connection of an application.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn connection(&self, pod: &WorkloadUid) -> Result<Ticket, Exceeded> {
+        self.take(pod, Kind::Connection)
+    }
+
+    /// A handshake that `peer` has begun.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn handshake(&self, pod: &WorkloadUid, peer: IpAddr) -> Result<Ticket, Exceeded> {
+        self.take(pod, Kind::Handshake(peer.to_canonical()))
+    }
+
+    /// A tunnel of `peer`, which has proven who it is.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn tunnel(&self, pod: &WorkloadUid, peer: IpAddr) -> Result<Ticket, Exceeded> {
+        self.take(pod, Kind::Tunnel(peer.to_canonical()))
+    }
+
+    /// Refusals so far, by limit.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        self.0.ledger.lock().refused()
+    }
+
+    fn take(&self, pod: &WorkloadUid, kind: Kind) -> Result<Ticket, Exceeded> {
+        let now = self.0.started.elapsed().as_secs();
+        self.0.ledger.lock().take(pod, kind, now).map_err(|refused| {
+            let (what, flag) = refused.limit.words();
+            Exceeded { what, allowed: self.0.config.get(refused.limit), flag, tell: refused.tell }
+        })?;
+        Ok(Ticket { limits: self.clone(), pod: pod.clone(), kind })
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.limits.0.ledger.lock().give_back(&self.pod, self.kind);
+    }
+}

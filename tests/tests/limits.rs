@@ -1,0 +1,79 @@
+//! Limits: what is one too many is refused at once and said so, and one pod's excess is nobody else's.
+
+mod turmoil;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use turmoil::{SOON, at, shop, until_enrolled, until_flow, until_reached};
+use warren_tests::lab::{Lab, Pod, poll_until};
+
+fn refusals(lab: &Lab, node: &str, limit: &str) -> Result<f64> {
+    lab.node(node).metric("warren_limit_refusals_total", &[&format!("limit=\"{limit}\"")])
+}
+
+#[test]
+fn a_pod_with_too_many_connections_is_refused_more_and_the_others_are_not() {
+    shop().agent_arg("--max-connections-per-pod").agent_arg("20").test(|lab| {
+        lab.start_mesh()?;
+        let (client, near, far, node) = (lab.pod("client"), lab.pod("near"), lab.pod("far"), lab.node("n1"));
+        let _servers = [far.serve(["echo", "--port", "9000"])?, near.serve(["echo", "--port", "9000"])?];
+        until_enrolled(node, 2)?;
+        until_reached(&client, &at(&far, 9000))?;
+        until_reached(&near, &at(&far, 9000))?;
+        // As many as the server's pod may have too.
+        let mut held =
+            client.workload(["hold", "--to", &at(&far, 9000), "--count", "30"]).with_stdin().spawn()?;
+        let line = held.wait_for("\"open\"", SOON)?;
+        ensure!(line.contains("\"open\":20") && line.contains("\"failed\":10"), "{line}");
+        ensure!(refusals(lab, "n1", "connections_per_pod")? >= 10.0, "not counted");
+        let flow = until_flow(node, "that names the limit", |flow| flow["flags"] == "UO")?;
+        let error = flow["error"].as_str().unwrap_or_default();
+        ensure!(
+            error.contains("too many connections of this pod") && error.contains("--max-connections-per-pod"),
+            "{flow}"
+        );
+        ensure!(flow["source"]["pod"] == "client", "{flow}");
+        // Another pod of the node is not concerned, only who calls the full one.
+        until_reached(&near, &at(&near, 9000))?;
+        let report = held.report(SOON)?;
+        ensure!(report["open"] == 20, "{report}");
+        // What was given back can be had again.
+        until_reached(&client, &at(&far, 9000))
+    });
+}
+
+/// New connections at a steady rate, with their times.
+fn steady(from: &Pod, to: &str) -> Result<Value> {
+    let args = ["load", "--to", to, "--rate", "50", "--close", "--connections", "8", "--seconds", "4"];
+    from.workload(args).within(Duration::from_secs(30)).json()
+}
+
+#[test]
+fn one_pod_that_floods_its_agent_leaves_the_others_alone() {
+    shop().pod("flooder", |pod| pod.on("n1").namespace("shop")).test(|lab| {
+        lab.start_mesh()?;
+        let (client, flooder, far) = (lab.pod("client"), lab.pod("flooder"), lab.pod("far"));
+        let _servers = [far.serve(["http", "--port", "8080"])?, far.serve(["token", "--port", "9000"])?];
+        until_enrolled(lab.node("n1"), 3)?;
+        let calm = steady(&client, &at(&far, 8080))?;
+        ensure!(calm["failed"] == 0, "{calm}");
+        let flood = flooder
+            .workload(["storm", "--to", &at(&far, 9000), "--count", "200000", "--threads", "64"])
+            .within(Duration::from_secs(120))
+            .spawn()?;
+        poll_until("the flood to be there", SOON, || {
+            let opened =
+                lab.node("n1").metric("istio_tcp_connections_opened_total", &["reporter=\"source\""]).ok()?;
+            (opened > 2000.0).then_some(())
+        })?;
+        let flooded = steady(&client, &at(&far, 8080))?;
+        drop(flood);
+        println!("calm {calm}\nflooded {flooded}");
+        ensure!(flooded["failed"] == 0 && flooded["requests"].as_u64() >= Some(190), "{flooded}");
+        let p99 = |report: &Value| report["p99_us"].as_f64().map_or(f64::MAX, |micros| micros / 1000.0);
+        ensure!(p99(&flooded) < 500.0, "p99 {} ms, without the flood {} ms", p99(&flooded), p99(&calm));
+        Ok(())
+    });
+}
