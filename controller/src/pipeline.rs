@@ -78,7 +78,8 @@ impl Pipeline {
         };
         let mut batch = Vec::with_capacity(resolved.len());
         for Resolved { type_url, name, resource: resolved, problems } in resolved {
-            self.problems.replace(&name, problems);
+            // A policy and a service may have the same name.
+            self.problems.replace(&format!("{type_url} {name}"), problems);
             match resolved.as_ref().map(resource).transpose() {
                 Ok(resource) => batch.push((type_url, name, resource)),
                 // The last good version stays.

@@ -22,6 +22,12 @@ pub struct PolicyName {
 #[error("{0:?} is not namespace/name of a policy (lower-case letters, digits, '-', '.' and '_')")]
 pub struct PolicyNameError(String);
 
+/// Name of the policy that refuses all plaintext, made of PeerAuthentications (istiod's name for it).
+pub const STATIC_STRICT: &str = "istio_converted_static_strict";
+
+/// How names of policies begin that are made of PeerAuthentications with ports of their own (istiod's, too).
+pub const CONVERTED_PREFIX: &str = "converted_peer_authentication_";
+
 impl PolicyName {
     /// A name from its parts.
     ///
@@ -47,6 +53,11 @@ impl PolicyName {
     /// The object's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Made of a PeerAuthentication: no object is called so.
+    pub fn is_converted(&self) -> bool {
+        *self.name == *STATIC_STRICT || self.name.starts_with(CONVERTED_PREFIX)
     }
 }
 

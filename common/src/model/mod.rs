@@ -12,8 +12,8 @@ pub mod admin;
 pub mod cni;
 
 pub use authorization::{
-    AuthorizationPolicy, Cidr, CidrError, PolicyAction, PolicyMatch, PolicyName, PolicyNameError, PolicyRule,
-    PolicyScope, ServiceAccountMatch, StringMatch,
+    AuthorizationPolicy, CONVERTED_PREFIX, Cidr, CidrError, PolicyAction, PolicyMatch, PolicyName,
+    PolicyNameError, PolicyRule, PolicyScope, STATIC_STRICT, ServiceAccountMatch, StringMatch,
 };
 pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};

@@ -7,8 +7,8 @@ use super::generated::warren::{ServiceExtension, WorkloadExtension};
 use super::generated::workload as wire;
 use super::{peer_authentication, steering};
 use crate::model::{
-    AppProtocol, Enrolment, Health, Identity, Placement, PortMapping, Service, ServiceName, ServiceOrigin,
-    ServicePort, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
+    AppProtocol, Enrolment, Health, Identity, Placement, PolicyName, PortMapping, Service, ServiceName,
+    ServiceOrigin, ServicePort, TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 use prost::Message;
 use std::net::IpAddr;
@@ -135,6 +135,7 @@ fn workload_to_wire(workload: &Workload) -> wire::Workload {
 fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
     let (kind, tunnel, status, mode) =
         (workload.workload_type(), workload.tunnel_protocol(), workload.status(), workload.network_mode());
+    let is_ours = extension::is_in::<WorkloadExtension>(&workload.extensions);
     let extension = extension::unpack::<WorkloadExtension>(&workload.extensions)?;
     let identity = Identity::new(
         or_default(&workload.trust_domain, DEFAULT_TRUST_DOMAIN),
@@ -188,11 +189,7 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
                 .collect::<Result<_, _>>()?,
         },
         peer_authentication: peer_authentication::from_wire(extension.peer_authentication)?,
-        authorization_policies: workload
-            .authorization_policies
-            .iter()
-            .map(|name| policy_name(name))
-            .collect::<Result<_, _>>()?,
+        authorization_policies: policies(&workload.authorization_policies, is_ours)?,
         placement: Placement {
             network: workload.network.into(),
             locality: steering::locality_from_wire(workload.locality),
@@ -205,6 +202,14 @@ fn workload_from_wire(workload: wire::Workload) -> Result<Workload, WireError> {
                 .collect::<Result<_, WireError>>()?,
         },
     })
+}
+
+/// Our controller says what PeerAuthentications mean in the extension, where it comes with the object's name: the policies
+/// that say the same to a ztunnel are not needed then.
+fn policies(names: &[String], is_ours: bool) -> Result<Vec<PolicyName>, WireError> {
+    let mut policies = names.iter().map(|name| policy_name(name)).collect::<Result<Vec<_>, _>>()?;
+    policies.retain(|name| !(is_ours && name.is_converted()));
+    Ok(policies)
 }
 
 fn service_to_wire(service: &Service) -> wire::Service {

@@ -28,6 +28,11 @@ pub(super) fn pack<E: Extension>(extension: &E) -> wire::Extension {
     wire::Extension { name: E::NAME.to_owned(), config: Some(config) }
 }
 
+/// Whether the sender knows this extension.
+pub(super) fn is_in<E: Extension>(extensions: &[wire::Extension]) -> bool {
+    extensions.iter().any(|extension| extension.name == E::NAME)
+}
+
 /// A ztunnel control plane sends no extension of ours: everything in it has its default then.
 pub(super) fn unpack<E: Extension>(extensions: &[wire::Extension]) -> Result<E, WireError> {
     let ours = extensions.iter().find(|extension| extension.name == E::NAME);

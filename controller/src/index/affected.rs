@@ -1,7 +1,9 @@
 //! Which resources depend on an object, as the index stands.
 
 use super::{Index, ResourceKey};
-use crate::objects::{EndpointSlice, EntryEndpoints, Key, Kind, Name, Pod, ServiceEntry, matches};
+use crate::objects::{
+    AuthorizationPolicy, EndpointSlice, EntryEndpoints, Key, Kind, Name, Pod, ServiceEntry, matches,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -42,6 +44,7 @@ impl Index {
                 }
             }
             Kind::PeerAuthentication => self.affected_by_policy(&key.name, affected),
+            Kind::AuthorizationPolicy => self.affected_by_authorization(&key.name, affected),
             Kind::ServiceEntry => self.affected_by_entry(&key.name, affected),
             Kind::WorkloadEntry => drop(affected.insert(ResourceKey::WorkloadEntry(key.name.clone()))),
             // Where its pods are.
@@ -60,17 +63,39 @@ impl Index {
     fn affected_by_policy(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         let remarks =
             |name: &Name| ResourceKey::Remarks(Key { kind: Kind::PeerAuthentication, name: name.clone() });
-        affected.insert(remarks(name));
+        affected.extend([remarks(name), ResourceKey::PortPolicy(name.clone()), ResourceKey::StrictPolicy]);
         // Whoever was the oldest, or is now, hears of it.
         affected
             .extend(self.namespace_peer_authentication(&name.namespace).map(|oldest| remarks(&oldest.name)));
         let Some(policy) = self.peer_authentication(name) else { return };
-        if policy.selector.is_empty() && self.roots.contains(&name.namespace) {
+        let is_mesh_wide = policy.selector.is_empty() && self.roots.contains(&name.namespace);
+        if policy.selector.is_empty() {
+            // What their ports inherit.
+            let namespace = (!is_mesh_wide).then_some(&*name.namespace);
+            let inheriting = self.peer_authentications.with_ports(namespace);
+            affected.extend(inheriting.cloned().map(ResourceKey::PortPolicy));
+        }
+        if is_mesh_wide {
             affected.extend(self.pods.keys().cloned().map(ResourceKey::Workload));
         } else {
             let pods = self.pods_in_namespace(&name.namespace);
             let pods = pods.filter(|pod| matches(&policy.selector, &pod.labels));
             affected.extend(pods.map(|pod| ResourceKey::Workload(pod.name.clone())));
+        }
+    }
+
+    fn affected_by_authorization(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
+        affected.insert(ResourceKey::AuthorizationPolicy(name.clone()));
+        // The others apply by their scope: no pod names them.
+        let Some(selector) = self.authorization_policy(name).and_then(AuthorizationPolicy::selector) else {
+            return;
+        };
+        let selected = |pod: &&Arc<Pod>| matches(selector, &pod.labels);
+        let key = |pod: &Arc<Pod>| ResourceKey::Workload(pod.name.clone());
+        if self.roots.contains(&name.namespace) {
+            affected.extend(self.pods.values().filter(selected).map(key));
+        } else {
+            affected.extend(self.pods_in_namespace(&name.namespace).filter(selected).map(key));
         }
     }
 

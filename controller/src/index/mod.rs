@@ -1,6 +1,7 @@
 //! What is known of the cluster, arranged for the questions that resolving asks. Pure and deterministic.
 
 mod affected;
+mod authorization_policies;
 mod entries;
 mod peer_authentications;
 mod reverse;
@@ -8,10 +9,11 @@ mod reverse;
 pub use peer_authentications::RootNamespaces;
 
 use crate::objects::{
-    EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace, Object, PeerAuthentication, Plain, Pod,
-    Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace, Object,
+    PeerAuthentication, Plain, Pod, Service, ServiceEntry, WorkloadEntry,
 };
 use crate::source::Change;
+use authorization_policies::AuthorizationPolicies;
 use entries::Entries;
 use peer_authentications::PeerAuthentications;
 use reverse::Reverse;
@@ -36,6 +38,12 @@ pub enum ResourceKey {
     WorkloadEntry(Name),
     /// A namespace, as far as it enrols its pods.
     Namespace(Arc<str>),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(Name),
+    /// A PeerAuthentication with ports of its own, as a policy: for agents that know no PeerAuthentications.
+    PortPolicy(Name),
+    /// The policy that refuses all plaintext, for the same agents.
+    StrictPolicy,
     /// No resource of its own: what is to be said about an object that shapes others.
     Remarks(Key),
 }
@@ -57,6 +65,7 @@ pub struct Index {
     /// Only of endpoints that are no pods: pods have their node themselves.
     slices_by_node: Reverse<Arc<str>>,
     peer_authentications: PeerAuthentications,
+    authorization_policies: AuthorizationPolicies,
     entries: Entries,
 }
 
@@ -181,6 +190,28 @@ impl Index {
         self.peer_authentications.selecting(namespace, labels).filter(|_| !of_root)
     }
 
+    /// An AuthorizationPolicy.
+    pub fn authorization_policy(&self, name: &Name) -> Option<&AuthorizationPolicy> {
+        self.authorization_policies.get(name)
+    }
+
+    /// AuthorizationPolicies that select a pod of a namespace by its labels: those of the namespace, and those of root
+    /// namespaces.
+    pub fn selecting_authorization_policies<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+        labels: &'a Map,
+    ) -> impl Iterator<Item = &'a AuthorizationPolicy> {
+        let roots = self.roots.0.iter().filter(move |root| *root != namespace);
+        let namespaces = std::iter::once(namespace).chain(roots);
+        namespaces.flat_map(|namespace| self.authorization_policies.selecting(namespace, labels))
+    }
+
+    /// Whether there is any PeerAuthentication.
+    pub fn has_peer_authentications(&self) -> bool {
+        !self.peer_authentications.is_empty()
+    }
+
     /// How many pods and services there are.
     pub fn len(&self) -> (usize, usize) {
         (self.pods.len(), self.services.len())
@@ -224,6 +255,7 @@ impl Index {
                 self.slices.insert(slice.name.clone(), Arc::new(slice.clone()));
             }
             Object::PeerAuthentication(policy) => self.peer_authentications.insert(policy),
+            Object::AuthorizationPolicy(policy) => self.authorization_policies.insert(policy),
             Object::ServiceEntry(entry) => self.entries.insert_service(entry),
             Object::WorkloadEntry(entry) => self.entries.insert_workload(entry),
             Object::Node(node) => {
@@ -254,6 +286,7 @@ impl Index {
                 }
             }
             Kind::PeerAuthentication => self.peer_authentications.remove(name),
+            Kind::AuthorizationPolicy => self.authorization_policies.remove(name),
             Kind::ServiceEntry => self.entries.remove_service(name),
             Kind::WorkloadEntry => self.entries.remove_workload(name),
             Kind::Node => drop(self.nodes.remove(&name.name)),

@@ -62,6 +62,18 @@ impl PeerAuthentications {
         self.all.get(name).map(AsRef::as_ref)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Those with a selector and ports of their own, of one namespace or of all.
+    pub(super) fn with_ports<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Name> {
+        let of_namespace =
+            move |name: &&Name| namespace.is_none_or(|namespace| *name.namespace == *namespace);
+        let names = self.selecting.values().flatten().map(|(_, name)| name).filter(of_namespace);
+        names.filter(|name| self.get(name).is_some_and(|policy| !policy.ports.is_empty()))
+    }
+
     /// The one that holds for a whole namespace.
     pub(super) fn of_namespace(&self, namespace: &str) -> Option<&PeerAuthentication> {
         let (_, name) = self.general.get(namespace)?.first()?;

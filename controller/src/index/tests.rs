@@ -1,9 +1,11 @@
 use super::*;
 use crate::objects::{
-    Endpoint, EntryEndpoint, EntryEndpoints, EntryPort, Key, MtlsMode, Phase, Resolution, SlicePort,
+    Endpoint, EntryEndpoint, EntryEndpoints, EntryPort, Key, MtlsMode, Phase, PolicyAction, PolicyPart,
+    PolicyRule, PolicyTarget, Resolution, SlicePort,
 };
 use crate::resolve::{ResolveConfig, resolve};
 use proptest::prelude::*;
+use warren_common::model::PolicyMatch;
 
 fn name(number: u8) -> Name {
     Name::new(if number.is_multiple_of(2) { "even" } else { "odd" }, format!("x{number}"))
@@ -82,6 +84,27 @@ fn policy(number: u8, created: u8, selects: Option<u8>, mode: MtlsMode) -> Objec
     })
 }
 
+fn authorization(number: u8, deny: bool, selects: Option<u8>, ports: Option<u16>) -> Object {
+    let namespace = ["even", "odd", "warren-system", "istio-system"][usize::from(number % 4)];
+    let selector = selects.map(|address| ("app".into(), format!("a{address}").into()));
+    let part = |port| PolicyPart {
+        connection: PolicyMatch { destination_ports: vec![port], ..PolicyMatch::default() },
+        http: Vec::new(),
+    };
+    let rule = PolicyRule { to: ports.map(part).into_iter().collect(), ..PolicyRule::default() };
+    Object::AuthorizationPolicy(AuthorizationPolicy {
+        name: Name::new(namespace, format!("x{number}")),
+        action: if deny { PolicyAction::Deny } else { PolicyAction::Allow },
+        dry_run: false,
+        target: if ports == Some(82) {
+            PolicyTarget::Attached
+        } else {
+            PolicyTarget::Workloads(selector.into_iter().collect())
+        },
+        rules: vec![rule],
+    })
+}
+
 fn node(number: u8, zone: u8) -> Object {
     let labels = [("topology.kubernetes.io/zone".into(), format!("z{zone}").into())].into();
     Object::Node(Plain { name: Name::new("", format!("n{number}")), labels })
@@ -135,6 +158,8 @@ fn mode() -> impl Strategy<Value = MtlsMode> {
 
 fn objects() -> impl Strategy<Value = Object> {
     prop_oneof![
+        (0..8_u8, any::<bool>(), proptest::option::of(0..4_u8), proptest::option::of(80..83_u16))
+            .prop_map(|(number, deny, selects, ports)| authorization(number, deny, selects, ports)),
         (0..4_u8, 0..4_u8, 0..2_u8, 0..8_u8)
             .prop_map(|(number, ip, node, flags)| pod(number, ip, node, flags)),
         (0..4_u8, 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>())
@@ -197,7 +222,7 @@ proptest! {
         for change in &changes {
             for key in index.apply(change) {
                 let after = resolve(&index, &config, &key);
-                resolved.insert(after.name.clone(), (key, after));
+                resolved.insert((after.type_url, after.name.clone()), (key, after));
             }
             match change {
                 Change::Upsert(object) => drop(latest.insert(object.key(), object.clone())),
@@ -219,7 +244,7 @@ proptest! {
         for key in keys {
             let now = resolve(&scratch, &config, &key);
             if now.resource.is_some() || !now.problems.is_empty() {
-                prop_assert_eq!(resolved.get(&now.name).map(|(_, known)| known), Some(&now), "{:?}", key);
+                prop_assert_eq!(resolved.get(&(now.type_url, now.name.clone())).map(|(_, known)| known), Some(&now), "{:?}", key);
             }
         }
         for (key, known) in resolved.into_values() {

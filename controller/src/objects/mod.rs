@@ -3,11 +3,13 @@
 //! Sources convert at the edge (`source::convert`), so a cluster of large Pod specs costs little memory, and
 //! no other room of the controller knows how Kubernetes spells things.
 
+mod authorization_policy;
 mod entry;
 mod peer_authentication;
 mod pod;
 mod service;
 
+pub use authorization_policy::{AuthorizationPolicy, PolicyAction, PolicyPart, PolicyRule, PolicyTarget};
 pub use entry::{
     EntryAddress, EntryEndpoint, EntryEndpoints, EntryPort, Resolution, ServiceEntry, WorkloadEntry,
 };
@@ -71,6 +73,8 @@ pub enum Kind {
     EndpointSlice,
     /// `security.istio.io/PeerAuthentication`.
     PeerAuthentication,
+    /// `security.istio.io/AuthorizationPolicy`.
+    AuthorizationPolicy,
     /// `networking.istio.io/ServiceEntry`.
     ServiceEntry,
     /// `networking.istio.io/WorkloadEntry`.
@@ -88,6 +92,7 @@ impl Kind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
         }
@@ -144,6 +149,8 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// Which plaintext may enter.
     PeerAuthentication(PeerAuthentication),
+    /// Who may connect.
+    AuthorizationPolicy(AuthorizationPolicy),
     /// A service that Kubernetes does not know.
     ServiceEntry(ServiceEntry),
     /// A workload that is not a pod.
@@ -161,6 +168,7 @@ impl Object {
             Self::Service(service) => (Kind::Service, service.name.clone()),
             Self::EndpointSlice(slice) => (Kind::EndpointSlice, slice.name.clone()),
             Self::PeerAuthentication(policy) => (Kind::PeerAuthentication, policy.name.clone()),
+            Self::AuthorizationPolicy(policy) => (Kind::AuthorizationPolicy, policy.name.clone()),
             Self::ServiceEntry(entry) => (Kind::ServiceEntry, entry.name.clone()),
             Self::WorkloadEntry(entry) => (Kind::WorkloadEntry, entry.name.clone()),
         };

@@ -221,6 +221,7 @@ pub(crate) enum CertificateOutcome {
 fn type_label(type_url: &str) -> TypeLabel {
     let r#type = match type_url {
         warren_common::proto::ADDRESS_TYPE_URL => "address",
+        warren_common::proto::AUTHORIZATION_TYPE_URL => "authorization",
         _ => "other",
     };
     TypeLabel { r#type: r#type.to_owned() }

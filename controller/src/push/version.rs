@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use warren_common::model::{ServiceName, Workload};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, discovery, encode_address, encode_envelope,
-    encode_namespace,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, discovery, encode_address,
+    encode_authorization, encode_envelope, encode_namespace,
 };
 
 /// Encodes a resource.
@@ -25,6 +25,11 @@ pub fn resource(resource: &resolve::Resource) -> Result<Resource, serde_json::Er
             let aliases = addresses.iter().map(|ip| format!("/{ip}")).collect();
             let any = any(ADDRESS_TYPE_URL, encode_address(address));
             Ok(sealed(address.name(), any, &content, aliases, groups(address)))
+        }
+        resolve::Resource::Authorization(policy) => {
+            let any = any(AUTHORIZATION_TYPE_URL, encode_authorization(policy));
+            let content = serde_json::to_vec(policy)?;
+            Ok(sealed(policy.name.to_string(), any, &content, Vec::new(), Vec::new()))
         }
         resolve::Resource::Namespace(name) => {
             let any = any(NAMESPACE_TYPE_URL, encode_namespace(name));

@@ -1,10 +1,12 @@
-//! From the index to what agents are told: workloads, services and enrolled namespaces. Pure.
+//! From the index to what agents are told: workloads, services, policies and enrolled namespaces. Pure.
 
+mod authorization_policy;
 mod enrolment;
 mod external;
 mod host;
 mod locality;
 mod peer_authentication;
+mod plaintext_policy;
 mod service;
 mod workload;
 
@@ -13,8 +15,8 @@ use crate::objects::{EntryAddress, Kind, Name};
 use crate::source::Problem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::{ServiceName, Workload};
-use warren_common::proto::{ADDRESS_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
+use warren_common::model::{AuthorizationPolicy, CONVERTED_PREFIX, ServiceName, Workload};
+use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
 
 /// Names that every resource of this cluster carries.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub enum Resource {
     Address(MeshResource),
     /// The name of an enrolled namespace.
     Namespace(Arc<str>),
+    /// A policy.
+    Authorization(Box<AuthorizationPolicy>),
 }
 
 /// What became of a resource.
@@ -80,6 +84,18 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
             let enrolled = enrolment::namespace(index, name, &mut problems);
             (NAMESPACE_TYPE_URL, name.to_string(), enrolled.then(|| Resource::Namespace(name.clone())))
         }
+        ResourceKey::AuthorizationPolicy(name) => {
+            let policy = authorization_policy::policy(index, config, name, &mut problems);
+            authorization(name.to_string(), policy)
+        }
+        ResourceKey::PortPolicy(name) => {
+            let policy = plaintext_policy::of_ports(index, name);
+            authorization(format!("{}/{CONVERTED_PREFIX}{}", name.namespace, name.name), policy)
+        }
+        ResourceKey::StrictPolicy => {
+            let name = plaintext_policy::strict_name(index).map(|name| name.to_string());
+            authorization(name.unwrap_or_default(), plaintext_policy::strict(index))
+        }
         ResourceKey::Remarks(key) => {
             problems = match key.kind {
                 Kind::PeerAuthentication => peer_authentication::remarks(index, &key.name),
@@ -94,6 +110,10 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
 }
 
 type Named = (&'static str, String, Option<Resource>);
+
+fn authorization(name: String, policy: Option<AuthorizationPolicy>) -> Named {
+    (AUTHORIZATION_TYPE_URL, name, policy.map(|policy| Resource::Authorization(Box::new(policy))))
+}
 
 fn of_host(index: &Index, config: &ResolveConfig, host: &ServiceName) -> Named {
     let service = host::resolve(index, config, host).map(|service| MeshResource::Service(Box::new(service)));
@@ -132,6 +152,8 @@ impl ResolveConfig {
     }
 }
 
+#[cfg(test)]
+mod authorization_policy_tests;
 #[cfg(test)]
 mod entry_tests;
 #[cfg(test)]

@@ -4,13 +4,21 @@
 //! ports are those of the object that selects the workload, and no other's.
 
 use crate::index::Index;
-use crate::objects::{MtlsMode, Name, PeerAuthentication, Pod};
+use crate::objects::{Map, MtlsMode, Name, PeerAuthentication};
 use crate::source::Problem;
 use warren_common::model::{self, MtlsRule};
 
-pub(super) fn peer_authentication(index: &Index, pod: &Pod) -> model::PeerAuthentication {
-    let namespace = &pod.name.namespace;
-    let selecting = index.selecting_peer_authentication(namespace, &pod.labels);
+/// What holds for a workload of a namespace with these labels.
+pub(super) fn peer_authentication(index: &Index, namespace: &str, labels: &Map) -> model::PeerAuthentication {
+    combined(index, namespace, index.selecting_peer_authentication(namespace, labels))
+}
+
+/// The same where the object that selects the workload is known.
+pub(super) fn combined(
+    index: &Index,
+    namespace: &str,
+    selecting: Option<&PeerAuthentication>,
+) -> model::PeerAuthentication {
     let levels =
         [index.mesh_peer_authentication(), index.namespace_peer_authentication(namespace), selecting];
     let all = levels.into_iter().flatten().filter_map(|policy| rule(policy, policy.mode)).next_back();

@@ -3,15 +3,15 @@
 use super::enrolment::enrolment;
 use super::locality::of_node;
 use super::peer_authentication::peer_authentication;
-use super::{ResolveConfig, host};
+use super::{ResolveConfig, host, plaintext_policy};
 use crate::index::Index;
 use crate::objects::{Endpoint, EndpointSlice, Map, Pod, Service};
 use crate::source::Problem;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::{
-    Health, Hints, Identity, Placement, PortMapping, ServiceName, TunnelProtocol, Workload, WorkloadKind,
-    WorkloadUid,
+    Health, Hints, Identity, PeerAuthentication, Placement, PolicyName, PortMapping, ServiceName,
+    TunnelProtocol, Workload, WorkloadKind, WorkloadUid,
 };
 
 /// None for a pod that has ended, one that is nowhere yet (neither node nor address), and one whose names form no
@@ -37,6 +37,7 @@ pub(super) fn workload(
     let (kind, owner) = owner(pod);
     let (canonical_name, canonical_revision) = canonical(&pod.labels, &owner);
     let (services, hints) = services(index, config, pod);
+    let mtls = peer_authentication(index, &pod.name.namespace, &pod.labels);
     Some(Workload {
         uid: WorkloadUid(config.workload_uid(&pod.name).into()),
         name: pod.name.name.clone(),
@@ -59,8 +60,8 @@ pub(super) fn workload(
         services: services.into(),
         labels: pod.labels.clone().into(),
         enrolment,
-        peer_authentication: peer_authentication(index, pod),
-        authorization_policies: Vec::new(),
+        authorization_policies: policies(index, pod, &mtls),
+        peer_authentication: mtls,
         placement: Placement {
             locality: of_node(index, &pod.node),
             // Without an address a name would be looked up.
@@ -69,6 +70,14 @@ pub(super) fn workload(
             ..Placement::default()
         },
     })
+}
+
+/// The policies that name it, and for agents that know nothing else the one that says what PeerAuthentications do.
+fn policies(index: &Index, pod: &Pod, mtls: &PeerAuthentication) -> Vec<PolicyName> {
+    let selecting = index.selecting_authorization_policies(&pod.name.namespace, &pod.labels);
+    let named =
+        selecting.filter_map(|policy| PolicyName::new(&policy.name.namespace, &policy.name.name).ok());
+    named.chain(plaintext_policy::of_pod(index, pod, mtls)).collect()
 }
 
 /// The name that cluster DNS gives a pod with a hostname and a subdomain, as those of StatefulSets have.

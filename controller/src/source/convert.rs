@@ -44,6 +44,14 @@ pub enum ConvertError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// One of the rules is wrong.
+    #[error("spec.rules[{index}]: {error}")]
+    Rule {
+        /// Its place, counted from 0.
+        index: usize,
+        /// What is wrong with it.
+        error: Box<ConvertError>,
+    },
 }
 
 impl TryFrom<core::Namespace> for Object {

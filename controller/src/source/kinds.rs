@@ -37,6 +37,12 @@ pub const BUILT_IN_KINDS: &[ServedKind] = &[
 /// Kinds that a cluster has once their CustomResourceDefinitions are installed.
 pub const CUSTOM_KINDS: &[ServedKind] = &[
     ServedKind {
+        kind: Kind::AuthorizationPolicy,
+        group: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        plural: "authorizationpolicies",
+    },
+    ServedKind {
         kind: Kind::PeerAuthentication,
         group: "security.istio.io",
         versions: &["v1", "v1beta1"],
@@ -96,6 +102,7 @@ pub(super) fn decode<D: Decode>(kind: Kind, from: D) -> Result<Object, D::Error>
         Kind::Service => from.decode::<core::Service>(),
         Kind::EndpointSlice => from.decode::<discovery::EndpointSlice>(),
         Kind::PeerAuthentication => from.decode::<custom::PeerAuthentication>(),
+        Kind::AuthorizationPolicy => from.decode::<custom::AuthorizationPolicy>(),
         Kind::ServiceEntry => from.decode::<custom::ServiceEntry>(),
         Kind::WorkloadEntry => from.decode::<custom::WorkloadEntry>(),
     }

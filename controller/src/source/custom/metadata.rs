@@ -20,8 +20,7 @@ pub(super) struct Metadata {
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<String>,
-    #[serde(default, rename = "annotations")]
-    _annotations: IgnoredAny,
+    annotations: Option<Annotations>,
     #[serde(default, rename = "deletionGracePeriodSeconds")]
     _deletion_grace_period_seconds: IgnoredAny,
     #[serde(default, rename = "deletionTimestamp")]
@@ -44,6 +43,13 @@ pub(super) struct Metadata {
     _uid: IgnoredAny,
 }
 
+/// The one that is read.
+#[derive(Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "istio.io/dry-run")]
+    dry_run: Option<String>,
+}
+
 impl Metadata {
     pub(super) fn name(&self) -> Result<Name, ConvertError> {
         let part = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -62,6 +68,17 @@ impl Metadata {
         let time = OffsetDateTime::parse(text, &Rfc3339);
         let time = time.map_err(|_| invalid("metadata.creationTimestamp", text, "a time (RFC 3339)"))?;
         Ok(Some(time.unix_timestamp()))
+    }
+
+    /// The annotation `istio.io/dry-run`, a truth value as Go reads it.
+    pub(super) fn dry_run(&self) -> Result<bool, ConvertError> {
+        match self.annotations.as_ref().and_then(|annotations| annotations.dry_run.as_deref()) {
+            None | Some("false" | "False" | "FALSE" | "f" | "F" | "0") => Ok(false),
+            Some("true" | "True" | "TRUE" | "t" | "T" | "1") => Ok(true),
+            Some(other) => {
+                Err(invalid("metadata.annotations[istio.io/dry-run]", other, "\"true\" or \"false\""))
+            }
+        }
     }
 
     /// Takes them out.

@@ -1,12 +1,14 @@
 //! Objects of custom kinds, read strictly: a field or a value that is not known makes the object an error with
 //! a reason. What is left out silently would be a policy that does not hold.
 
+mod authorization_policy;
 mod endpoint;
 mod metadata;
 mod peer_authentication;
 mod service_entry;
 mod workload_entry;
 
+pub(super) use authorization_policy::AuthorizationPolicy;
 pub(super) use peer_authentication::PeerAuthentication;
 pub(super) use service_entry::ServiceEntry;
 pub(super) use workload_entry::WorkloadEntry;
@@ -67,5 +69,7 @@ fn selector_labels(
     Ok(super::convert::shared(Some(labels)))
 }
 
+#[cfg(test)]
+mod authorization_policy_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// From YAML, and the same from JSON.
-fn read(yaml: &str) -> Result<Object, String> {
+pub(super) fn read(yaml: &str) -> Result<Object, String> {
     let value: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
     let text = |field: &str| value[field].as_str().unwrap().to_owned();
     let served = ServedKind::find(&text("apiVersion"), &text("kind")).unwrap();
