@@ -7,6 +7,7 @@
 //!  inbound:   accepted -> Arrival -> Permit -> TcpStream -> copied
 //! ```
 
+use crate::gate::TunnelId;
 use crate::pods::Pod;
 use crate::tunnel::TunnelStream;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,8 @@ pub(crate) struct Arrival {
     pub client: SocketAddr,
     /// The pod's address and port.
     pub destination: SocketAddr,
+    /// The tunnel that it comes through, if through one.
+    pub tunnel: Option<TunnelId>,
 }
 
 /// The far side of a connection, open and ready for bytes.

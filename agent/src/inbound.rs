@@ -10,8 +10,8 @@
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::Arrival;
-use crate::gate::{Admitted, Judged, Visitor};
-use crate::identity::{CredentialError, PeerError, peer_identity, widen};
+use crate::gate::{Admitted, Judged, TunnelId, Visitor};
+use crate::identity::{CredentialError, PeerError, Proof, peer_identity, widen};
 use crate::limits::{Exceeded, Ticket};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
@@ -171,18 +171,31 @@ pub(crate) async fn serve_hbone(
     handshake: Ticket,
 ) {
     let remote = accepted.peer;
-    let (stream, peer, _ticket) = match Box::pin(authenticate(&context, &pod, accepted, handshake)).await {
+    let authenticated = Box::pin(authenticate(&context, &pod, accepted, handshake)).await;
+    let Authenticated { stream, peer, proof, _ticket } = match authenticated {
         Ok(authenticated) => authenticated,
         Err(error) => return record(&context, &pod, remote, None, &error),
     };
+    let tunnel = context.gate.tunnel();
     // The pod's release drops the sender: open streams may finish, new ones go elsewhere.
     let released = async move { while open.changed().await.is_ok() {} };
     let peer = Rc::new(peer);
     let streams = |incoming: Incoming| {
         let (context, pod, peer) = (Rc::clone(&context), Arc::clone(&pod), Rc::clone(&peer));
-        tokio::task::spawn_local(serve_stream(context, pod, peer, remote.ip().to_canonical(), incoming));
+        let from = TunnelEnd { peer, remote: remote.ip().to_canonical(), tunnel };
+        tokio::task::spawn_local(serve_stream(context, pod, from, incoming));
     };
-    match tunnel::serve(stream, released, streams).await {
+    let served = tokio::select! {
+        served = tunnel::serve(stream, released, streams) => served,
+        distrusted = context.node.identities.distrust(&proof) => {
+            let client = Identity::clone(&peer);
+            let denial = Denial::Distrusted { client, why: distrusted.to_string().into() };
+            let evicted = context.gate.evict(&pod.workload.uid, tunnel, &denial);
+            tracing::warn!(%remote, %peer, evicted, %distrusted, "tunnel closed");
+            return;
+        }
+    };
+    match served {
         Ok(()) => {}
         // Its streams have said so, each for itself; a tunnel without any has harmed nobody.
         Err(error @ ServeError::Gone(_)) => tracing::debug!(%remote, %peer, %error, "tunnel ended"),
@@ -204,12 +217,20 @@ fn record(context: &Context, pod: &Pod, remote: SocketAddr, peer: Option<&Identi
     flow.fail(error.flag(), error);
 }
 
+/// A tunnel whose peer has proven who it is.
+struct Authenticated {
+    stream: tokio_rustls::server::TlsStream<TunnelSocket>,
+    peer: Identity,
+    proof: Proof,
+    _ticket: Ticket,
+}
+
 async fn authenticate(
     context: &Context,
     pod: &Pod,
     accepted: Accepted,
     handshake: Ticket,
-) -> Result<(tokio_rustls::server::TlsStream<TunnelSocket>, Identity, Ticket), TunnelError> {
+) -> Result<Authenticated, TunnelError> {
     let remote = accepted.peer;
     let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
     let shaking = async {
@@ -222,24 +243,27 @@ async fn authenticate(
         .map_err(|error| TunnelError::Tls(remote, error))?;
     let peer = peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
         .map_err(|error| TunnelError::Peer(remote, error))?;
-    let tunnel = context
+    let ticket = context
         .node
         .limits
         .tunnel(&pod.workload.uid, remote.ip())
         .map_err(|exceeded| TunnelError::Limit(remote, peer.clone(), exceeded))?;
     drop(handshake);
+    let proof = context.node.identities.proof(stream.get_ref().1.peer_certificates());
     widen(stream.get_mut().1);
-    Ok((stream, peer, tunnel))
+    Ok(Authenticated { stream, peer, proof, _ticket: ticket })
+}
+
+/// Where streams of one tunnel come from.
+struct TunnelEnd {
+    peer: Rc<Identity>,
+    remote: IpAddr,
+    tunnel: TunnelId,
 }
 
 /// One stream of a tunnel.
-async fn serve_stream(
-    context: Rc<Context>,
-    pod: Arc<Pod>,
-    peer: Rc<Identity>,
-    remote: IpAddr,
-    incoming: Incoming,
-) {
+async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, incoming: Incoming) {
+    let TunnelEnd { peer, remote, tunnel } = from;
     let client = believed_client(&context, &peer, remote, incoming.forwarded());
     let destination = incoming.destination();
     let flow =
@@ -260,7 +284,8 @@ async fn serve_stream(
         Ok(ticket) => ticket,
         Err(exceeded) => return refuse(&flow, incoming, exceeded.into()),
     };
-    let arrival = Arrival { pod, source: Some(Identity::clone(&peer)), peer: remote, client, destination };
+    let source = Some(Identity::clone(&peer));
+    let arrival = Arrival { pod, source, peer: remote, client, destination, tunnel: Some(tunnel) };
     let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow)).await {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&flow, incoming, refusal),
@@ -312,7 +337,7 @@ async fn carry_plaintext(
     if !pod.owns(destination.ip()) {
         return Err((FlowFlag::Deny, "somebody in the pod dialled the agent's own port".to_owned()));
     }
-    let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination };
+    let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination, tunnel: None };
     let (application, mut admitted) =
         enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let meter = Meter::new([Arc::clone(flow.bytes())]);
@@ -348,8 +373,8 @@ pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> R
         .limits
         .connection(&pod.workload.uid)
         .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
-    let arrival =
-        Arrival { pod, source: Some(source.identity.clone()), peer: client.ip(), client, destination };
+    let source = Some(source.identity.clone());
+    let arrival = Arrival { pod, source, peer: client.ip(), client, destination, tunnel: None };
     match enter(context, &arrival, &flow).await {
         Ok((application, admitted)) => {
             Ok(LocalVisit { application, guest: LocalGuest { flow, admitted, _ticket: ticket } })
@@ -378,9 +403,14 @@ async fn enter(
         let workload = mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload);
         flow.destination_workload(workload);
     }
-    let Arrival { pod, source, peer, client, destination } = arrival;
-    let visitor =
-        Visitor { source: source.clone(), peer: *peer, client: client.ip(), destination: *destination };
+    let Arrival { pod, source, peer, client, destination, tunnel } = arrival;
+    let visitor = Visitor {
+        source: source.clone(),
+        peer: *peer,
+        client: client.ip(),
+        destination: *destination,
+        tunnel: *tunnel,
+    };
     let Judged { verdict, dry_run } = context.gate.admit(&pod.workload, visitor).await;
     if let Some(rule) = &dry_run {
         flow.dry_run(rule);

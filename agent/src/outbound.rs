@@ -72,6 +72,8 @@ enum OutboundError {
     Tls { gateway: SocketAddr, source: io::Error },
     #[error("{gateway} is not who it should be: {source}")]
     Peer { gateway: SocketAddr, source: PeerError },
+    #[error("the identity {0} was revoked: nothing goes there, and nothing leaves in its name")]
+    Revoked(Identity),
     #[error("{gateway} proved to be {found}, expected {expected}")]
     WrongPeer { gateway: SocketAddr, found: Identity, expected: Identity },
     #[error("the tunnel to {gateway} failed: {reason}")]
@@ -216,6 +218,9 @@ async fn open(
         (Hop::SameNode, Some(workload)) => open_local(context, dialled, target.address, workload, flow).await,
         (Hop::Hbone { gateway, identity }, Some(workload)) => {
             flow.transport(Transport::Hbone);
+            if let Some(revoked) = revoked(context, [&dialled.pod.workload.identity, identity]) {
+                return Err(OutboundError::Revoked(revoked));
+            }
             let upstream =
                 open_tunnel(context, dialled, target.address, workload, *gateway, identity).await?;
             flow.source_identity(&dialled.pod.workload.identity);
@@ -335,6 +340,12 @@ async fn open_tunnel(
     })
 }
 
+/// Whoever has a revoked identity judges nothing: the client's node does not go there in the first place.
+fn revoked(context: &Context, ends: [&Identity; 2]) -> Option<Identity> {
+    let mesh = context.node.store.guard();
+    ends.into_iter().find(|identity| mesh.policies().revoked().contains(*identity)).cloned()
+}
+
 /// A socket of the pod to an address outside the agent.
 async fn plain_socket(pod: &Pod, to: SocketAddr) -> Result<TcpStream, OutboundError> {
     let failed = |source| OutboundError::Connect { to, source };
@@ -380,6 +391,7 @@ impl OutboundError {
             Self::Peer { .. } | Self::WrongPeer { .. } | Self::Credential(_) => FlowFlag::IdentityError,
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
+            Self::Revoked(_) => FlowFlag::Deny,
             Self::Tunnel { status: None, .. } => FlowFlag::H2HandshakeFailure,
             Self::Route(RouteError::NoHealthyEndpoint { .. } | RouteError::NoLocalEndpoint { .. }) => {
                 FlowFlag::NoHealthyUpstream

@@ -1,6 +1,6 @@
 //! Who is inside, by pod, and what they were judged by.
 
-use super::Visitor;
+use super::{TunnelId, Visitor};
 use crate::policy::{Connection, Decision, Denial, Effective, Policies};
 use crate::store::Mesh;
 use std::collections::{BTreeMap, HashMap};
@@ -97,11 +97,28 @@ impl Inside {
         visitor: Visitor,
     ) -> (u64, oneshot::Receiver<Denial>) {
         let (evict, evicted) = oneshot::channel();
-        self.next += 1;
+        let place = self.next_number();
         if let Some(pod) = self.pods.get_mut(pod) {
-            pod.visits.insert(self.next, Visit { visitor, evict });
+            pod.visits.insert(place, Visit { visitor, evict });
         }
-        (self.next, evicted)
+        (place, evicted)
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn evict(&mut self, pod: &WorkloadUid, tunnel: TunnelId, denial: &Denial) -> usize {
+        let Some(pod) = self.pods.get_mut(pod) else { return 0 };
+        let through = pod.visits.extract_if(.., |_, visit| visit.visitor.tunnel == Some(tunnel));
+        let mut evicted = 0;
+        for (_, visit) in through {
+            evicted += 1;
+            // Who is not there to hear it has gone already.
+            let _ = visit.evict.send(denial.clone());
+        }
+        evicted
     }
 
     pub(super) fn leave(&mut self, pod: &WorkloadUid, place: u64) {

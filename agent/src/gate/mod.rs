@@ -12,7 +12,8 @@
 //!
 //! What is read from the snapshot is all there is to judge by: policies, PeerAuthentication, which policies select the pod,
 //! and revoked identities ([`Policies::revoke`](crate::policy::Policies::revoke)). Whatever else should end open
-//! connections belongs there.
+//! connections belongs there. Trust is the exception, for it is not judged but verified, once per tunnel: who came through
+//! a tunnel whose peer is trusted no longer is evicted ([`Gate::evict`]).
 
 mod inside;
 
@@ -49,11 +50,17 @@ pub(crate) struct Visitor {
     pub client: IpAddr,
     /// The pod's address and port.
     pub destination: SocketAddr,
+    /// The tunnel that it came through, if through one.
+    pub tunnel: Option<TunnelId>,
 }
+
+/// A tunnel, unique at its gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TunnelId(u64);
 
 impl Visitor {
     fn connection(&self) -> Connection<'_> {
-        let Self { source, peer, client, destination } = self;
+        let Self { source, peer, client, destination, tunnel: _ } = self;
         // Nobody looks into the application's own TLS here.
         Connection {
             source: source.as_ref(),
@@ -128,6 +135,16 @@ impl Gate {
             (permit, Admitted { inside: Rc::clone(&self.inside), pod: pod.uid.clone(), place, evicted })
         });
         Judged { verdict, dry_run }
+    }
+
+    /// A new tunnel.
+    pub(crate) fn tunnel(&self) -> TunnelId {
+        TunnelId(self.inside.borrow_mut().next_number())
+    }
+
+    /// Evicts from `pod` everybody who came through `tunnel`; how many that were.
+    pub(crate) fn evict(&self, pod: &WorkloadUid, tunnel: TunnelId, denial: &Denial) -> usize {
+        self.inside.borrow_mut().evict(pod, tunnel, denial)
     }
 
     async fn keep_judging(self) {

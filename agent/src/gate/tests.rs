@@ -20,6 +20,7 @@ fn visitor(account: Option<&str>) -> Visitor {
         peer: [10, 0, 1, 2].into(),
         client: [10, 0, 1, 2].into(),
         destination: "10.0.2.3:80".parse().unwrap(),
+        tunnel: None,
     }
 }
 
@@ -134,6 +135,29 @@ fn an_eviction_before_the_work_begins_is_not_missed() {
         store.apply(vec![deny("shop/p", &["teller"])]);
         settle().await;
         assert!(teller.hold(ready(())).await.is_err(), "not a byte may be copied");
+    });
+}
+
+#[test]
+fn a_tunnel_whose_peer_is_trusted_no_longer_takes_its_own_along() {
+    run(async {
+        let gate = Gate::start(store());
+        let through = |tunnel| {
+            let visitor = Visitor { tunnel, ..visitor(Some("teller")) };
+            gate.admit_now(&pod("web"), visitor).verdict.unwrap().1
+        };
+        let (one, other) = (gate.tunnel(), gate.tunnel());
+        let mut lost = [through(Some(one)), through(Some(one))];
+        let mut kept = [through(Some(other)), through(None)];
+        let denial =
+            Denial::Distrusted { client: visitor(Some("teller")).source.unwrap(), why: "old root".into() };
+        assert_eq!(gate.evict(&pod("web").uid, one, &denial), 2);
+        for admitted in &mut lost {
+            assert_eq!(evicted(admitted).await.as_deref(), Some("warren/distrusted-peer"));
+        }
+        for admitted in &mut kept {
+            assert_eq!(evicted(admitted).await, None);
+        }
     });
 }
 

@@ -71,6 +71,10 @@ impl Identities {
         Self::with_clock(config, ca, Arc::new(SystemTime::now))
     }
 
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
     pub(super) fn with_clock(
         config: IdentityConfig,
         ca: Arc<dyn CertificateAuthority>,

@@ -21,6 +21,7 @@ mod peer;
 mod renewal;
 mod roots;
 mod tls;
+mod trust;
 mod worker;
 
 #[cfg(test)]
@@ -35,3 +36,4 @@ pub use manager::{Identities, IdentityConfig};
 pub use peer::{PeerError, peer_identity, peer_identity_at};
 pub use roots::RootsError;
 pub use tls::widen;
+pub use trust::{Distrusted, Proof};

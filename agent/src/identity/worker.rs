@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) folder: Option<Arc<KeyFolder>>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
     pub(super) roots: ArcSwapOption<Roots>,
+    /// Wakes when the roots are others than before.
+    pub(super) trust: watch::Sender<()>,
     pub(super) generation: AtomicU64,
     pub(super) at_once: Semaphore,
 }
@@ -47,6 +49,7 @@ impl Shared {
             folder,
             clock,
             roots: ArcSwapOption::empty(),
+            trust: watch::channel(()).0,
             generation: AtomicU64::new(0),
             at_once,
         }
@@ -167,7 +170,10 @@ fn credential(
 
 async fn load_roots(shared: &Shared) -> Result<Arc<Roots>, RootsError> {
     let roots = Arc::new(Roots::load(&shared.config.ca_file).await?);
-    shared.roots.store(Some(roots.clone()));
+    let before = shared.roots.swap(Some(roots.clone()));
+    if before.is_none_or(|before| before.certificates != roots.certificates) {
+        shared.trust.send_replace(());
+    }
     Ok(roots)
 }
 

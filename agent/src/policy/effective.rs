@@ -114,8 +114,8 @@ impl Effective {
         if is_reserved(port) {
             return Err(Denial::ReservedPort(port));
         }
-        let ends = connection.source.into_iter().chain([&self.identity]);
-        if let Some(revoked) = ends.filter(|identity| self.revoked.contains(*identity)).next() {
+        let mut ends = connection.source.into_iter().chain([&self.identity]);
+        if let Some(revoked) = ends.find(|identity| self.revoked.contains(*identity)) {
             return Err(Denial::Revoked(revoked.clone()));
         }
         let mtls = self.peer_authentication.of_port(port);

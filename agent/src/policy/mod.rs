@@ -87,6 +87,13 @@ pub enum Denial {
     ReservedPort(u16),
     /// This identity was revoked.
     Revoked(Identity),
+    /// The client proved itself, and its proof counts no longer.
+    Distrusted {
+        /// Who it is.
+        client: Identity,
+        /// Why not.
+        why: Arc<str>,
+    },
     /// Only mutual TLS may enter.
     Plaintext {
         /// The PeerAuthentication that says so.
@@ -133,6 +140,7 @@ impl Denial {
         match self {
             Self::ReservedPort(_) => "warren/reserved-port".into(),
             Self::Revoked(_) => "warren/revoked-identity".into(),
+            Self::Distrusted { .. } => "warren/distrusted-peer".into(),
             Self::Plaintext { rule, .. } => Arc::clone(rule),
             Self::Unknown => "warren/policies-unknown".into(),
             Self::Missing(policy) => format!("deny {policy} (not known yet)").into(),
@@ -148,7 +156,7 @@ impl Denial {
             Self::Missing(policy) | Self::Refused { policy, .. } => policy.to_string().into(),
             Self::Rule(rule) => rule.policy.to_string().into(),
             Self::NoRule => "none".into(),
-            Self::ReservedPort(_) | Self::Revoked(_) | Self::Plaintext { .. } | Self::Unknown => self.rule(),
+            _ => self.rule(),
         }
     }
 }
@@ -158,6 +166,7 @@ impl fmt::Display for Denial {
         match self {
             Self::ReservedPort(port) => write!(f, "port {port} belongs to warren and serves no application"),
             Self::Revoked(identity) => write!(f, "the identity {identity} was revoked"),
+            Self::Distrusted { client, why } => write!(f, "{client} is trusted no longer: {why}"),
             Self::Plaintext { rule, port } => {
                 write!(f, "denied by {rule}: only mutual TLS may enter port {port}, this is plaintext")
             }

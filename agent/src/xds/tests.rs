@@ -51,7 +51,7 @@ fn response(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDis
     DeltaDiscoveryResponse {
         type_url: ADDRESS_TYPE_URL.to_owned(),
         nonce: nonce.to_owned(),
-        resources: resources.iter().map(encode_envelope).collect(),
+        resources: resources.into_iter().map(|resource| encode_envelope(&resource)).collect(),
         removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
     }

@@ -16,8 +16,8 @@ fn policy(action: PolicyAction, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
     }
 }
 
-fn rule(index: u32, clauses: &[&[PolicyMatch]]) -> PolicyRule {
-    PolicyRule { index, clauses: clauses.iter().map(|matches| matches.to_vec()).collect() }
+fn rule(index: u32, clauses: Vec<Vec<PolicyMatch>>) -> PolicyRule {
+    PolicyRule { index, clauses }
 }
 
 fn text() -> impl Strategy<Value = StringMatch> {
@@ -154,21 +154,21 @@ fn what_ztunnel_can_say_is_said_once() {
         wire::Authorization::decode(encode_authorization(policy).as_slice()).unwrap()
     };
     for action in [PolicyAction::Allow, PolicyAction::Deny] {
-        let common = sent(&policy(action, vec![rule(0, &[&[web.clone()]])]));
+        let common = sent(&policy(action, vec![rule(0, vec![vec![web.clone()]])]));
         assert_eq!((common.groups.len(), common.exact, common.exact_groups.len()), (1, false, 0));
-        let exact = sent(&policy(action, vec![rule(0, &[&[ours.clone()]])]));
+        let exact = sent(&policy(action, vec![rule(0, vec![vec![ours.clone()]])]));
         assert!(exact.exact && exact.exact_groups.len() == 1);
         // An ALLOW that ztunnel would take for a wider one is not there; a DENY is the wider one.
         assert_eq!(exact.groups.len(), usize::from(action == PolicyAction::Deny));
     }
     // An ALLOW policy whose rules are all gone is still one: nothing else is permitted.
-    let form = ztunnel_form(&policy(PolicyAction::Allow, vec![rule(0, &[&[ours.clone()]])]));
+    let form = ztunnel_form(&policy(PolicyAction::Allow, vec![rule(0, vec![vec![ours.clone()]])]));
     assert!(form.rules.is_empty() && form.action == PolicyAction::Allow);
     // A DENY of which no condition is left denies everything, which on the wire is a rule without clauses.
     let only = PolicyMatch { server_names: vec![StringMatch::Presence], ..PolicyMatch::default() };
     assert_eq!(
-        ztunnel_form(&policy(PolicyAction::Deny, vec![rule(3, &[&[only]])])).rules,
-        vec![rule(3, &[])]
+        ztunnel_form(&policy(PolicyAction::Deny, vec![rule(3, vec![vec![only]])])).rules,
+        vec![rule(3, vec![])]
     );
 }
 
@@ -176,7 +176,7 @@ fn what_ztunnel_can_say_is_said_once() {
 fn a_match_without_conditions_permits_nothing_and_denies_everything() {
     let group = wire::Group { rules: vec![wire::Rules { matches: vec![wire::Match::default()] }], index: 2 };
     assert_eq!(rule_from_wire(group.clone(), PolicyAction::Allow).unwrap(), None);
-    assert_eq!(rule_from_wire(group, PolicyAction::Deny).unwrap(), Some(rule(2, &[])));
+    assert_eq!(rule_from_wire(group, PolicyAction::Deny).unwrap(), Some(rule(2, vec![])));
 }
 
 #[test]

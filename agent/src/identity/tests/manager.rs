@@ -1,5 +1,6 @@
 use super::fake::{Clock, FakeCa, Recipe, clock, id};
-use crate::identity::{Credential, CredentialError, Identities, IdentityConfig};
+use crate::identity::keys::{certificate_request, generate};
+use crate::identity::{CertificateAuthority as _, Credential, CredentialError, Identities, IdentityConfig};
 use rustls_pki_types::ServerName;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -263,4 +264,34 @@ async fn a_live_connection_survives_renewal_and_new_ones_meet_old_ones() {
     let mut said = [0; 10];
     far.read_exact(&mut said).await.unwrap();
     assert_eq!(&said, b"still here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_distrusted_when_its_root_goes_and_not_before() {
+    let world = World::new();
+    let identities = world.start();
+    identities.want(wanted(&["cart"]));
+    identities.credential(&id("cart"), SOON).await.unwrap();
+    let request = certificate_request(&generate().unwrap(), &id("web")).unwrap();
+    let signed = world.ca.sign(&id("web"), request, seconds(3600)).await.unwrap();
+    let proof = identities.proof(Some(&signed.certificates));
+    let distrusting = tokio::spawn({
+        let identities = identities.clone();
+        async move { identities.distrust(&proof).await.to_string() }
+    });
+    // Renewed with the same roots.
+    tokio::time::sleep(seconds(2000)).await;
+    assert!(world.ca.asked() >= 2 && !distrusting.is_finished());
+    // Another root joins it, then it goes. What was signed by it holds no longer, at the next look at the file.
+    let path = world.folder.path().join("ca.pem");
+    let other = FakeCa::new(world.clock.clone());
+    let old = std::fs::read_to_string(&path).unwrap();
+    other.write_root(&path);
+    let new = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, old + &new).unwrap();
+    tokio::time::sleep(seconds(4000)).await;
+    assert!(!distrusting.is_finished());
+    std::fs::write(&path, new).unwrap();
+    let said = tokio::time::timeout(seconds(8000), distrusting).await.unwrap().unwrap();
+    assert!(said.contains("none of the roots"), "{said}");
 }

@@ -1,0 +1,54 @@
+//! Whether a peer that was trusted at its handshake still is.
+
+use super::manager::Identities;
+use super::roots::Roots;
+use super::tls::verify_chain;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use std::future::pending;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What a peer proved itself with.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// Leaf first.
+    chain: Vec<CertificateDer<'static>>,
+    at: SystemTime,
+}
+
+/// Why a peer is trusted no longer.
+#[derive(Debug, thiserror::Error)]
+#[error("its certificate leads to none of the roots that are trusted now: {0}")]
+pub struct Distrusted(#[source] rustls::Error);
+
+impl Proof {
+    /// Whether it would be accepted with these roots. Its age does not matter: a certificate may expire under an open
+    /// connection.
+    fn holds(&self, roots: &Roots) -> Result<(), rustls::Error> {
+        let (leaf, intermediates) = self.chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let at = UnixTime::since_unix_epoch(self.at.duration_since(UNIX_EPOCH).unwrap_or_default());
+        verify_chain(leaf, intermediates, &roots.store, at)
+    }
+}
+
+impl Identities {
+    /// What a finished handshake brought (`peer_certificates()`).
+    pub fn proof(&self, certificates: Option<&[CertificateDer<'_>]>) -> Proof {
+        let chain = certificates.unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
+        Proof { chain, at: self.shared().now() }
+    }
+
+    /// Waits until the roots are others and the peer is trusted no longer; costs nothing while they stay.
+    pub async fn distrust(&self, proof: &Proof) -> Distrusted {
+        let shared = self.shared();
+        let mut changed = shared.trust.subscribe();
+        while changed.changed().await.is_ok() {
+            if let Some(roots) = shared.roots.load_full()
+                && let Err(error) = proof.holds(&roots)
+            {
+                return Distrusted(error);
+            }
+        }
+        // The agent ends.
+        pending().await
+    }
+}
