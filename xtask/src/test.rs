@@ -35,6 +35,8 @@ enum Suite {
     Kernel,
     /// The mesh end to end, in network namespaces; needs root
     Lab,
+    /// Fifty random disturbances under traffic (WARREN_CHAOS_STEPS, WARREN_CHAOS_SEED); eight of them are in the lab's suite
+    Chaos,
     /// The mesh on a real two-node Kubernetes; needs root, and Go once
     Kubernetes,
     /// Every parser of bytes from outside, fed with mutations for ten seconds each; no privileges
@@ -42,6 +44,9 @@ enum Suite {
 }
 
 const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Kubernetes, Suite::Fuzz];
+
+/// How many things happen in a run of chaos.
+const CHAOS_STEPS: &str = "WARREN_CHAOS_STEPS";
 
 /// How long each fuzz target runs, seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -87,7 +92,7 @@ impl Suite {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Unit | Self::Kernel | Self::Fuzz => &[Need::Build],
-            Self::Lab => &[Need::Build, Need::Lab],
+            Self::Lab | Self::Chaos => &[Need::Build, Need::Lab],
             Self::Kubernetes => &[Need::Build, Need::Lab, Need::Kubernetes],
         }
     }
@@ -96,15 +101,15 @@ impl Suite {
     fn impossible(self) -> Option<String> {
         match self {
             Self::Unit | Self::Fuzz => None,
-            Self::Kernel | Self::Lab | Self::Kubernetes if !is_root() => {
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Kubernetes if !is_root() => {
                 Some("needs root (network namespaces, kernel programs)".to_owned())
             }
             Self::Kernel if !kernel_suite().exists() => Some("agent/tests/kernel does not exist".to_owned()),
-            Self::Kernel | Self::Lab | Self::Kubernetes if !has_cgroup2() => {
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Kubernetes if !has_cgroup2() => {
                 Some("no cgroup2 hierarchy is mounted".to_owned())
             }
             Self::Kubernetes => cluster::go_missing(),
-            Self::Kernel | Self::Lab => None,
+            Self::Kernel | Self::Lab | Self::Chaos => None,
         }
     }
 
@@ -128,6 +133,17 @@ impl Suite {
             Self::Kernel => {
                 let mut command = cargo();
                 command.arg("test").args(HOST_CRATES).args(["--test", "kernel", "--no-fail-fast"]);
+                commands.push(command);
+            }
+            Self::Chaos => {
+                run(cargo().arg("build").args(HOST_CRATES))?;
+                let mut command = cargo();
+                command.arg("test").args(HOST_CRATES).args(["--test", "chaos"]);
+                command.env("WARREN_BIN", target_dir().join("debug/warren"));
+                if std::env::var_os(CHAOS_STEPS).is_none() {
+                    command.env(CHAOS_STEPS, "50");
+                }
+                command.args(["--", "--nocapture"]);
                 commands.push(command);
             }
             Self::Lab => {

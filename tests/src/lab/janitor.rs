@@ -98,7 +98,7 @@ impl Janitor {
         if self.child.stdin.take().is_none() {
             return Ok(());
         }
-        let status = poll_until("the lab's janitor", Duration::from_secs(30), || {
+        let status = poll_until("the lab's janitor", Duration::from_secs(90), || {
             self.child.try_wait().ok().flatten()
         })?;
         if !status.success() {
