@@ -4,6 +4,8 @@
 //!
 //! `WARREN_CHAOS_STEPS` says how many things happen (default 8), `WARREN_CHAOS_SEED` which; the seed is printed.
 
+#![allow(clippy::print_stdout, reason = "a random run says what it did, so that it can be repeated")]
+
 mod turmoil;
 
 use std::sync::Mutex;

@@ -96,7 +96,7 @@ impl Client {
         session.of_node(&self.node);
         let mut changed = self.published.watch();
         loop {
-            while let Some(response) = self.published.poll(&mut session).map_err(refused)? {
+            while let Some(response) = self.published.poll(&mut session).map_err(|error| refused(&error))? {
                 self.metrics.pushed(&response.type_url);
                 if responses.send(Ok(to_wire(response))).await.is_err() {
                     return Ok(());
@@ -119,7 +119,7 @@ impl Client {
         }
         let request = from_wire(request);
         let type_url = request.type_url.clone();
-        let event = session.on_request(request).map_err(refused)?;
+        let event = session.on_request(request).map_err(|error| refused(&error))?;
         match event {
             Event::Nack { reason } => {
                 self.metrics.rejected(&type_url);
@@ -152,7 +152,7 @@ fn named_node(request: &DeltaDiscoveryRequest) -> Option<&str> {
     }
 }
 
-fn refused(error: SessionError) -> Status {
+fn refused(error: &SessionError) -> Status {
     match error {
         SessionError::Behind => Status::aborted(error.to_string()),
         SessionError::NoType | SessionError::Limit { .. } => Status::invalid_argument(error.to_string()),

@@ -37,10 +37,10 @@ impl Everything {
     }
 
     /// The client asks for `name`, which it is told of anyhow: it may have dropped it.
-    pub(super) fn asked(&mut self, name: String, table: &Table) {
-        let mut called = table.called(&name).peekable();
+    pub(super) fn asked(&mut self, name: &str, table: &Table) {
+        let mut called = table.called(name).peekable();
         if called.peek().is_none() {
-            self.asked.insert(name.as_str().into());
+            self.asked.insert(name.into());
         }
         self.asked.extend(called.cloned());
     }

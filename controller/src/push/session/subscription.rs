@@ -111,7 +111,7 @@ impl Subscription {
         match &mut self.progress {
             Progress::Everything(everything) => {
                 for name in std::mem::take(&mut self.owed).into_keys() {
-                    everything.asked(name, table);
+                    everything.asked(&name, table);
                 }
                 everything.poll(table, &mut piece)?;
             }
