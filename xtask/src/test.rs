@@ -37,6 +37,8 @@ enum Suite {
     Lab,
     /// Fifty random disturbances under traffic (WARREN_CHAOS_STEPS, WARREN_CHAOS_SEED); eight of them are in the lab's suite
     Chaos,
+    /// What keeps people out: the tables of policies, and the lab's suites about them; needs root
+    Security,
     /// The mesh on a real two-node Kubernetes; needs root, and Go once
     Kubernetes,
     /// Every parser of bytes from outside, fed with mutations for ten seconds each; no privileges
@@ -47,6 +49,15 @@ const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Kubernete
 
 /// How many things happen in a run of chaos.
 const CHAOS_STEPS: &str = "WARREN_CHAOS_STEPS";
+
+/// The suite of tests that needs a cluster.
+const KUBERNETES: &str = "kubernetes";
+
+/// The lab's suites that `security` runs.
+const SECURITY: &[&str] = &["authorization", "boundaries", "hostile", "limits", "mtls", "policy", "rotation"];
+
+/// Parts of the paths of the library tests that `security` runs.
+const SECURITY_TABLES: &[&str] = &["authori", "peer_authentication", "policy", "identity", "plaintext"];
 
 /// How long each fuzz target runs, seconds.
 const FUZZ_SECONDS: u32 = 10;
@@ -92,7 +103,7 @@ impl Suite {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Unit | Self::Kernel | Self::Fuzz => &[Need::Build],
-            Self::Lab | Self::Chaos => &[Need::Build, Need::Lab],
+            Self::Lab | Self::Chaos | Self::Security => &[Need::Build, Need::Lab],
             Self::Kubernetes => &[Need::Build, Need::Lab, Need::Kubernetes],
         }
     }
@@ -101,15 +112,15 @@ impl Suite {
     fn impossible(self) -> Option<String> {
         match self {
             Self::Unit | Self::Fuzz => None,
-            Self::Kernel | Self::Lab | Self::Chaos | Self::Kubernetes if !is_root() => {
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Security | Self::Kubernetes if !is_root() => {
                 Some("needs root (network namespaces, kernel programs)".to_owned())
             }
             Self::Kernel if !kernel_suite().exists() => Some("agent/tests/kernel does not exist".to_owned()),
-            Self::Kernel | Self::Lab | Self::Chaos | Self::Kubernetes if !has_cgroup2() => {
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Security | Self::Kubernetes if !has_cgroup2() => {
                 Some("no cgroup2 hierarchy is mounted".to_owned())
             }
             Self::Kubernetes => cluster::go_missing(),
-            Self::Kernel | Self::Lab | Self::Chaos => None,
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Security => None,
         }
     }
 
@@ -126,7 +137,7 @@ impl Suite {
                 command
                     .arg("test")
                     .args(HOST_CRATES)
-                    .args(tests_of("controller", &["kubernetes"])?)
+                    .args(tests_of("controller", |name| name != KUBERNETES)?)
                     .arg("--no-fail-fast");
                 commands.push(command);
             }
@@ -146,18 +157,15 @@ impl Suite {
                 command.args(["--", "--nocapture"]);
                 commands.push(command);
             }
-            Self::Lab => {
-                run(cargo().arg("build").args(HOST_CRATES))?;
-                let mut command = cargo();
-                command
-                    .arg("test")
-                    .args(HOST_CRATES)
-                    .args(tests_of("tests", &["kubernetes"])?)
-                    .arg("--no-fail-fast");
-                command.env("WARREN_BIN", target_dir().join("debug/warren"));
-                // One lab at a time: some claims are about how soon something happens.
-                command.args(["--", "--test-threads", "1"]);
-                commands.push(command);
+            Self::Lab => commands.push(lab(|name| name != KUBERNETES)?),
+            Self::Security => {
+                let mut tables = cargo();
+                tables.arg("test").args(HOST_CRATES).args(["--lib", "--no-fail-fast", "--"]);
+                if filter.is_none() {
+                    tables.args(SECURITY_TABLES);
+                }
+                commands.push(tables);
+                commands.push(lab(|name| SECURITY.contains(&name))?);
             }
         }
         for command in &mut commands {
@@ -167,15 +175,26 @@ impl Suite {
     }
 }
 
-/// `--test NAME` for every integration test of a crate, but for `except`.
-fn tests_of(folder: &str, except: &[&str]) -> Result<Vec<String>> {
+/// The lab's suites of these names, with the daemons built.
+fn lab(wanted: impl Fn(&str) -> bool) -> Result<Command> {
+    run(cargo().arg("build").args(HOST_CRATES))?;
+    let mut command = cargo();
+    command.arg("test").args(HOST_CRATES).args(tests_of("tests", wanted)?).arg("--no-fail-fast");
+    command.env("WARREN_BIN", target_dir().join("debug/warren"));
+    // One lab at a time: some claims are about how soon something happens.
+    command.args(["--", "--test-threads", "1"]);
+    Ok(command)
+}
+
+/// `--test NAME` for every integration test of a crate that is wanted.
+fn tests_of(folder: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let dir = crate::process::root().join(folder).join("tests");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
         let path = entry?.path();
         let is_test = path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists();
         match path.file_stem().and_then(|stem| stem.to_str()) {
-            Some(name) if is_test && !except.contains(&name) => names.push(name.to_owned()),
+            Some(name) if is_test && wanted(name) => names.push(name.to_owned()),
             _ => {}
         }
     }
