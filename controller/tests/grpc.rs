@@ -10,7 +10,7 @@ use std::sync::Arc;
 use support::{Controller, Token, pod};
 use tonic::Code;
 use warren_common::model::Identity;
-use warren_common::proto::certificate_request;
+use warren_common::proto::{AUTHORIZATION_TYPE_URL, certificate_request};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const WEB: &str = "Kubernetes//Pod/shop/web";
@@ -113,9 +113,36 @@ async fn a_rejection_is_counted_and_the_stream_goes_on() {
 #[tokio::test]
 async fn types_that_are_not_served_are_answered() {
     let controller = Controller::start(&two_pods()).await;
-    let mut agent =
-        controller.agent_for("type.googleapis.com/istio.security.Authorization", &[], &BTreeMap::new()).await;
+    let mut agent = controller.agent_for("type.googleapis.com/example.Nothing", &[], &BTreeMap::new()).await;
     assert_eq!(agent.next().await, (vec![], vec![]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn policies_are_pushed_changed_and_removed() {
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: web, namespace: shop}}\nspec: {{{spec}}}\n"
+        )
+    };
+    let controller = Controller::start(&two_pods()).await;
+    let mut policies = controller.agent_for(AUTHORIZATION_TYPE_URL, &["*"], &BTreeMap::new()).await;
+    assert_eq!(policies.next().await, (vec![], vec![]));
+    let name = "shop/web".to_owned();
+    controller.write("policy.yaml", &policy("action: DENY, rules: [{}]"));
+    assert_eq!(policies.next().await, (vec![name.clone()], vec![]));
+    assert!(policies.holds[&name].1.contains("Deny") && policies.holds[&name].1.contains("Namespace"));
+    let version = policies.versions();
+    controller.write("policy.yaml", &policy("rules: [{to: [{operation: {methods: [GET]}}]}]"));
+    assert_eq!(policies.next().await, (vec![name.clone()], vec![]));
+    assert!(policies.versions() != version && policies.holds[&name].1.contains("rules: []"));
+    controller.get_until("/debug/problems", |text| text.contains("AuthorizationPolicy shop/web")).await;
+    // A bad one is reported and changes nothing.
+    controller.write("policy.yaml", &policy("action: DENY"));
+    controller.get_until("/debug/problems", |text| text.contains("spec.rules is missing")).await;
+    controller.remove("policy.yaml");
+    assert_eq!(policies.next().await, (vec![], vec![name]));
     controller.stop().await;
 }
 

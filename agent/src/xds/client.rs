@@ -79,8 +79,9 @@ pub async fn run(
         ready: Some(ready),
         session,
         unapplied: Vec::new(),
-        addresses: Told::default(),
-        policies: Told::default(),
+        addresses_came: false,
+        policies_came: false,
+        is_partial: false,
         writer: None,
         answers: 0,
     };
@@ -127,20 +128,15 @@ struct Link {
     /// What is not in the store yet: parts of a state whose rest is still to come, be it in another stream, and what
     /// came before addresses and policies did, for without those nothing is known of the mesh.
     unapplied: Vec<MeshChange>,
-    addresses: Told,
-    policies: Told,
+    /// Something was told of addresses, be it that there are none.
+    addresses_came: bool,
+    /// The same of policies.
+    policies_came: bool,
+    /// The last response about either was a part of one state of both.
+    is_partial: bool,
     writer: Option<Writer>,
     /// Responses since the start.
     answers: u64,
-}
-
-/// What was told of one type.
-#[derive(Clone, Copy, Debug, Default)]
-struct Told {
-    /// Anything, be it that there is nothing.
-    at_all: bool,
-    /// The last response was a part.
-    is_partial: bool,
 }
 
 impl Link {
@@ -241,13 +237,14 @@ impl Link {
 
     /// One response: into the store when it is whole, and the answer to send.
     fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let told = match response.type_url.as_str() {
-            ADDRESS_TYPE_URL => Some(&mut self.addresses),
-            AUTHORIZATION_TYPE_URL => Some(&mut self.policies),
+        let came = match response.type_url.as_str() {
+            ADDRESS_TYPE_URL => Some(&mut self.addresses_came),
+            AUTHORIZATION_TYPE_URL => Some(&mut self.policies_came),
             _ => None,
         };
-        if let Some(told) = told {
-            *told = Told { at_all: true, is_partial: response.system_version_info == MORE_FOLLOWS };
+        if let Some(came) = came {
+            *came = true;
+            self.is_partial = response.system_version_info == MORE_FOLLOWS;
         }
         // Not the number of what is applied: that an answer came at all is applied too.
         let count = response.resources.len() + response.removed_resources.len();
@@ -262,11 +259,10 @@ impl Link {
         self.status.update(|status| status.rejected = total);
         self.unapplied.extend(changes);
         // Addresses name policies, and policies forbid: neither counts without the other.
-        let is_whole = !self.addresses.is_partial && !self.policies.is_partial;
-        let is_known = self.ready.is_none() || (self.addresses.at_all && self.policies.at_all);
-        if is_whole && is_known {
+        let is_known = self.ready.is_none() || (self.addresses_came && self.policies_came);
+        if !self.is_partial && is_known {
             self.apply();
-            self.status.update(|status| status.from_disk &= !self.addresses.at_all);
+            self.status.update(|status| status.from_disk &= !self.addresses_came);
         }
         request
     }

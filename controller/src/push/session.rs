@@ -19,6 +19,7 @@
 use super::table::{Group, Resource, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
 
 mod everything;
 mod piece;
@@ -27,6 +28,9 @@ mod subscription;
 
 use subscription::Subscription;
 
+/// Types whose tables make up one state. Policies come first, as the order of the names has it: a reader that applies
+/// each response by itself knows a policy before a workload names it.
+const ONE_STATE: [&str; 2] = [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL];
 /// Types per client; a client of ours asks for a handful.
 const MAX_TYPES: usize = 32;
 /// Names per type that a client may ask for.
@@ -60,7 +64,7 @@ pub struct Response {
     pub resources: Vec<(Arc<str>, Arc<Resource>)>,
     /// Names that are gone, or asked for and not there.
     pub removed: Vec<Arc<str>>,
-    /// It is a part: with the next ones it makes a state that the table was in.
+    /// It is a part: with the next ones, also of other types, it makes a state that the tables were in.
     pub more_follows: bool,
     /// Unique within the session.
     pub nonce: String,
@@ -175,11 +179,24 @@ impl Session {
             let nonce = self.nonces.to_string();
             subscription.sent(nonce.clone());
             let removed = piece.removed.into_iter().collect();
-            let (resources, more_follows) = (piece.resources, piece.is_full);
             let type_url = type_url.clone();
-            return Ok(Some(Response { type_url, resources, removed, more_follows, nonce }));
+            let more_follows = self.more_is_due(&type_url, table_of) | piece.is_full;
+            return Ok(Some(Response { type_url, resources: piece.resources, removed, more_follows, nonce }));
         }
         Ok(None)
+    }
+
+    /// Whether a response of this type is only a part because another type of its state is due too, which it is then in
+    /// any case: policies and the workloads that name them are applied in one step.
+    fn more_is_due<'t>(&mut self, type_url: &str, table_of: impl Fn(&str) -> &'t Table) -> bool {
+        let others = ONE_STATE.iter().filter(|other| **other != type_url);
+        let mut is_due = false;
+        for other in others.filter(|_| ONE_STATE.contains(&type_url)) {
+            if let Some(subscription) = self.types.get_mut(*other) {
+                is_due |= subscription.is_due(table_of(other));
+            }
+        }
+        is_due
     }
 }
 

@@ -8,7 +8,9 @@ use tonic::{Status, Streaming};
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Rejection,
 };
-use warren_common::proto::{ADDRESS_TYPE_URL, decode_address, decode_envelope};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, decode_address, decode_authorization, decode_envelope,
+};
 
 /// A delta-ADS client that acknowledges what it is told.
 pub struct Agent {
@@ -68,9 +70,19 @@ impl Agent {
         let (mut changed, mut removed) = (Vec::new(), response.removed_resources);
         for resource in response.resources {
             let resource = decode_envelope(resource).unwrap();
-            let content = decode_address(&resource.resource.unwrap().value).unwrap();
-            assert_eq!(content.name(), resource.name);
-            self.holds.insert(resource.name.clone(), (resource.version, format!("{content:?}")));
+            let content = resource.resource.unwrap();
+            let (name, shown) = match content.type_url.as_str() {
+                AUTHORIZATION_TYPE_URL => {
+                    let policy = decode_authorization(&content.value).unwrap();
+                    (policy.name.to_string(), format!("{policy:?}"))
+                }
+                _ => {
+                    let address = decode_address(&content.value).unwrap();
+                    (address.name(), format!("{address:?}"))
+                }
+            };
+            assert_eq!(name, resource.name);
+            self.holds.insert(name, (resource.version, shown));
             changed.push(resource.name);
         }
         removed.iter().for_each(|name| drop(self.holds.remove(name)));

@@ -122,7 +122,7 @@ async fn a_state_in_parts_is_applied_as_a_whole() {
             ..policies("2", vec![good_policy("p", "1")], &[])
         })
         .await;
-    stream.send(response("3", vec![good("b", "1")], &[])).await;
+    stream.send(part("3", "b")).await;
     stream.request().await;
     assert!(!agent.readiness.is_ready());
     stream.send(policies("4", vec![], &[])).await;

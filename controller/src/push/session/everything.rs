@@ -45,6 +45,14 @@ impl Everything {
         self.asked.extend(called.cloned());
     }
 
+    /// Whether the client may lack something.
+    pub(super) fn is_due(&self, table: &Table) -> bool {
+        self.since.is_none()
+            || self.resumed.is_some()
+            || !self.asked.is_empty()
+            || self.seen < table.revision()
+    }
+
     /// Fills a piece with what comes next.
     ///
     /// # Errors

@@ -81,6 +81,12 @@ impl Selected {
         }
     }
 
+    /// Whether the client may lack something.
+    pub(super) fn is_due(&self, table: &Table) -> bool {
+        let noted = !self.dirty.is_empty() || !self.leaders.is_empty();
+        noted || self.compare_all || self.doubtful || self.seen < table.revision()
+    }
+
     /// Fills a piece with what comes next.
     pub(super) fn poll(&mut self, wish: Wish<'_>, table: &Table, piece: &mut Piece) {
         self.gather(wish, table);

@@ -95,6 +95,16 @@ impl Subscription {
         self.in_flight = Some(nonce);
     }
 
+    /// Whether there may be something to tell. If so a response is owed, were it an empty one.
+    pub(super) fn is_due(&mut self, table: &Table) -> bool {
+        let is_due = match &self.progress {
+            Progress::Everything(everything) => everything.is_due(table),
+            Progress::Selected(selected) => selected.is_due(table),
+        };
+        self.owes_response |= is_due || !self.owed.is_empty() || !self.left.is_empty();
+        self.owes_response
+    }
+
     /// What the client must be told next; none while a response is in flight or when nothing differs.
     pub(super) fn poll(
         &mut self,

@@ -355,3 +355,50 @@ fn everything_is_remembered_as_one_number() {
     assert_eq!(step(&table), Err(SessionError::Behind));
     assert_eq!(seen(start(first(&["*"], &[("c", "1")])).poll(|_| &table)), sent(&[], &["c"]));
 }
+
+#[test]
+fn policies_and_the_workloads_that_name_them_are_one_state() {
+    let (mut policies, mut addresses) = (table(&[("p", "1")]), table(&[("w", "1")]));
+    let mut session = Session::new(1 << 20);
+    let of = |type_url: &str, request: Request| Request { type_url: type_url.into(), ..request };
+    let ack = |response: &Response| of(&response.type_url, ack(response));
+    for type_url in ONE_STATE {
+        session.on_request(of(type_url, first(&["*"], &[]))).unwrap();
+    }
+    let poll = |session: &mut Session, policies: &Table, addresses: &Table| {
+        let tables = |type_url: &str| if type_url == ADDRESS_TYPE_URL { addresses } else { policies };
+        // Borrowed for as long as the response is made.
+        let response = session.poll(tables).unwrap();
+        response.map(|response| {
+            let told = seen(Ok(Some(response.clone()))).unwrap();
+            (told, response.more_follows, response)
+        })
+    };
+    // Policies first, and a part until the workloads have come.
+    let (told, more, response) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&["p=1"], &[]), true));
+    session.on_request(ack(&response)).unwrap();
+    // Meanwhile both change: the workloads are a part now.
+    policies.set("p", None);
+    addresses.set("w", Some(resource("2", &[])));
+    let (told, more, response) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&[], &["p"]), true));
+    session.on_request(ack(&response)).unwrap();
+    let (told, more, response) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&["w=2"], &[]), false));
+    // Not taken yet, so the next change of a policy waits for nothing.
+    policies.set("q", Some(resource("1", &[])));
+    let (told, more, second) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&["q=1"], &[]), false));
+    // A change that comes while its policy is in flight is a part until the policies are told too.
+    addresses.set("w", Some(resource("3", &[])));
+    policies.set("q", None);
+    session.on_request(ack(&response)).unwrap();
+    let (told, more, response) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&["w=3"], &[]), true));
+    session.on_request(ack(&response)).unwrap();
+    session.on_request(ack(&second)).unwrap();
+    let (told, more, _) = poll(&mut session, &policies, &addresses).unwrap();
+    assert_eq!((Some(told), more), (sent(&[], &["q"]), false));
+    assert!(poll(&mut session, &policies, &addresses).is_none());
+}
