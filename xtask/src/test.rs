@@ -54,7 +54,7 @@ const CHAOS_STEPS: &str = "WARREN_CHAOS_STEPS";
 const KUBERNETES: &str = "kubernetes";
 
 /// The lab's suites that `security` runs.
-const SECURITY: &[&str] = &["authorization", "boundaries", "hostile", "limits", "mtls", "policy", "rotation"];
+const SECURITY: &[&str] = &["authorization", "boundaries", "limits", "mtls", "policy"];
 
 /// Parts of the paths of the library tests that `security` runs.
 const SECURITY_TABLES: &[&str] = &["authori", "peer_authentication", "policy", "identity", "plaintext"];

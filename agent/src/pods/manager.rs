@@ -246,7 +246,11 @@ impl PodManager {
         self.forget_strangers(&states);
         let patient = self.since.is_none_or(|since| since.elapsed() < INHERITANCE_PATIENCE);
         let confirmed = self.confirmed_since.is_some();
-        self.config.inheritance.settle(patient, |uid| !confirmed || wanted.contains_key(uid));
+        let discovery = &self.discovery;
+        // A controller that lags behind does not know the newest pods: while they exist, their listeners wait for it.
+        let wanted_soon = |uid: &str| patient && discovery.exists(uid);
+        let keep = |uid: &str| !confirmed || wanted.contains_key(uid) || wanted_soon(uid);
+        self.config.inheritance.settle(patient, keep);
         let pending = states.iter().any(|pod| pod.state == PodState::Pending);
         self.report(states);
         pending

@@ -36,7 +36,7 @@ pub enum Health {
     /// Ready.
     #[default]
     Healthy,
-    /// Terminating and still serving: for when nobody is ready.
+    /// Terminating and still serving, or on a node that was not heard of lately: for when nobody is ready.
     Terminating,
     /// Not ready.
     Unhealthy,

@@ -103,6 +103,7 @@ mod tests {
             addresses: Vec::new(),
             phase,
             ready: false,
+            unheard: false,
             deleting: false,
         }))
     }

@@ -29,6 +29,7 @@ fn pod(number: u8, address: u8, node: u8, flags: u8) -> Object {
         addresses: vec![ip(address)],
         phase: if flags & 2 != 0 { Phase::Ended } else { Phase::Live },
         ready: flags & 4 != 0,
+        unheard: false,
         deleting: false,
     })
 }

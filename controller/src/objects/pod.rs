@@ -50,6 +50,8 @@ pub struct Pod {
     pub phase: Phase,
     /// The condition `Ready` is `True`.
     pub ready: bool,
+    /// Its containers were ready when its kubelet was last heard of; that it is not ready says only that this is long ago.
+    pub unheard: bool,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
 }

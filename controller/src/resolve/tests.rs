@@ -113,6 +113,13 @@ fn health_is_readiness_without_deletion() {
         (pod(", deletionTimestamp: '2026-01-01T00:00:00Z'", "", ""), Health::Terminating),
         (pod("", "", "").replace("status: 'True'", "status: 'False'"), Health::Unhealthy),
         (pod("", "", "").replace("type: Ready", "type: PodScheduled"), Health::Unhealthy),
+        (
+            pod("", "", "").replace(
+                "[{type: Ready, status: 'True'}]",
+                "[{type: Ready, status: 'False'}, {type: ContainersReady, status: 'True'}]",
+            ),
+            Health::Terminating,
+        ),
     ] {
         assert_eq!(pod_of(&yaml, "web").0.unwrap().health, health, "{yaml}");
     }

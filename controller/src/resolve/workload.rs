@@ -50,6 +50,8 @@ pub(super) fn workload(
         health: match (pod.ready, pod.deleting) {
             (true, false) => Health::Healthy,
             (true, true) => Health::Terminating,
+            // With the API server away for a minute all nodes fall silent at once, and nobody would be left.
+            (false, false) if pod.unheard => Health::Terminating,
             (false, _) => Health::Unhealthy,
         },
         canonical_name,

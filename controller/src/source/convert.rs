@@ -96,7 +96,7 @@ impl TryFrom<core::Pod> for Object {
         let mut annotations = pod.metadata.annotations.unwrap_or_default();
         let static_uid = annotations.remove(MIRROR_ANNOTATION).filter(|uid| is_static_uid(uid));
         annotations.retain(|key, _| key.starts_with(OUR_PREFIX));
-        let ready = |condition: &core::PodCondition| condition.type_ == "Ready" && condition.status == "True";
+        let conditions = status.conditions.unwrap_or_default();
         Ok(Self::Pod(Pod {
             name,
             uid: static_uid.or(pod.metadata.uid).unwrap_or_default().into(),
@@ -112,7 +112,10 @@ impl TryFrom<core::Pod> for Object {
                 Some("Succeeded" | "Failed") => Phase::Ended,
                 _ => Phase::Live,
             },
-            ready: status.conditions.unwrap_or_default().iter().any(ready),
+            ready: conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            unheard: is_unheard(&conditions),
             deleting: pod.metadata.deletion_timestamp.is_some(),
         }))
     }
@@ -237,6 +240,16 @@ fn non_empty(text: Option<String>) -> Option<Arc<str>> {
     text.filter(|text| !text.is_empty()).map(Into::into)
 }
 
+/// Whether a pod was made unready by Kubernetes' node controller, for want of a sign of life of the node: the condition
+/// alone is changed then. A kubelet says why a pod is not ready (`ContainersNotReady`, `ReadinessGatesNotReady`).
+fn is_unheard(conditions: &[core::PodCondition]) -> bool {
+    let condition = |type_: &str| conditions.iter().find(|condition| condition.type_ == type_);
+    condition("ContainersReady").is_some_and(|condition| condition.status == "True")
+        && condition("Ready").is_some_and(|ready| {
+            ready.status == "False" && ready.reason.as_deref().unwrap_or_default().is_empty()
+        })
+}
+
 /// The kubelet's UID of a static pod is an MD5 in hexadecimal. Whoever writes another pod's UID (they have dashes) into
 /// the annotation does not become that pod.
 fn is_static_uid(uid: &str) -> bool {
@@ -291,6 +304,28 @@ mod tests {
             Ok(Object::Pod(pod)) => pod.uid,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_pod_of_a_silent_node_is_not_one_that_fails() {
+        let condition = |type_: &str, status: &str, reason: &str| core::PodCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()).filter(|reason| !reason.is_empty()),
+            ..Default::default()
+        };
+        for (containers, ready, reason, expected) in [
+            ("True", "False", "", true),
+            ("True", "True", "", false),
+            ("False", "False", "", false),
+            ("False", "False", "ContainersNotReady", false),
+            ("True", "False", "ReadinessGatesNotReady", false),
+        ] {
+            let conditions =
+                [condition("ContainersReady", containers, ""), condition("Ready", ready, reason)];
+            assert_eq!(is_unheard(&conditions), expected, "{containers} {ready} {reason}");
+        }
+        assert!(!is_unheard(&[]));
     }
 
     #[test]

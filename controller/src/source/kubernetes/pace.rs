@@ -3,7 +3,8 @@
 use std::time::Duration;
 use warren_common::runtime::Backoff;
 
-const BACKOFF: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(30) };
+/// Short enough that a replica is not behind for long after the API server has been away.
+const BACKOFF: Backoff = Backoff { base: Duration::from_millis(200), cap: Duration::from_secs(5) };
 
 /// Waits that grow with every failure in a row.
 #[derive(Debug, Default)]
