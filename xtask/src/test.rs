@@ -49,6 +49,7 @@ const ALL: &[Suite] = &[Suite::Unit, Suite::Kernel, Suite::Lab, Suite::Kubernete
 
 /// How many things happen in a run of chaos.
 const CHAOS_STEPS: &str = "WARREN_CHAOS_STEPS";
+const CHAOS_SEED: &str = "WARREN_CHAOS_SEED";
 
 /// The suite of tests that needs a cluster.
 const KUBERNETES: &str = "kubernetes";
@@ -153,6 +154,10 @@ impl Suite {
                 command.env("WARREN_BIN", target_dir().join("debug/warren"));
                 if std::env::var_os(CHAOS_STEPS).is_none() {
                     command.env(CHAOS_STEPS, "50");
+                }
+                if std::env::var_os(CHAOS_SEED).is_none() {
+                    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+                    command.env(CHAOS_SEED, now.as_secs().to_string());
                 }
                 command.args(["--", "--nocapture"]);
                 commands.push(command);
