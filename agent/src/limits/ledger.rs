@@ -19,6 +19,9 @@ pub(super) enum Kind {
 /// Refusals of one pod that are told one by one, per second; all are counted.
 const TOLD: u32 = 10;
 
+/// More pods than a node runs.
+const SWEEP: usize = 1024;
+
 /// The books.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -79,6 +82,10 @@ impl Ledger {
     /// is not the one to blame.
     pub(super) fn take(&mut self, pod: &WorkloadUid, kind: Kind, now: u64) -> Result<(), Refused> {
         if !self.pods.contains_key(pod) {
+            if self.pods.len() >= SWEEP {
+                // Pods that were refused and never had anything; all others leave with the last that they give back.
+                self.pods.retain(|_, usage| usage.all != Usage::default() || usage.told.0 == now);
+            }
             self.pods.insert(pod.clone(), PodUsage::default());
         }
         let Some(usage) = self.pods.get_mut(pod) else { return Ok(()) };
@@ -199,6 +206,16 @@ mod tests {
         };
         assert_eq!([told(1), told(1), told(2)], [TOLD as usize, 0, TOLD as usize]);
         assert_eq!(ledger.refused()[0], ("connections_per_pod", 3000));
+    }
+
+    #[test]
+    fn pods_that_never_had_anything_are_forgotten() {
+        let mut ledger = Ledger::new(LimitsConfig { connections_per_node: 0, ..small() });
+        for number in 0..3 * SWEEP {
+            let pod = WorkloadUid(format!("pod-{number}").into());
+            assert!(ledger.take(&pod, Kind::Connection, number as u64).is_err());
+        }
+        assert!(ledger.pods.len() <= SWEEP);
     }
 
     proptest! {
