@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::commands::{
-    agent, certs, check, controller, flows, install, policies, services, status, uninstall, version,
+    agent, ca, certs, check, controller, flows, install, policies, services, status, uninstall, version,
     workloads,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Policies(policies::PoliciesArgs),
     /// The certificates of this node and the roots it trusts
     Certs(certs::CertsArgs),
+    /// The certificate authority: when it ends, who is revoked
+    Ca(ca::CaArgs),
     /// Find what is wrong with this node; exits with 1 if anything is
     Check(check::CheckArgs),
     /// Print the version

@@ -2,7 +2,7 @@
 
 use crate::cluster::{AgentPod, ClusterError};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -91,8 +91,17 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 
 /// Asks for `target` and reads the whole answer.
 pub(crate) async fn get<T: DeserializeOwned>(agent: &Agent, target: &str) -> Result<T, ClientError> {
+    ask(agent, Method::GET, target).await
+}
+
+/// The same with another method; whatever is told stands in the target.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    agent: &Agent,
+    method: Method,
+    target: &str,
+) -> Result<T, ClientError> {
     let answer = async {
-        let body = open(agent, target).await?.collect().await?;
+        let body = open(agent, method, target).await?.collect().await?;
         Ok(serde_json::from_slice(&body.to_bytes())?)
     };
     patiently(answer).await
@@ -100,7 +109,7 @@ pub(crate) async fn get<T: DeserializeOwned>(agent: &Agent, target: &str) -> Res
 
 /// Asks for `target`, whose answer is a line of JSON per event.
 pub(crate) async fn follow(agent: &Agent, target: &str) -> Result<Lines, ClientError> {
-    let body = patiently(open(agent, target)).await?;
+    let body = patiently(open(agent, Method::GET, target)).await?;
     Ok(Lines { body, buffer: Vec::new() })
 }
 
@@ -122,12 +131,12 @@ async fn patiently<T>(work: impl Future<Output = Result<T, ClientError>>) -> Res
     answer.unwrap_or(Err(ClientError::Timeout))
 }
 
-async fn open(agent: &Agent, target: &str) -> Result<Incoming, ClientError> {
+async fn open(agent: &Agent, method: Method, target: &str) -> Result<Incoming, ClientError> {
     match agent {
-        Agent::Socket(path) => request(connect(path).await?, target).await,
+        Agent::Socket(path) => request(connect(path).await?, method, target).await,
         Agent::Pod(pod) => {
             let (stream, last_words) = pod.connect().await?;
-            match request(stream, target).await {
+            match request(stream, method, target).await {
                 // The port-forward closes what it could not connect, and says why beside it.
                 Err(ClientError::Http(broken)) => {
                     let why = tokio::time::timeout(LAST_WORDS, last_words).await.ok().flatten();
@@ -152,13 +161,14 @@ async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     })
 }
 
-async fn request<S>(stream: S, target: &str) -> Result<Incoming, ClientError>
+async fn request<S>(stream: S, method: Method, target: &str) -> Result<Incoming, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = method;
     *request.uri_mut() =
         target.parse().map_err(|_| ClientError::Refused(format!("{target:?} is no path")))?;
     request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("warren"));

@@ -47,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Workloads(args) => return commands::workloads::run(&args),
         Command::Services(args) => return commands::services::run(&args),
         Command::Policies(args) => return commands::policies::run(&args),
+        Command::Ca(args) => return commands::ca::run(&args),
         Command::Certs(args) => return commands::certs::run(&args),
         Command::Check(args) => return commands::check::run(&args),
         Command::Version(args) => commands::version::run(&args)?,

@@ -2,8 +2,11 @@
 
 mod backend;
 
+pub use crate::admin::AdminConfig;
+use crate::admin::{self, Admin};
 use crate::ca::RootsError;
 use crate::ca::authorise::Rules;
+use crate::ca::revocations::RevocationError;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingConfig, ServingError, server_config};
 use crate::index::Index;
@@ -16,6 +19,7 @@ use crate::observe::{Http, Metrics};
 use crate::pipeline::Pipeline;
 pub use crate::pipeline::PipelineConfig;
 use crate::push::publish::Published;
+use crate::push::revocations;
 use crate::push::server::DiscoveryService;
 pub use crate::resolve::ResolveConfig;
 pub use crate::source::manifests::ManifestsConfig;
@@ -31,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use warren_common::proto::auth::IstioCertificateServiceServer;
 use warren_common::proto::discovery::AggregatedDiscoveryServiceServer;
+use warren_common::proto::{REVOCATIONS, REVOCATIONS_TYPE_URL};
 use warren_common::runtime::{DrainWatch, Readiness, ReadinessGuard};
 
 /// Batches between source and pipeline; the source waits when they are full.
@@ -61,6 +66,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Metrics, problems and readiness, over HTTP.
     pub metrics_listen: SocketAddr,
+    /// Where the CA is asked and told, if anywhere.
+    pub admin: AdminConfig,
 }
 
 /// Where objects, the CA and trust in callers come from.
@@ -102,6 +109,12 @@ pub enum AppError {
     /// The CA.
     #[error("certificate authority: {0}")]
     Roots(#[from] RootsError),
+    /// The identities that are revoked.
+    #[error(transparent)]
+    Revocations(#[from] RevocationError),
+    /// The admin API.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
     /// The server's certificate.
     #[error(transparent)]
     Serving(#[from] ServingError),
@@ -193,12 +206,23 @@ impl Controller {
             running = backend.start(&config, &shared, &drain) => Some(running),
             () = ending.started() => None,
         };
-        let Some(Running { authority, authenticator, _source: source, status }) = running else {
+        let Some(Running { authority, revocations: revoked, authenticator, _source: source, status }) =
+            running
+        else {
             let _ = answers.await;
             return Ok(());
         };
         let (root, signing) = authority.expiry();
         metrics.ca_expiry(root, signing);
+        Admin { authority: authority.clone(), revocations: revoked.clone() }.spawn(&config.admin, &drain)?;
+        let tell = {
+            let published = published.clone();
+            move |list: &_| {
+                let resource = revocations(list);
+                published.apply(vec![(REVOCATIONS_TYPE_URL, REVOCATIONS.to_owned(), resource)]);
+            }
+        };
+        tokio::spawn(revoked.clone().follow(tell, problems.clone(), drain.clone()));
         let authenticator = Arc::new(authenticator);
         let tls = server_config(authority.clone(), config.serving)?;
 
@@ -225,6 +249,7 @@ impl Controller {
                 agent_accounts: config.ca.agent_accounts,
             },
             index,
+            revocations: revoked,
             authority,
             lifetime: config.ca.lifetime,
             metrics,

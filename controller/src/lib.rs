@@ -10,6 +10,7 @@
 //! `objects`, `index`, `resolve`, `push::session`, `push::table` and `ca::authorise` are pure: no clock, no
 //! sockets, no runtime.
 
+mod admin;
 pub mod app;
 pub mod ca;
 pub mod index;

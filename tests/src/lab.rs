@@ -256,6 +256,13 @@ impl Lab {
         &self.ctl
     }
 
+    /// One of the commands that ask the controller: `lab.warren_ca(["status"])`.
+    #[must_use]
+    pub fn warren_ca<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
+        let command = self.ctl.command(warren_path()).arg("ca").args(args);
+        command.env("WARREN_CONTROLLER_SOCKET", controller_socket(&self.dir))
+    }
+
     /// The signer of the agents' tokens.
     #[must_use]
     pub fn tokens(&self) -> &Tokens {
@@ -370,12 +377,14 @@ fn controller(dir: &Path, ctl: &Place, plan: &LabBuilder) -> Daemon {
     let in_dir = |name: &str| dir.join(name).display().to_string();
     let (manifests, ca, jwks) = (in_dir("manifests"), in_dir("ca"), in_dir("jwks.json"));
     let listen = format!("0.0.0.0:{CONTROLLER_PORT}");
+    let admin = controller_socket(dir).display().to_string();
     let fixed = [
         ["--manifests", &manifests],
         ["--listen", &listen],
         ["--ca-dir", &ca],
         ["--jwks", &jwks],
         ["--trust-domain", &plan.trust_domain],
+        ["--admin-socket", &admin],
     ];
     let mut args = vec!["controller".to_owned()];
     args.extend(fixed.iter().flatten().map(|arg| (*arg).to_owned()));
@@ -385,6 +394,11 @@ fn controller(dir: &Path, ctl: &Place, plan: &LabBuilder) -> Daemon {
     let address = SocketAddr::from((network::fabric4(CTL), CONTROLLER_PORT));
     let ready = move || root.exists() && netns.enter(|| TcpStream::connect(address).is_ok()).unwrap_or(false);
     Daemon::new(ctl.clone(), args, dir.join("logs/controller.log"), Box::new(ready))
+}
+
+/// The controller's admin socket.
+fn controller_socket(dir: &Path) -> PathBuf {
+    dir.join("controller.sock")
 }
 
 /// Where the controller puts the root certificate that agents trust.

@@ -25,8 +25,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, decode_envelope, encode_address,
-    encode_authorization, encode_envelope,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, REVOCATIONS, REVOCATIONS_TYPE_URL,
+    decode_envelope, encode_address, encode_authorization, encode_envelope, encode_revocations,
 };
 
 const MAGIC: &[u8; 16] = b"warren mesh v2\r\n";
@@ -77,11 +77,13 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
         return Err(DiskError::Damaged { path: path.to_owned(), reason });
     }
     let same_agent = version.unwrap_or(&saved.system_version_info) == AGENT_VERSION;
-    let policies = take_policies(&mut saved);
+    let others = [AUTHORIZATION_TYPE_URL, REVOCATIONS_TYPE_URL].map(|type_url| take(&mut saved, type_url));
     let mut outcome = session.on_saved(saved);
-    let Outcome { changes, rejected, .. } = session.on_response(policies);
-    outcome.changes.extend(changes);
-    outcome.rejected.extend(rejected);
+    for other in others {
+        let Outcome { changes, rejected, .. } = session.on_response(other);
+        outcome.changes.extend(changes);
+        outcome.rejected.extend(rejected);
+    }
     if !same_agent {
         session.outdate_versions();
     }
@@ -92,19 +94,15 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
     Ok(true)
 }
 
-/// Takes the policies out of what was saved, as a response of their own.
-fn take_policies(saved: &mut DeltaDiscoveryResponse) -> DeltaDiscoveryResponse {
-    let is_policy = |bytes: &bytes::Bytes| {
+/// Takes what is of another type out of what was saved, as a response of its own.
+fn take(saved: &mut DeltaDiscoveryResponse, type_url: &str) -> DeltaDiscoveryResponse {
+    let is_of_type = |bytes: &bytes::Bytes| {
         let content = decode_envelope(bytes.clone()).ok().and_then(|resource| resource.resource);
-        content.is_some_and(|content| content.type_url == AUTHORIZATION_TYPE_URL)
+        content.is_some_and(|content| content.type_url == type_url)
     };
-    let (policies, rest) = std::mem::take(&mut saved.resources).into_iter().partition(is_policy);
+    let (resources, rest) = std::mem::take(&mut saved.resources).into_iter().partition(is_of_type);
     saved.resources = rest;
-    DeltaDiscoveryResponse {
-        type_url: AUTHORIZATION_TYPE_URL.to_owned(),
-        resources: policies,
-        ..Default::default()
-    }
+    DeltaDiscoveryResponse { type_url: type_url.to_owned(), resources, ..Default::default() }
 }
 
 fn decode(bytes: &[u8]) -> Result<DeltaDiscoveryResponse, &'static str> {
@@ -178,6 +176,16 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
             resource: Some(content),
             aliases: vec![],
         });
+    }
+    let revoked = mesh.policies().revoked();
+    if !revoked.is_empty() {
+        let content = prost_types::Any {
+            type_url: REVOCATIONS_TYPE_URL.to_owned(),
+            value: encode_revocations(revoked),
+        };
+        // Without a version: the controller says it again, or that there is none any more.
+        let name = REVOCATIONS.to_owned();
+        add(Resource { version: String::new(), name, resource: Some(content), aliases: vec![] });
     }
     write_atomically(path, &[MAGIC, Sha256::digest(&body).as_slice(), &body])
 }

@@ -25,8 +25,9 @@ use std::sync::Arc;
 use warren_common::model::{PolicyName, Sharing};
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, WireError, decode_address,
-    decode_authorization, decode_envelope, decode_namespace, scope_of_authorization,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
+    REVOCATIONS_TYPE_URL, WireError, decode_address, decode_authorization, decode_envelope, decode_namespace,
+    decode_revocations, scope_of_authorization,
 };
 
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -124,7 +125,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// A session that holds nothing yet and wants every address, every enrolled namespace and every policy.
+    /// A session that holds nothing yet and wants every address, enrolled namespace, policy and revocation.
     pub fn new() -> Self {
         Self::wanting(Wanted::Everything)
     }
@@ -166,8 +167,17 @@ impl Session {
             remove: |name| name.parse().map_or(MeshChange::Policies, MeshChange::PolicyGone),
             versions: Versions::new(),
         };
+        let revocations = Subscription {
+            type_url: REVOCATIONS_TYPE_URL,
+            wanted: Wanted::Everything,
+            heard: || None,
+            decode: decode_revoked,
+            refuse: |_, _| None,
+            remove: |_| MeshChange::Revoked(OrdSet::new()),
+            versions: Versions::new(),
+        };
         Self {
-            subscriptions: vec![addresses, namespaces, policies],
+            subscriptions: vec![addresses, namespaces, policies, revocations],
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
@@ -445,6 +455,14 @@ fn decode_policy(resource: &Resource) -> Result<MeshChange, RejectionReason> {
         return Err(RejectionReason::Name(name));
     }
     Ok(MeshChange::Policy(Arc::new(policy)))
+}
+
+fn decode_revoked(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    if resource.name != REVOCATIONS {
+        return Err(RejectionReason::Name(REVOCATIONS.to_owned()));
+    }
+    let revoked = decode_revocations(content(resource, REVOCATIONS_TYPE_URL)?)?;
+    Ok(MeshChange::Revoked(revoked.into_iter().collect()))
 }
 
 /// A policy that is not understood may be one that forbids: its place is kept.

@@ -10,6 +10,8 @@ use tokio::io::DuplexStream;
 
 /// What finds the agents' pods.
 const AGENTS: &str = "app.kubernetes.io/name=warren-agent,app.kubernetes.io/part-of=warren";
+/// What finds the controller's replicas.
+const CONTROLLERS: &str = "app.kubernetes.io/name=warren-controller,app.kubernetes.io/part-of=warren";
 /// Where agents are looked for by those who may not list all namespaces.
 const USUAL_NAMESPACE: &str = "warren-system";
 /// `WARREN_ADMIN_ADDRESS` in deploy/agent.yaml.
@@ -51,7 +53,7 @@ impl AgentPod {
 /// # Errors
 /// [`ClusterError`] when the pods can't be listed, or there is no agent at all.
 pub(crate) async fn agents(cluster: &Cluster, node: Option<&str>) -> Result<Vec<AgentPod>, ClusterError> {
-    let listed = list(cluster).await?;
+    let listed = list(cluster, AGENTS).await?;
     let chosen = choose(listed);
     if chosen.is_empty() {
         return Err(ClusterError::NotFound(format!(
@@ -75,15 +77,30 @@ pub(crate) async fn agents(cluster: &Cluster, node: Option<&str>) -> Result<Vec<
     }
 }
 
-async fn list(cluster: &Cluster) -> Result<Vec<Pod>, ClusterError> {
-    let ours = ListParams::default().labels(AGENTS);
+/// A replica of the controller that most likely answers: whatever it is told, the others follow.
+///
+/// # Errors
+/// [`ClusterError`] when the pods can't be listed, or none runs.
+pub(crate) async fn controllers(cluster: &Cluster) -> Result<AgentPod, ClusterError> {
+    let chosen = choose(list(cluster, CONTROLLERS).await?);
+    let best = chosen.into_iter().max_by_key(|(_, pod)| (!pods::is_ending(pod), pods::is_ready(pod)));
+    let (node, pod) = best.ok_or_else(|| {
+        let hint = "`warren check` says what is wrong with one that is installed";
+        ClusterError::NotFound(format!("no controller of warren runs in {}\n  {hint}", cluster.server))
+    })?;
+    let api = cluster.within(pod.metadata.namespace.as_deref().unwrap_or(USUAL_NAMESPACE));
+    Ok(AgentPod { api, name: pods::name(&pod).to_owned(), node })
+}
+
+async fn list(cluster: &Cluster, labels: &str) -> Result<Vec<Pod>, ClusterError> {
+    let ours = ListParams::default().labels(labels);
     let found = match cluster.all::<Pod>().list(&ours).await {
         Err(kube::Error::Api(status)) if status.code == 403 => {
             cluster.within::<Pod>(USUAL_NAMESPACE).list(&ours).await
         }
         found => found,
     };
-    Ok(found.map_err(ClusterError::doing("looking for the agents"))?.items)
+    Ok(found.map_err(ClusterError::doing("looking for warren's pods"))?.items)
 }
 
 /// The pod of every node that most likely answers: running, rather ready than not, rather the newest.

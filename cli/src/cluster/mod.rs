@@ -7,7 +7,7 @@ mod error;
 pub(crate) mod pods;
 mod targets;
 
-pub(crate) use agents::{AgentPod, agents};
+pub(crate) use agents::{AgentPod, agents, controllers};
 pub(crate) use connect::Cluster;
 pub(crate) use error::{ClusterError, explain, is_not_found};
 pub(crate) use targets::Target;

@@ -235,7 +235,7 @@ impl From<AgentArgs> for Config {
 }
 
 /// Nobody who reaches the admin API is asked who they are, so only this machine's own namespace may reach it.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr =
         text.parse().map_err(|_| format!("{text:?} is not ADDRESS:PORT, as in 127.0.0.1:15000"))?;
     if address.ip().is_loopback() {

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 use warren_common::runtime::{DrainWatch, Readiness, drain, shutdown_signal};
 use warren_controller::app::{
-    self, CaConfig, Config, KubernetesConfig, ManifestsConfig, PipelineConfig, ResolveConfig, RootNamespaces,
-    Source,
+    self, AdminConfig, CaConfig, Config, KubernetesConfig, ManifestsConfig, PipelineConfig, ResolveConfig,
+    RootNamespaces, Source,
 };
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
@@ -37,6 +37,12 @@ pub(crate) struct ControllerArgs {
     /// Where Prometheus finds /metrics and the kubelet readiness
     #[arg(long, env = "WARREN_METRICS_LISTEN", default_value = "[::]:15014", value_name = "ADDRESS")]
     metrics_listen: SocketAddr,
+    /// Unix socket where `warren ca` asks and revokes; only its owner may open it
+    #[arg(long, env = "WARREN_CONTROLLER_SOCKET", value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Loopback address where the same is served, for the API server's port-forward; anybody who reaches it may revoke
+    #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_name = "ADDRESS", value_parser = super::agent::loopback)]
+    admin_address: Option<SocketAddr>,
     /// With --manifests: directory of the CA (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
     #[arg(long, env = "WARREN_CA_DIR", default_value = "/var/lib/warren/ca", value_name = "DIR")]
     ca_dir: PathBuf,
@@ -163,6 +169,7 @@ impl From<ControllerArgs> for Config {
             audience: args.token_audience,
             listen: args.listen,
             metrics_listen: args.metrics_listen,
+            admin: AdminConfig { socket: args.admin_socket, address: args.admin_address },
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::units::until;
 use super::{Style, Table, clean, remaining};
 use time::OffsetDateTime;
-use warren_common::model::admin::Certificates;
+use warren_common::model::admin::{CaStatus, Certificates};
 
 /// Certificates and roots of each node, with the time they have left at `now`. The node itself needs no name.
 pub(crate) fn certificates(
@@ -51,6 +51,24 @@ pub(crate) fn certificates(
         text += &roots.render(style);
     }
     text + &rootless
+}
+
+/// The CA, with the time it has left at `now`, and who is revoked.
+pub(crate) fn ca(status: &CaStatus, now: OffsetDateTime, style: Style) -> String {
+    let mut table = Table::new(&["CERTIFICATE", "ENDS"]);
+    for (name, end) in [("root", &status.root_not_after), ("signing", &status.signing_not_after)] {
+        table.row([name.to_owned(), remaining(Some(end), now)]);
+    }
+    let mut text = table.render(style) + "\n";
+    if status.revoked.is_empty() {
+        return text + "no identity is revoked\n";
+    }
+    let mut table = Table::new(&["REVOKED"]);
+    for identity in &status.revoked {
+        table.row([identity.to_string()]);
+    }
+    text += &table.render(style);
+    text
 }
 
 /// What is wrong with certificates at `now`, if anything: a line each.

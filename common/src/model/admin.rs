@@ -328,6 +328,17 @@ pub struct GuardedPod {
     pub policies: Vec<PolicyName>,
 }
 
+/// `GET /v1/ca` of the controller: its certificate authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaStatus {
+    /// End of the root, RFC 3339.
+    pub root_not_after: String,
+    /// End of the certificate that signs, or of its chain if that ends before, RFC 3339.
+    pub signing_not_after: String,
+    /// Identities that nobody may use any more, ordered.
+    pub revoked: Vec<Identity>,
+}
+
 /// Any error the admin socket answers with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AdminError {

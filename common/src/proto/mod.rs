@@ -11,6 +11,7 @@ mod error;
 mod extension;
 mod namespace;
 mod peer_authentication;
+mod revocations;
 mod steering;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
@@ -21,6 +22,7 @@ pub use ca::{IMPERSONATED_IDENTITY, certificate_request, impersonated_identity};
 pub use envelope::{MORE_FOLLOWS, decode_envelope, encode_envelope};
 pub use error::WireError;
 pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
+pub use revocations::{REVOCATIONS, REVOCATIONS_TYPE_URL, decode_revocations, encode_revocations};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod generated {

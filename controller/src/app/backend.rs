@@ -1,6 +1,7 @@
 //! Where objects, the CA and trust in callers come from: a directory, or a cluster.
 
 use super::{AppError, Config, Source};
+use crate::ca::revocations::Revocations;
 use crate::ca::{self, Authenticator, Authority, KeyFile, KeyFileConfig, TokenReviews, load_or_create};
 use crate::index::Index;
 use crate::kubernetes::Cluster;
@@ -21,13 +22,22 @@ const CA_PLACE: &str = "certificate authority";
 
 /// What can be had without asking anybody.
 pub(super) enum Backend {
-    Manifests { authority: Arc<Authority>, tokens: KeyFileConfig, source: ManifestsHandle },
-    Kubernetes { cluster: Cluster, batches: mpsc::Sender<Vec<Change>> },
+    Manifests {
+        authority: Arc<Authority>,
+        revocations: Revocations,
+        tokens: KeyFileConfig,
+        source: ManifestsHandle,
+    },
+    Kubernetes {
+        cluster: Cluster,
+        batches: mpsc::Sender<Vec<Change>>,
+    },
 }
 
 /// All of it at work.
 pub(super) struct Running {
     pub(super) authority: Arc<Authority>,
+    pub(super) revocations: Arc<Revocations>,
     pub(super) authenticator: Authenticator,
     /// Follows the source until it is dropped.
     pub(super) _source: SourceHandle,
@@ -60,13 +70,14 @@ impl Backend {
         match &config.source {
             Source::Manifests { manifests, ca_directory, jwks, issuer } => {
                 let authority = load_or_create(ca_directory, &config.resolve.trust_domain, ca::now())?;
+                let revocations = Revocations::in_directory(ca_directory.clone())?;
                 let source = manifests::watch(manifests.clone(), problems.clone(), batches)?;
                 let tokens = KeyFileConfig {
                     jwks: jwks.clone(),
                     audience: config.audience.clone(),
                     issuer: issuer.clone(),
                 };
-                Ok(Self::Manifests { authority: Arc::new(authority), tokens, source })
+                Ok(Self::Manifests { authority: Arc::new(authority), revocations, tokens, source })
             }
             Source::Kubernetes(kubernetes) => {
                 Ok(Self::Kubernetes { cluster: Cluster::connect(kubernetes).await?, batches })
@@ -77,13 +88,14 @@ impl Backend {
     /// Sets everything to work; waits for what a cluster has not got ready yet.
     pub(super) async fn start(self, config: &Config, shared: &Shared, drain: &DrainWatch) -> Running {
         match self {
-            Self::Manifests { authority, tokens, source } => {
+            Self::Manifests { authority, revocations, tokens, source } => {
                 let keys = KeyFile::new(tokens);
                 if let Err(error) = keys.check().await {
                     tracing::warn!(%error, "agents can't get in until this is repaired");
                 }
                 Running {
                     authority,
+                    revocations: Arc::new(revocations),
                     authenticator: Authenticator::Keys(keys),
                     _source: SourceHandle::Manifests(source),
                     status: None,
@@ -93,10 +105,15 @@ impl Backend {
                 let rejections = Rejections::default();
                 let Shared { problems, readiness, .. } = shared;
                 let source = kubernetes::watch(&cluster, problems, &rejections, readiness, batches);
-                let authority = Arc::new(authority(&cluster, &config.resolve.trust_domain, shared).await);
+                let trust_domain = &config.resolve.trust_domain;
+                let authority =
+                    patiently(shared, || ca::read_or_create(&cluster, trust_domain, ca::now())).await;
+                let authority = Arc::new(authority);
+                let revocations = Arc::new(patiently(shared, || Revocations::in_cluster(&cluster)).await);
                 let status = Status {
                     cluster: cluster.clone(),
                     root: authority.roots_pem(),
+                    revocations: revocations.clone(),
                     rejections,
                     problems: problems.clone(),
                     metrics: shared.metrics.clone(),
@@ -104,6 +121,7 @@ impl Backend {
                 let reviews = TokenReviews::new(cluster, config.audience.clone(), shared.index.clone());
                 Running {
                     authority,
+                    revocations,
                     authenticator: Authenticator::Reviews(reviews),
                     _source: SourceHandle::Kubernetes(source),
                     status: Some(status.spawn(drain.clone())),
@@ -113,15 +131,18 @@ impl Backend {
     }
 }
 
-/// The cluster's CA, however long it takes.
-async fn authority(cluster: &Cluster, trust_domain: &str, shared: &Shared) -> Authority {
+/// A part of the cluster's CA, however long it takes.
+async fn patiently<T, E: std::fmt::Display, F: Future<Output = Result<T, E>>>(
+    shared: &Shared,
+    attempt: impl Fn() -> F,
+) -> T {
     let _waiting = shared.readiness.wait_for("the CA");
     let mut failures = 0;
     loop {
-        let error = match ca::read_or_create(cluster, trust_domain, ca::now()).await {
-            Ok(authority) => {
+        let error = match attempt().await {
+            Ok(value) => {
                 shared.problems.replace(CA_PLACE, Vec::new());
-                return authority;
+                return value;
             }
             Err(error) => error,
         };

@@ -12,6 +12,7 @@ mod keys;
 mod request;
 mod review;
 mod review_cache;
+pub mod revocations;
 pub mod roots;
 mod secret;
 pub mod service;

@@ -3,6 +3,7 @@
 use super::authenticate::Authenticator;
 use super::authorise::{Rules, authorise};
 use super::now;
+use super::revocations::Revocations;
 use super::sign::{Authority, SignError};
 use crate::index::Index;
 use crate::observe::{CertificateOutcome, Metrics};
@@ -28,6 +29,8 @@ pub struct CertificateService {
     pub rules: Rules,
     /// Who runs where.
     pub index: Arc<RwLock<Index>>,
+    /// For whom not to sign.
+    pub revocations: Arc<Revocations>,
     /// Signs.
     pub authority: Arc<Authority>,
     /// Longest lifetime of a certificate.
@@ -71,6 +74,10 @@ impl CertificateService {
         })?;
         authorise(&self.index.read(), &self.rules, &caller.service_account, &caller.node, &identity)
             .map_err(|denied| (CertificateOutcome::Refused, Status::permission_denied(denied.to_string())))?;
+        if self.revocations.contains(&identity) {
+            let why = format!("{identity} is revoked; `warren ca revoke {identity} --undo` takes that back");
+            return Err((CertificateOutcome::Refused, Status::permission_denied(why)));
+        }
         let lifetime = self.lifetime(request.validity_duration);
         let cert_chain =
             self.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {

@@ -10,4 +10,4 @@ pub mod session;
 pub mod table;
 mod version;
 
-pub use version::resource;
+pub use version::{resource, revocations};

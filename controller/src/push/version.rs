@@ -3,11 +3,13 @@
 use super::table::{Group, Resource};
 use crate::resolve;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use warren_common::model::{ServiceName, Workload};
+use warren_common::model::{Identity, ServiceName, Workload};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, discovery, encode_address,
-    encode_authorization, encode_envelope, encode_namespace,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
+    REVOCATIONS_TYPE_URL, discovery, encode_address, encode_authorization, encode_envelope, encode_namespace,
+    encode_revocations,
 };
 
 /// Encodes a resource.
@@ -36,6 +38,13 @@ pub fn resource(resource: &resolve::Resource) -> Result<Resource, serde_json::Er
             Ok(sealed(name.to_string(), any, name.as_bytes(), Vec::new(), Vec::new()))
         }
     }
+}
+
+/// Encodes the identities that are revoked; none when none is.
+pub fn revocations(revoked: &BTreeSet<Identity>) -> Option<Resource> {
+    let content = encode_revocations(revoked);
+    let any = any(REVOCATIONS_TYPE_URL, content.clone());
+    (!revoked.is_empty()).then(|| sealed(REVOCATIONS.to_owned(), any, &content, Vec::new(), Vec::new()))
 }
 
 fn any(type_url: &str, value: Vec<u8>) -> prost_types::Any {

@@ -7,12 +7,14 @@ mod lease;
 mod reports;
 mod root;
 
+use crate::ca::revocations::Revocations;
 use crate::kubernetes::{CallError, Cluster};
 use crate::observe::Metrics;
 use crate::source::kubernetes::Rejections;
 use crate::source::{Problem, SourceProblems};
 use leader::{Leader, Leadership};
 use reports::Reports;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use warren_common::runtime::DrainWatch;
@@ -29,6 +31,7 @@ pub(crate) struct Status {
     pub(crate) cluster: Cluster,
     /// Trust anchors, PEM.
     pub(crate) root: String,
+    pub(crate) revocations: Arc<Revocations>,
     pub(crate) rejections: Rejections,
     pub(crate) problems: SourceProblems,
     pub(crate) metrics: Metrics,
@@ -83,7 +86,7 @@ impl Status {
 
     async fn write(&self, round: u64, reports: &mut Reports, leadership: &Leadership) {
         if round.is_multiple_of(ROOT_ROUNDS) {
-            let result = root::ensure(&self.cluster, &self.root).await;
+            let result = root::ensure(&self.cluster, &self.root, &self.revocations).await;
             self.report(ROOT_PLACE, result.err().map(|error| format!("agents may lack the root: {error}")));
         }
         for report in reports.due(self.rejections.list(), Instant::now()) {

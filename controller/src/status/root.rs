@@ -1,5 +1,6 @@
 //! The mesh's root for agents: a ConfigMap, and its repair.
 
+use crate::ca::revocations::{Revocations, encode, map};
 use crate::kubernetes::{CallError, Cluster};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,11 +9,17 @@ use std::collections::BTreeMap;
 const NAME: &str = "warren-ca-root";
 const KEY: &str = "root-cert.pem";
 
-/// Makes the ConfigMap say what it should. Somebody who is faster is told apart at the next round.
-pub(super) async fn ensure(cluster: &Cluster, root: &str) -> Result<(), CallError> {
+/// Makes the ConfigMap say what it should. Somebody who is faster is told apart at the next round. The list of revoked
+/// identities stays as it is there; where somebody has deleted it, it is what was last known.
+pub(super) async fn ensure(cluster: &Cluster, root: &str, revoked: &Revocations) -> Result<(), CallError> {
     let namespace = cluster.namespace();
-    let data = BTreeMap::from([(KEY.to_owned(), root.to_owned())]);
-    let written = match cluster.get::<ConfigMap>(namespace, NAME).await {
+    let mut data = BTreeMap::from([(KEY.to_owned(), root.to_owned())]);
+    let read = cluster.get::<ConfigMap>(namespace, NAME).await;
+    let kept = read.as_ref().ok().and_then(|map| map.data.as_ref()?.get(map::KEY).cloned());
+    let known = revoked.list();
+    let kept = kept.or_else(|| (!known.is_empty()).then(|| encode(&known)));
+    data.extend(kept.map(|list| (map::KEY.to_owned(), list)));
+    let written = match read {
         Ok(map) if map.data.as_ref() == Some(&data) => return Ok(()),
         Ok(map) => {
             tracing::warn!(config_map = NAME, "not what it should be; repaired");

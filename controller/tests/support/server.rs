@@ -14,7 +14,7 @@ use warren_common::proto::auth::{IstioCertificateRequest, IstioCertificateServic
 use warren_common::proto::certificate_request;
 use warren_common::runtime::{DrainTrigger, Readiness, drain};
 use warren_controller::app::{
-    self, AppError, CaConfig, Config, PipelineConfig, ResolveConfig, RootNamespaces, Source,
+    self, AdminConfig, AppError, CaConfig, Config, PipelineConfig, ResolveConfig, RootNamespaces, Source,
 };
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
@@ -58,6 +58,7 @@ impl Server {
             },
             listen: "127.0.0.1:0".parse().unwrap(),
             metrics_listen: "127.0.0.1:0".parse().unwrap(),
+            admin: AdminConfig::default(),
         };
         let controller = app::Controller::bind(config, Readiness::default()).await.unwrap();
         let (grpc, http) = (controller.grpc_address().unwrap(), controller.metrics_address().unwrap());

@@ -153,6 +153,7 @@ const RULES: &[Rule] = &[
             "controller/src/status",
             "controller/src/ca/review",
             "controller/src/ca/secret",
+            "controller/src/ca/revocations/map",
             "cli/src/cluster",
             "cli/src/install",
         ],

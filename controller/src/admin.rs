@@ -1,0 +1,209 @@
+//! The admin API: HTTP/1.1 with JSON on a unix socket that only its owner can open, and on a loopback port if so told.
+//! In a cluster the API server's port-forward leads there: who may use that (`pods/portforward`) may use this.
+//!
+//! ```text
+//!   GET  /v1/ca                              how the CA is, and who is revoked
+//!   POST /v1/ca/revoke?identity=spiffe://... nobody may use it any more
+//!   POST /v1/ca/undo?identity=spiffe://...   somebody may again
+//! ```
+
+use crate::ca::Authority;
+use crate::ca::revocations::Revocations;
+use crate::listen;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use warren_common::model::Identity;
+use warren_common::model::admin::{AdminError as Said, CaStatus};
+use warren_common::runtime::{DrainWatch, bind_private};
+
+/// People and scripts; more connections than this wait.
+const MAX_CONNECTIONS: usize = 16;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the admin API is served. Who reaches it may revoke identities.
+#[derive(Clone, Debug, Default)]
+pub struct AdminConfig {
+    /// A unix socket for its owner alone.
+    pub socket: Option<PathBuf>,
+    /// A loopback address, for the API server's port-forward.
+    pub address: Option<SocketAddr>,
+}
+
+/// Why the admin API can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The socket.
+    #[error("the admin socket {}: {error}", .path.display())]
+    Socket {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The port.
+    #[error("the admin address {address}: {error}")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Anybody could revoke.
+    #[error("the admin address {0} is not a loopback address: others could revoke identities")]
+    Open(SocketAddr),
+}
+
+/// What is asked and told.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) revocations: Arc<Revocations>,
+}
+
+impl Admin {
+    /// Serves until the drain. Needs a tokio runtime.
+    pub(crate) fn spawn(&self, config: &AdminConfig, drain: &DrainWatch) -> Result<(), AdminError> {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        if let Some(path) = &config.socket {
+            let failed = |error| AdminError::Socket { path: path.clone(), error };
+            let (listener, file) = bind_private(path).map_err(failed)?;
+            let (admin, places, mut drain) = (self.clone(), places.clone(), drain.clone());
+            tokio::spawn(async move {
+                let _file = file;
+                loop {
+                    tokio::select! {
+                        accepted = listener.accept() => match accepted {
+                            Ok((stream, _)) => admin.serve(stream, &places).await,
+                            Err(error) => pause(&error).await,
+                        },
+                        () = drain.started() => return,
+                    }
+                }
+            });
+        }
+        if let Some(address) = config.address {
+            if !address.ip().is_loopback() {
+                return Err(AdminError::Open(address));
+            }
+            let listener = listen::bind(address).map_err(|error| AdminError::Address { address, error })?;
+            let (admin, mut drain) = (self.clone(), drain.clone());
+            tokio::spawn(async move {
+                loop {
+                    tokio::select! {
+                        accepted = listener.accept() => match accepted {
+                            Ok((stream, _)) => admin.serve(stream, &places).await,
+                            Err(error) => pause(&error).await,
+                        },
+                        () = drain.started() => return,
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Answers a connection beside the others, once there is a place for it.
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        places: &Arc<Semaphore>,
+    ) {
+        // Never closed.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let admin = self.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let admin = admin.clone();
+                async move { Ok::<_, Infallible>(admin.respond(request.method(), request.uri()).await) }
+            });
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            // How it ends matters to nobody but its client.
+            drop(server.serve_connection(TokioIo::new(stream), service).await);
+            drop(place);
+        });
+    }
+
+    async fn respond(&self, method: &Method, uri: &http::Uri) -> Response<Full<Bytes>> {
+        match (method, uri.path()) {
+            (&Method::GET, "/v1/ca") => json(StatusCode::OK, &self.status()),
+            (&Method::POST, path @ ("/v1/ca/revoke" | "/v1/ca/undo")) => {
+                let identity = match identity(uri.query().unwrap_or_default()) {
+                    Ok(identity) => identity,
+                    Err(why) => return error(StatusCode::BAD_REQUEST, why),
+                };
+                let revoke = path == "/v1/ca/revoke";
+                match self.revocations.set(&identity, revoke).await {
+                    Ok(changed) => {
+                        tracing::warn!(%identity, revoke, changed, "told to change who is revoked");
+                        json(StatusCode::OK, &self.status())
+                    }
+                    Err(why) => error(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        format!("nothing was changed: {why}; try again"),
+                    ),
+                }
+            }
+            (_, "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo") => {
+                error(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path"))
+            }
+            (_, path) => {
+                let there = "GET /v1/ca, POST /v1/ca/revoke, POST /v1/ca/undo";
+                error(StatusCode::NOT_FOUND, format!("there is no {path:?} here; there is {there}"))
+            }
+        }
+    }
+
+    fn status(&self) -> CaStatus {
+        let (root, signing) = self.authority.expiry();
+        CaStatus {
+            root_not_after: rfc3339(root),
+            signing_not_after: rfc3339(signing),
+            revoked: self.revocations.list().iter().cloned().collect(),
+        }
+    }
+}
+
+/// Out of descriptors, usually: don't spin.
+async fn pause(error: &std::io::Error) {
+    tracing::warn!(%error, "admin connection not accepted");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// Identities hold no character that a query would have to escape.
+fn identity(query: &str) -> Result<Identity, String> {
+    let text = query.strip_prefix("identity=").ok_or("say which: ?identity=spiffe://...")?;
+    text.parse().map_err(|error: warren_common::model::IdentityError| error.to_string())
+}
+
+fn rfc3339(seconds: i64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s after 1970"))
+}
+
+fn error(status: StatusCode, error: String) -> Response<Full<Bytes>> {
+    json(status, &Said { error })
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+    // Texts and lists of texts: writing them can't fail.
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
