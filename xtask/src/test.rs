@@ -55,7 +55,7 @@ const CHAOS_SEED: &str = "WARREN_CHAOS_SEED";
 const KUBERNETES: &str = "kubernetes";
 
 /// The lab's suites that `security` runs.
-const SECURITY: &[&str] = &["authorization", "boundaries", "limits", "mtls", "policy"];
+const SECURITY: &[&str] = &["authorization", "boundaries", "limits", "mtls", "policy", "revocation"];
 
 /// Parts of the paths of the library tests that `security` runs.
 const SECURITY_TABLES: &[&str] = &["authori", "peer_authentication", "policy", "identity", "plaintext"];
