@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use warren_tests::cluster::{Cluster, Namespace, SOON, service};
 
-fn json(cluster: &Cluster, args: &[&str]) -> Result<Value> {
+pub(crate) fn json(cluster: &Cluster, args: &[&str]) -> Result<Value> {
     let text = cluster.warren_output(args)?;
     serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
 }
@@ -16,7 +16,7 @@ fn lines(text: &str) -> Result<Vec<Value>> {
 }
 
 /// A client on the first node, its server on the second, and a stranger on the first.
-fn shop<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
+pub(crate) fn shop<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
     let namespace = cluster.meshed(name)?;
     let [first, second] = [&cluster.nodes()[0].name, &cluster.nodes()[1].name];
     namespace.apply([

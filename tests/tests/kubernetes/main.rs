@@ -7,6 +7,7 @@ mod enrolment;
 mod hostile;
 mod install;
 mod plain;
+mod revocation;
 mod strict;
 mod traffic;
 mod visibility;
