@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::process::{HOST_CRATES, cargo, exec, is_root, run, target_dir};
+use crate::process::{build_programs, exec, is_root, target_dir};
 use crate::setup::{self, Need};
 
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub(crate) fn run_demo(options: &Options) -> Result<()> {
         bail!("the demo makes network namespaces and loads kernel programs: please run it as root");
     }
     setup::ensure(&[Need::Build, Need::Lab])?;
-    run(cargo().arg("build").args(HOST_CRATES))?;
+    build_programs()?;
     let mut demo = Command::new(target_dir().join("debug/warren-demo"));
     if options.keep {
         demo.arg("--keep");

@@ -16,6 +16,12 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) const HOST_CRATES: &[&str] =
     &["--workspace", "--exclude", "warren-ebpf", "--exclude", "warren-fuzz"];
 
+/// Builds all programs, as the tests have them. There are no examples: naming them makes the features of dev-dependencies
+/// count as they do in `cargo test`, which would build everything anew otherwise.
+pub(crate) fn build_programs() -> Result<()> {
+    run(cargo().arg("build").args(HOST_CRATES).args(["--bins", "--examples"]))
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

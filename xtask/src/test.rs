@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::process::{HOST_CRATES, cargo, is_root, run, target_dir};
+use crate::process::{HOST_CRATES, build_programs, cargo, is_root, run, target_dir};
 use crate::setup::{self, Need};
 use crate::{cluster, fuzz};
 
@@ -148,7 +148,7 @@ impl Suite {
                 commands.push(command);
             }
             Self::Chaos => {
-                run(cargo().arg("build").args(HOST_CRATES))?;
+                build_programs()?;
                 let mut command = cargo();
                 command.arg("test").args(HOST_CRATES).args(["--test", "chaos"]);
                 command.env("WARREN_BIN", target_dir().join("debug/warren"));
@@ -182,7 +182,7 @@ impl Suite {
 
 /// The lab's suites of these names, with the daemons built.
 fn lab(wanted: impl Fn(&str) -> bool) -> Result<Command> {
-    run(cargo().arg("build").args(HOST_CRATES))?;
+    build_programs()?;
     let mut command = cargo();
     command.arg("test").args(HOST_CRATES).args(tests_of("tests", wanted)?).arg("--no-fail-fast");
     command.env("WARREN_BIN", target_dir().join("debug/warren"));

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::binaries;
 use super::tool::output;
-use crate::process::{HOST_CRATES, cargo, run, target_dir};
+use crate::process::{build_programs, cargo, run, target_dir};
 
 pub(crate) const WARREN: &str = "localhost/warren:test";
 pub(crate) const WORKLOAD: &str = "localhost/warren-workload:test";
@@ -40,7 +40,7 @@ fn folder() -> PathBuf {
 
 /// Builds the workspace's programs and makes images of them.
 pub(crate) fn build() -> Result<()> {
-    run(cargo().arg("build").args(HOST_CRATES))?;
+    build_programs()?;
     let oci = folder().join("oci");
     let _ = fs::remove_dir_all(&oci);
     fs::create_dir_all(oci.join("blobs/sha256")).context("cannot make the images' folder")?;
