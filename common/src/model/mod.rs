@@ -10,6 +10,7 @@ mod workload;
 
 pub mod admin;
 pub mod cni;
+pub mod traffic;
 
 pub use authorization::{
     AuthorizationPolicy, CONVERTED_PREFIX, Cidr, CidrError, PolicyAction, PolicyMatch, PolicyName,

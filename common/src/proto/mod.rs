@@ -13,6 +13,7 @@ mod namespace;
 mod peer_authentication;
 mod revocations;
 mod steering;
+mod traffic;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use authorization::{
@@ -23,6 +24,7 @@ pub use envelope::{MORE_FOLLOWS, decode_envelope, encode_envelope};
 pub use error::WireError;
 pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
 pub use revocations::{REVOCATIONS, REVOCATIONS_TYPE_URL, decode_revocations, encode_revocations};
+pub use traffic::{TRAFFIC_TYPE_URL, decode_traffic, encode_traffic, traffic_name};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod generated {
