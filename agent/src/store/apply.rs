@@ -6,12 +6,13 @@ use imbl::{HashMap, OrdSet, Vector};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
+use warren_common::model::traffic::Traffic;
 use warren_common::model::{
     AuthorizationPolicy, Identity, PolicyName, Service, ServiceName, Workload, WorkloadUid,
 };
 
 /// One change to the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum MeshChange {
     /// A workload is new or changed.
     Workload(Arc<Workload>),
@@ -36,6 +37,10 @@ pub enum MeshChange {
     PolicyGone(PolicyName),
     /// These identities, and no others, are revoked.
     Revoked(OrdSet<Identity>),
+    /// Routes and policies of a service are new or changed.
+    Traffic(Arc<Traffic>),
+    /// Nothing is said any more about the traffic to the service of this name, `namespace/hostname`.
+    TrafficGone(String),
     /// This address was asked about, and nothing has it.
     Absent(IpAddr),
     /// This address is not asked about any more: who has it will not be told.
@@ -72,6 +77,10 @@ impl Mesh {
                 MeshChange::PolicyGone(name) => note(&mut judged_otherwise, self.policies.remove(&name)),
                 MeshChange::Revoked(identities) => {
                     note(&mut judged_otherwise, self.policies.revoke(identities))
+                }
+                MeshChange::Traffic(traffic) => self.put_traffic(traffic),
+                MeshChange::TrafficGone(name) => {
+                    service_name(&name).is_some_and(|name| self.traffic.remove(&name).is_some())
                 }
                 MeshChange::Absent(ip) => self.note_absent(ip.to_canonical(), true),
                 MeshChange::Forget(ip) => self.note_absent(ip.to_canonical(), false),
@@ -153,6 +162,14 @@ impl Mesh {
         self.note_present(&service.addresses);
         self.services_by_ip.replace(old.as_ref(), Some(&service));
         self.services.insert(service.key.clone(), service);
+        true
+    }
+
+    fn put_traffic(&mut self, traffic: Arc<Traffic>) -> bool {
+        if self.traffic.get(&traffic.service) == Some(&traffic) {
+            return false;
+        }
+        self.traffic.insert(traffic.service.clone(), traffic);
         true
     }
 

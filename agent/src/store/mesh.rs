@@ -5,9 +5,10 @@ use crate::policy::Policies;
 use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
+use warren_common::model::traffic::Traffic;
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
 
-/// Workloads, services and policies at one point in time.
+/// Workloads, services, policies and routes at one point in time.
 ///
 /// Cloning costs a few reference counts; a change copies only the paths to what changed, so old snapshots stay
 /// as they are while they are read.
@@ -23,6 +24,8 @@ pub struct Mesh {
     // None until the controller has said.
     pub(super) enrolled_namespaces: Option<OrdSet<Arc<str>>>,
     pub(super) policies: Policies,
+    // Also of services that are not known (yet).
+    pub(super) traffic: OrdMap<ServiceName, Arc<Traffic>>,
     pub(super) scope: Scope,
 }
 
@@ -118,6 +121,16 @@ impl Mesh {
     /// disk does not.
     pub fn enrolled_namespaces(&self) -> Option<&OrdSet<Arc<str>>> {
         self.enrolled_namespaces.as_ref()
+    }
+
+    /// Routes and policies of the traffic to a service; none: connections go to its endpoints as they are.
+    pub fn traffic(&self, service: &ServiceName) -> Option<&Arc<Traffic>> {
+        self.traffic.get(service)
+    }
+
+    /// All routes and policies, ordered by the services that they are of.
+    pub fn all_traffic(&self) -> impl ExactSizeIterator<Item = &Arc<Traffic>> {
+        self.traffic.values()
     }
 
     /// The policies.

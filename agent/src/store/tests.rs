@@ -206,6 +206,27 @@ fn a_mesh_by_interest_knows_what_it_was_told() {
 }
 
 #[test]
+fn traffic_is_found_by_its_service() {
+    let traffic = |id| {
+        Arc::new(warren_common::model::traffic::Traffic {
+            service: name(id),
+            tables: vec![],
+            policies: vec![],
+        })
+    };
+    let mut mesh = Mesh::default();
+    assert!(mesh.apply([MeshChange::Traffic(traffic(1))]) && !mesh.apply([MeshChange::Traffic(traffic(1))]));
+    assert_eq!(mesh.traffic(&name(1)), Some(&traffic(1)));
+    assert!(mesh.traffic(&name(2)).is_none() && mesh.service(&name(1)).is_none());
+    // The service goes and comes without it.
+    mesh.apply([MeshChange::Service(service(1, &[9])), MeshChange::Remove(name(1).to_string())]);
+    assert_eq!(mesh.all_traffic().len(), 1);
+    let gone = || MeshChange::TrafficGone(name(1).to_string());
+    assert!(mesh.apply([gone()]) && !mesh.apply([gone(), MeshChange::TrafficGone("nonsense".to_owned())]));
+    assert!(mesh.traffic(&name(1)).is_none());
+}
+
+#[test]
 fn a_store_swaps_once_and_wakes_only_for_changes() {
     let store = Store::new();
     let mut changed = store.changed();
@@ -252,7 +273,9 @@ impl Model {
             | MeshChange::Policy(_)
             | MeshChange::PolicyRefused(..)
             | MeshChange::PolicyGone(_)
-            | MeshChange::Revoked(_) => {}
+            | MeshChange::Revoked(_)
+            | MeshChange::Traffic(_)
+            | MeshChange::TrafficGone(_) => {}
             MeshChange::Remove(gone) => {
                 self.claim(&gone, &[], false);
                 self.workloads.retain(|uid, _| *uid.0 != *gone);

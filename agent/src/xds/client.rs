@@ -16,7 +16,7 @@ use tonic::Streaming;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
 };
-use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MORE_FOLLOWS};
+use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MORE_FOLLOWS, TRAFFIC_TYPE_URL};
 use warren_common::runtime::{DrainWatch, ReadinessGuard};
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
@@ -237,13 +237,11 @@ impl Link {
 
     /// One response: into the store when it is whole, and the answer to send.
     fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let came = match response.type_url.as_str() {
-            ADDRESS_TYPE_URL => Some(&mut self.addresses_came),
-            AUTHORIZATION_TYPE_URL => Some(&mut self.policies_came),
-            _ => None,
-        };
-        if let Some(came) = came {
-            *came = true;
+        let type_url = response.type_url.as_str();
+        self.addresses_came |= type_url == ADDRESS_TYPE_URL;
+        self.policies_came |= type_url == AUTHORIZATION_TYPE_URL;
+        // Nobody waits for the first routes: there are controllers that know none.
+        if [ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, TRAFFIC_TYPE_URL].contains(&type_url) {
             self.is_partial = response.system_version_info == MORE_FOLLOWS;
         }
         // Not the number of what is applied: that an answer came at all is applied too.
@@ -297,9 +295,10 @@ impl Link {
 
     fn save(&self) {
         if let (Some(writer), Some(versions)) = (&self.writer, self.session.versions(ADDRESS_TYPE_URL)) {
-            let policies = self.session.versions(AUTHORIZATION_TYPE_URL).cloned().unwrap_or_default();
+            let of = |type_url| self.session.versions(type_url).cloned().unwrap_or_default();
+            let (policies, traffic) = (of(AUTHORIZATION_TYPE_URL), of(TRAFFIC_TYPE_URL));
             let answered = self.session.answered().cloned();
-            writer.changed(Saved { versions: versions.clone(), policies, answered });
+            writer.changed(Saved { versions: versions.clone(), policies, traffic, answered });
         }
     }
 

@@ -1,7 +1,7 @@
 //! The last good configuration on disk, so that an agent starts while the controller is away.
 //!
 //! `mesh.pb` is a 16-byte magic, the SHA-256 of the rest, and the rest: one `DeltaDiscoveryResponse` that holds
-//! every resource with its version, addresses and policies alike: without the policies that were there nobody may enter a
+//! every resource with its version, addresses, policies and routes alike: without the policies that were there nobody may enter a
 //! pod, so they are saved together or not at all. A policy that is not understood is saved as it came. A damaged file is
 //! reported and ignored: the controller sends all again.
 //!
@@ -26,7 +26,8 @@ use tokio::time::{Instant, timeout};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, REVOCATIONS, REVOCATIONS_TYPE_URL,
-    decode_envelope, encode_address, encode_authorization, encode_envelope, encode_revocations,
+    TRAFFIC_TYPE_URL, decode_envelope, encode_address, encode_authorization, encode_envelope,
+    encode_revocations, encode_traffic, traffic_name,
 };
 
 const MAGIC: &[u8; 16] = b"warren mesh v2\r\n";
@@ -77,7 +78,8 @@ pub(super) fn restore(path: &Path, session: &mut Session, store: &Store) -> Resu
         return Err(DiskError::Damaged { path: path.to_owned(), reason });
     }
     let same_agent = version.unwrap_or(&saved.system_version_info) == AGENT_VERSION;
-    let others = [AUTHORIZATION_TYPE_URL, REVOCATIONS_TYPE_URL].map(|type_url| take(&mut saved, type_url));
+    let others = [AUTHORIZATION_TYPE_URL, REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL]
+        .map(|type_url| take(&mut saved, type_url));
     let mut outcome = session.on_saved(saved);
     for other in others {
         let Outcome { changes, rejected, .. } = session.on_response(other);
@@ -120,12 +122,14 @@ pub(super) struct Saved {
     pub(super) versions: Versions,
     /// The versions of policies.
     pub(super) policies: Versions,
+    /// The versions of routes.
+    pub(super) traffic: Versions,
     /// The addresses asked for and answered; None when everything is subscribed to.
     pub(super) answered: Option<OrdSet<IpAddr>>,
 }
 
 fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
-    let Saved { versions, policies, answered } = saved;
+    let Saved { versions, policies, traffic, answered } = saved;
     let aliases = |addresses: &[IpAddr]| {
         let asked = |ip: &&IpAddr| answered.as_ref().is_some_and(|answered| answered.contains(*ip));
         addresses.iter().filter(asked).map(|ip| alias(*ip)).collect()
@@ -176,6 +180,12 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
             resource: Some(content),
             aliases: vec![],
         });
+    }
+    for of_service in mesh.all_traffic() {
+        let content =
+            prost_types::Any { type_url: TRAFFIC_TYPE_URL.to_owned(), value: encode_traffic(of_service) };
+        let name = traffic_name(&of_service.service);
+        add(Resource { version: version_of(traffic, &name), name, resource: Some(content), aliases: vec![] });
     }
     let revoked = mesh.policies().revoked();
     if !revoked.is_empty() {

@@ -26,8 +26,8 @@ use warren_common::model::{PolicyName, Sharing};
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
-    REVOCATIONS_TYPE_URL, WireError, decode_address, decode_authorization, decode_envelope, decode_namespace,
-    decode_revocations, scope_of_authorization,
+    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, WireError, decode_address, decode_authorization, decode_envelope,
+    decode_namespace, decode_revocations, decode_traffic, scope_of_authorization, traffic_name,
 };
 
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -125,7 +125,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// A session that holds nothing yet and wants every address, enrolled namespace, policy and revocation.
+    /// A session that holds nothing yet and wants every address, enrolled namespace, policy, revocation and route.
     pub fn new() -> Self {
         Self::wanting(Wanted::Everything)
     }
@@ -176,8 +176,17 @@ impl Session {
             remove: |_| MeshChange::Revoked(OrdSet::new()),
             versions: Versions::new(),
         };
+        let traffic = Subscription {
+            type_url: TRAFFIC_TYPE_URL,
+            wanted: Wanted::Everything,
+            heard: || None,
+            decode: decode_routes,
+            refuse: |_, _| None,
+            remove: MeshChange::TrafficGone,
+            versions: Versions::new(),
+        };
         Self {
-            subscriptions: vec![addresses, namespaces, policies, revocations],
+            subscriptions: vec![addresses, namespaces, policies, revocations, traffic],
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
@@ -463,6 +472,15 @@ fn decode_revoked(resource: &Resource) -> Result<MeshChange, RejectionReason> {
     }
     let revoked = decode_revocations(content(resource, REVOCATIONS_TYPE_URL)?)?;
     Ok(MeshChange::Revoked(revoked.into_iter().collect()))
+}
+
+fn decode_routes(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    let traffic = decode_traffic(content(resource, TRAFFIC_TYPE_URL)?)?;
+    let name = traffic_name(&traffic.service);
+    if name != resource.name {
+        return Err(RejectionReason::Name(name));
+    }
+    Ok(MeshChange::Traffic(Arc::new(traffic)))
 }
 
 /// A policy that is not understood may be one that forbids: its place is kept.

@@ -5,12 +5,13 @@ mod interest;
 mod session;
 
 use std::sync::Arc;
+use warren_common::model::traffic::Traffic;
 use warren_common::model::{AuthorizationPolicy, PolicyAction, PolicyScope};
 use warren_common::model::{Service, ServiceName, ServiceOrigin, Steering};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, encode_address,
-    encode_authorization, encode_envelope, encode_namespace,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, TRAFFIC_TYPE_URL,
+    encode_address, encode_authorization, encode_envelope, encode_namespace, encode_traffic,
 };
 
 fn key(name: &str) -> ServiceName {
@@ -72,6 +73,26 @@ fn enrolled(nonce: &str, names: &[&str], removed: &[&str]) -> DeltaDiscoveryResp
         type_url: NAMESPACE_TYPE_URL.to_owned(),
         ..response(nonce, names.iter().map(resource).collect(), removed)
     }
+}
+
+/// Nothing, said about the traffic to `shop/<name>`.
+fn no_traffic(name: &str) -> Traffic {
+    Traffic { service: key(name), tables: vec![], policies: vec![] }
+}
+
+/// A good resource of it.
+fn traffic(name: &str, version: &str) -> Resource {
+    let value = encode_traffic(&no_traffic(name));
+    Resource {
+        name: format!("shop/{name}"),
+        version: version.to_owned(),
+        resource: Some(prost_types::Any { type_url: TRAFFIC_TYPE_URL.to_owned(), value }),
+        aliases: vec![],
+    }
+}
+
+fn routes(nonce: &str, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryResponse {
+    DeltaDiscoveryResponse { type_url: TRAFFIC_TYPE_URL.to_owned(), ..response(nonce, resources, removed) }
 }
 
 fn arc(name: &str) -> Arc<Service> {

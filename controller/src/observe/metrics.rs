@@ -222,6 +222,7 @@ fn type_label(type_url: &str) -> TypeLabel {
     let r#type = match type_url {
         warren_common::proto::ADDRESS_TYPE_URL => "address",
         warren_common::proto::AUTHORIZATION_TYPE_URL => "authorization",
+        warren_common::proto::TRAFFIC_TYPE_URL => "traffic",
         _ => "other",
     };
     TypeLabel { r#type: r#type.to_owned() }

@@ -19,7 +19,7 @@
 use super::table::{Group, Resource, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL};
+use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, TRAFFIC_TYPE_URL};
 
 mod everything;
 mod piece;
@@ -29,8 +29,8 @@ mod subscription;
 use subscription::Subscription;
 
 /// Types whose tables make up one state. Policies come first, as the order of the names has it: a reader that applies
-/// each response by itself knows a policy before a workload names it.
-const ONE_STATE: [&str; 2] = [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL];
+/// each response by itself knows a policy before a workload names it. Routes come last, after what they lead to.
+const ONE_STATE: [&str; 3] = [AUTHORIZATION_TYPE_URL, ADDRESS_TYPE_URL, TRAFFIC_TYPE_URL];
 /// Types per client; a client of ours asks for a handful.
 const MAX_TYPES: usize = 32;
 /// Names per type that a client may ask for.

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use warren_common::model::{Identity, ServiceName, Workload};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
-    REVOCATIONS_TYPE_URL, discovery, encode_address, encode_authorization, encode_envelope, encode_namespace,
-    encode_revocations,
+    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, discovery, encode_address, encode_authorization, encode_envelope,
+    encode_namespace, encode_revocations, encode_traffic, traffic_name,
 };
 
 /// Encodes a resource.
@@ -32,6 +32,11 @@ pub fn resource(resource: &resolve::Resource) -> Result<Resource, serde_json::Er
             let any = any(AUTHORIZATION_TYPE_URL, encode_authorization(policy));
             let content = serde_json::to_vec(policy)?;
             Ok(sealed(policy.name.to_string(), any, &content, Vec::new(), Vec::new()))
+        }
+        resolve::Resource::Traffic(traffic) => {
+            let content = encode_traffic(traffic);
+            let any = any(TRAFFIC_TYPE_URL, content.clone());
+            Ok(sealed(traffic_name(&traffic.service), any, &content, Vec::new(), Vec::new()))
         }
         resolve::Resource::Namespace(name) => {
             let any = any(NAMESPACE_TYPE_URL, encode_namespace(name));

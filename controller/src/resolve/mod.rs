@@ -15,6 +15,7 @@ use crate::objects::{EntryAddress, Kind, Name};
 use crate::source::Problem;
 use std::net::IpAddr;
 use std::sync::Arc;
+use warren_common::model::traffic::Traffic;
 use warren_common::model::{AuthorizationPolicy, CONVERTED_PREFIX, ServiceName, Workload};
 use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
 
@@ -30,7 +31,7 @@ pub struct ResolveConfig {
 }
 
 /// What agents are told of, by type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Resource {
     /// A workload or a service.
     Address(MeshResource),
@@ -38,10 +39,12 @@ pub enum Resource {
     Namespace(Arc<str>),
     /// A policy.
     Authorization(Box<AuthorizationPolicy>),
+    /// Routes and policies of the traffic to a service.
+    Traffic(Box<Traffic>),
 }
 
 /// What became of a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// Its type on the wire.
     pub type_url: &'static str,

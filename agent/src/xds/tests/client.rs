@@ -13,6 +13,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
+use warren_common::proto::MORE_FOLLOWS;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer, DeltaDiscoveryRequest,
 };
@@ -190,9 +191,17 @@ async fn a_session_survives_stream_controller_and_agent() {
         stream.request().await.initial_resource_versions,
         [("shop/a".to_owned(), "1".to_owned())].into()
     );
-    stream.send(response("2", vec![good("c", "7")], &[])).await;
+    // A part of a state, which is applied with the rest of it.
+    let part = DeltaDiscoveryResponse {
+        system_version_info: MORE_FOLLOWS.to_owned(),
+        ..response("2", vec![good("c", "7")], &[])
+    };
+    stream.send(part).await;
     assert!(stream.request().await.error_detail.is_none());
+    assert!(agent.store.load().service(&key("c")).is_none());
+    stream.send(routes("3", vec![traffic("c", "9"), traffic("d", "1")], &["shop/d"])).await;
     agent.has("c").await;
+    assert!(agent.store.load().traffic(&key("c")).is_some());
 
     // The agent restarts while the controller is away: it starts from disk, says so, and comes back later.
     agent.stop().await;
@@ -209,6 +218,8 @@ async fn a_session_survives_stream_controller_and_agent() {
         .map(|(name, good, refused)| (name.to_string(), good.is_some(), refused.is_some()))
         .collect();
     assert_eq!(held, [("shop/deny-all".to_owned(), true, false), ("shop/later".to_owned(), false, true)]);
+    assert_eq!(*mesh.traffic(&key("c")).unwrap().as_ref(), no_traffic("c"));
+    assert_eq!(mesh.all_traffic().len(), 1);
     agent.stop().await;
     let mut controller = Controller::start(folder.path()).await;
     let agent = Agent::start(folder.path(), &controller.url);
@@ -218,6 +229,8 @@ async fn a_session_survives_stream_controller_and_agent() {
     assert_eq!(versions.get("shop/c").unwrap(), "7");
     let policies = stream.request_of(AUTHORIZATION_TYPE_URL).await.initial_resource_versions;
     assert_eq!(policies, [("shop/deny-all".to_owned(), "3".to_owned())].into());
+    let traffic = stream.request_of(TRAFFIC_TYPE_URL).await.initial_resource_versions;
+    assert_eq!(traffic, [("shop/c".to_owned(), "9".to_owned())].into());
     agent.stop().await;
 }
 

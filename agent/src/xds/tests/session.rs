@@ -17,8 +17,14 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn the_first_request_wants_everything_and_tells_versions() {
     let mut session = Session::new();
     let first = session.on_connect();
-    assert_eq!(first.len(), 4);
-    let types = [ADDRESS_TYPE_URL, NAMESPACE_TYPE_URL, AUTHORIZATION_TYPE_URL, REVOCATIONS_TYPE_URL];
+    assert_eq!(first.len(), 5);
+    let types = [
+        ADDRESS_TYPE_URL,
+        NAMESPACE_TYPE_URL,
+        AUTHORIZATION_TYPE_URL,
+        REVOCATIONS_TYPE_URL,
+        TRAFFIC_TYPE_URL,
+    ];
     for (request, type_url) in first.iter().zip(types) {
         assert_eq!(request.type_url, type_url);
         assert!(request.resource_names_subscribe.is_empty() && request.initial_resource_versions.is_empty());
@@ -28,6 +34,26 @@ fn the_first_request_wants_everything_and_tells_versions() {
     assert_eq!(held(&session), pairs(&[("shop/a", "2")]));
     session.outdate_versions();
     assert_eq!(held(&session), pairs(&[("shop/a", "")]));
+}
+
+#[test]
+fn routes_come_by_the_name_of_their_service() {
+    let mut session = Session::new();
+    let good = traffic("a", "1");
+    let misnamed = Resource { name: "shop/b".to_owned(), ..traffic("a", "1") };
+    let of_tomorrow = Resource {
+        resource: Some(prost_types::Any {
+            type_url: TRAFFIC_TYPE_URL.to_owned(),
+            value: vec![10, 2, 123, 125],
+        }),
+        ..traffic("c", "1")
+    };
+    let outcome = session.on_response(routes("1", vec![good, misnamed, of_tomorrow], &["shop/d"]));
+    let expected =
+        [MeshChange::Traffic(Arc::new(no_traffic("a"))), MeshChange::TrafficGone("shop/d".to_owned())];
+    assert_eq!(outcome.changes, expected);
+    let rejected: Vec<_> = outcome.rejected.iter().map(|rejection| rejection.resource.as_str()).collect();
+    assert_eq!(rejected, ["shop/b", "shop/c"]);
 }
 
 #[test]
