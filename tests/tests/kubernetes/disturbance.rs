@@ -22,6 +22,12 @@ fn application<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
     namespace.rolled_out("web")?;
     namespace.rolled_out("echo")?;
     namespace.pod_ready("client")?;
+    // After an outage of the API server CoreDNS hears of new services only when its watch's back-off (30 s and more) has ended.
+    for to in ["web:80", "echo:80"] {
+        namespace.until("DNS to know the new services", 2 * SOON, || {
+            namespace.exec("client", &["connect", "--to", to]).map(|_| ())
+        })?;
+    }
     Ok(namespace)
 }
 
