@@ -251,8 +251,8 @@ async fn start(config: Config) -> Result<(), AppError> {
         NetnsThread::spawn().map_err(io("starting the namespace thread"))?,
     );
     observer.pods_from({
-        let pods = pods.clone();
-        move || pod_counts(&pods.borrow())
+        let (pods, kernel) = (pods.clone(), Arc::clone(&kernel));
+        move || pod_counts(&pods.borrow(), &*kernel)
     });
     let held = manager.held();
     start_cni(config.cni_socket, config.cni_install, manager.requests(), &my_turn, &pods_drain);

@@ -118,10 +118,15 @@ impl AdminView for AgentView {
     }
 }
 
-/// How many pods are in which state.
-pub(crate) fn pod_counts(pods: &[PodStatus]) -> Vec<(&'static str, u64)> {
+/// How many pods are in which state; `captured` are those in the kernel's map, as many as are enrolled when all is well.
+pub(crate) fn pod_counts(pods: &[PodStatus], kernel: &dyn Kernel) -> Vec<(&'static str, u64)> {
     let count = |state| pods.iter().filter(|pod| pod.state == state).count() as u64;
-    vec![("enrolled", count(PodState::Enrolled)), ("pending", count(PodState::Pending))]
+    let mut counts = vec![("enrolled", count(PodState::Enrolled)), ("pending", count(PodState::Pending))];
+    match kernel.enrolled() {
+        Ok(captured) => counts.push(("captured", captured.len() as u64)),
+        Err(error) => tracing::warn!(%error, "cannot read which pods the kernel captures"),
+    }
+    counts
 }
 
 /// The kernel's counters by name.

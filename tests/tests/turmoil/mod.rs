@@ -1,5 +1,9 @@
 //! What the suites about change and failure share: traffic that counts its losses, captures, and questions to daemons.
-#![allow(dead_code, reason = "each suite uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each suite uses its own part")]
+
+mod footprint;
+
+pub(crate) use footprint::Footprint;
 
 use std::path::PathBuf;
 use std::time::Duration;
