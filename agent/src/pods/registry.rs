@@ -3,7 +3,7 @@
 use crate::accept::PodSockets;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::{Workload, WorkloadUid};
 
@@ -30,11 +30,16 @@ impl Pod {
         self.workload.addresses.contains(&ip)
     }
 
-    /// The application's address as peers should see it: captured sockets have a loopback source.
+    /// The application's address as peers should see it: one of the pod's own. Captured sockets have a loopback source, and
+    /// an application can bind to any address that it gives its namespace: policies must not take it for another's.
     pub fn client_address(&self, accepted_from: SocketAddr) -> SocketAddr {
         let ip = accepted_from.ip().to_canonical();
-        let shown = if ip.is_loopback() { self.address_like(ip).unwrap_or(ip) } else { ip };
-        SocketAddr::new(shown, accepted_from.port())
+        let own = if self.owns(ip) { Some(ip) } else { self.address_like(ip) };
+        let nobodys = || match ip {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(own.unwrap_or_else(nobodys), accepted_from.port())
     }
 }
 

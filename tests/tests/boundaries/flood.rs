@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use warren_tests::lab::{Lab, poll_until};
 
 use crate::forge::{Ca, Valid};
-use crate::hostile::{a_peer_with_proper_papers_enters, gateway};
+use crate::hostile::{FAILED, a_peer_with_proper_papers_enters, gateway};
 use crate::peer::{Ask, Client};
 
 /// Far more than any limit.
@@ -52,6 +52,9 @@ pub(crate) fn half_open_handshakes_stay_few_and_harm_nobody(lab: &Lab) -> Result
 }
 
 pub(crate) fn slow_handshakes_are_cut_off(lab: &Lab) -> Result<()> {
+    let flows = lab.node("n2").watch_flows()?;
+    let label = "response_flags=\"TLS_FAILURE\"";
+    let counted = lab.node("n2").metric(FAILED, &[label])?;
     let mut socket = silent(lab, 1)?.pop().context("no connection")?;
     socket.set_read_timeout(Some(Duration::from_millis(200)))?;
     let began = Instant::now();
@@ -68,6 +71,10 @@ pub(crate) fn slow_handshakes_are_cut_off(lab: &Lab) -> Result<()> {
         if cut {
             let took = began.elapsed();
             ensure!(took > Duration::from_secs(5), "cut off after {took:?}, before its time");
+            let fields = [("/direction", "inbound"), ("/flags", "TLS_FAILURE"), ("/destination/pod", "far")];
+            let flow = flows.expect(&fields)?;
+            ensure!(flow["error"].as_str().is_some_and(|error| error.contains("timed out")), "{flow}");
+            ensure!(lab.node("n2").metric(FAILED, &[label])? > counted, "not counted");
             return Ok(());
         }
     }
@@ -79,11 +86,72 @@ pub(crate) fn a_giant_header_is_refused(lab: &Lab) -> Result<()> {
     let papers = Ca::of_mesh(lab)?.sign(FRIEND, Valid::Now)?;
     let to = format!("{}:9000", lab.pod("far").ip4());
     let before = lab.node("n2").agent().rss_kib()?;
-    for size in [16 << 10, 1 << 20] {
+    // Up to 32 KiB are read, to be refused by name; HTTP/2 itself answers more, and hangs up on what never ends.
+    for (size, limit) in
+        [(16 << 10, Some("header_size")), (48 << 10, Some("malformed_request")), (1 << 20, None)]
+    {
+        let flows = lab.node("n2").watch_flows()?;
+        let counted = limit.map(|limit| refusals(lab, limit)).transpose()?;
         let header = "x".repeat(size);
         let outcome = Client::new(&from, Some(&papers)).ask(gateway(lab), &Ask::Connect(&to, Some(&header)));
-        ensure!(!matches!(outcome, Ok((200, _))), "{size} bytes of header were taken");
+        let flag = if let Some(limit) = limit {
+            ensure!(matches!(outcome, Ok((431, _))), "{size} bytes of header: {outcome:?}");
+            ensure!(Some(refusals(lab, limit)?) > counted, "{limit} is not counted");
+            "UO"
+        } else {
+            ensure!(outcome.is_err(), "{size} bytes of header: {outcome:?}");
+            "H2_HANDSHAKE_FAILURE"
+        };
+        flows.expect(&[
+            ("/direction", "inbound"),
+            ("/flags", flag),
+            ("/destination/pod", "far"),
+            ("/source/identity", FRIEND),
+        ])?;
     }
+    let growth = lab.node("n2").agent().rss_kib()?.saturating_sub(before);
+    ensure!(growth < GROWTH, "the agent has grown by {growth} KiB");
+    Ok(())
+}
+
+/// TLS stands, and then nothing is said, or only very slowly.
+pub(crate) fn a_tunnel_that_never_begins_is_cut_off(lab: &Lab) -> Result<()> {
+    let from = lab.pod("stranger");
+    let papers = Ca::of_mesh(lab)?.sign(FRIEND, Valid::Now)?;
+    let flows = lab.node("n2").watch_flows()?;
+    let took = Client::new(&from, Some(&papers)).say_nothing(gateway(lab), PATIENCE)?;
+    ensure!(took > Duration::from_secs(5), "cut off after {took:?}, before its time");
+    let flow = flows.expect(&[
+        ("/direction", "inbound"),
+        ("/flags", "H2_HANDSHAKE_FAILURE"),
+        ("/destination/pod", "far"),
+        ("/source/identity", FRIEND),
+    ])?;
+    ensure!(flow["error"].as_str().is_some_and(|error| error.contains("did not begin HTTP/2")), "{flow}");
+    Ok(())
+}
+
+pub(crate) fn streams_beyond_the_limit_are_refused(lab: &Lab) -> Result<()> {
+    const ALLOWED: u32 = 256;
+    const MORE: u32 = 44;
+    let far = lab.pod("far");
+    let _server = far.serve(["echo", "--port", "9003"])?;
+    let from = lab.pod("stranger");
+    let papers = Ca::of_mesh(lab)?.sign(FRIEND, Valid::Now)?;
+    let (before, counted) = (lab.node("n2").agent().rss_kib()?, refusals(lab, "streams_per_tunnel")?);
+    let flows = lab.node("n2").watch_flows()?;
+    let to = format!("{}:9003", far.ip4());
+    let refused = Client::new(&from, Some(&papers)).open_too_many(gateway(lab), &to, ALLOWED + MORE)?;
+    ensure!(refused == MORE as usize, "{refused} streams were refused");
+    let flow = flows.expect(&[
+        ("/direction", "inbound"),
+        ("/flags", "UO"),
+        ("/destination/pod", "far"),
+        ("/source/identity", FRIEND),
+    ])?;
+    ensure!(flow["error"].as_str().is_some_and(|error| error.contains("streams of this tunnel")), "{flow}");
+    let now = refusals(lab, "streams_per_tunnel")?;
+    ensure!(now - counted == f64::from(MORE), "{} refusals were counted", now - counted);
     let growth = lab.node("n2").agent().rss_kib()?.saturating_sub(before);
     ensure!(growth < GROWTH, "the agent has grown by {growth} KiB");
     Ok(())

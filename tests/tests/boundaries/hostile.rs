@@ -10,7 +10,7 @@ use warren_tests::lab::{Lab, MESH_LABEL, PodSpec, poll_until};
 use crate::forge::{Ca, Papers, Valid};
 use crate::peer::{Ask, Client, Impostor, TLS12};
 
-const FAILED: &str = "istio_tcp_connections_failed_total";
+pub(crate) const FAILED: &str = "istio_tcp_connections_failed_total";
 
 pub(crate) fn gateway(lab: &Lab) -> SocketAddr {
     (lab.pod("far").ip4(), 15008).into()
@@ -24,7 +24,19 @@ fn refused(
     status: Option<u16>,
     attempt: impl FnOnce() -> Result<(u16, String)>,
 ) -> Result<Value> {
-    let node = lab.node("n2");
+    refused_by(lab, "far", flag, words, status, attempt)
+}
+
+/// The same at another pod's door.
+pub(crate) fn refused_by(
+    lab: &Lab,
+    pod: &str,
+    flag: &str,
+    words: &str,
+    status: Option<u16>,
+    attempt: impl FnOnce() -> Result<(u16, String)>,
+) -> Result<Value> {
+    let node = lab.node(lab.pod(pod).node());
     let label = format!("response_flags=\"{flag}\"");
     let before = node.metric(FAILED, &[&label])?;
     let flows = node.watch_flows()?;
@@ -33,7 +45,7 @@ fn refused(
         (Err(error), None) if !error.to_string().contains("no answer within") => {}
         (outcome, _) => bail!("expected {status:?}, got {outcome:?}"),
     }
-    let flow = flows.expect(&[("/direction", "inbound"), ("/flags", flag), ("/destination/pod", "far")])?;
+    let flow = flows.expect(&[("/direction", "inbound"), ("/flags", flag), ("/destination/pod", pod)])?;
     let error = flow["error"].as_str().unwrap_or_default();
     ensure!(error.contains(words), "the flow doesn't say {words:?}: {flow}");
     ensure!(node.metric(FAILED, &[&label])? > before, "{flag} is not counted: {flow}");

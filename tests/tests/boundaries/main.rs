@@ -8,6 +8,7 @@ mod forge;
 mod hostile;
 mod ours;
 mod peer;
+mod same_node;
 
 /// Of pod `cidr`, which another pod's annotation excludes: 10.244.2.77.
 const CIDR_POD: u8 = 77;
@@ -52,6 +53,20 @@ fn the_mesh_ends_where_it_says() {
 }
 
 #[test]
+fn neighbours_are_told_apart() {
+    shop().test(|lab| {
+        lab.start_mesh()?;
+        run_checks(
+            lab,
+            checks![
+                same_node::anothers_address_opens_nothing,
+                same_node::a_neighbours_tunnel_asks_for_papers_and_leads_nowhere_else,
+            ],
+        )
+    });
+}
+
+#[test]
 fn liars_are_refused_and_seen() {
     shop().test(|lab| {
         lab.start_mesh()?;
@@ -66,6 +81,8 @@ fn liars_are_refused_and_seen() {
                 hostile::a_server_that_is_somebody_else_is_refused,
                 flood::a_giant_header_is_refused,
                 flood::a_stream_that_is_never_read_holds_little,
+                flood::streams_beyond_the_limit_are_refused,
+                flood::a_tunnel_that_never_begins_is_cut_off,
                 flood::slow_handshakes_are_cut_off,
                 flood::half_open_handshakes_stay_few_and_harm_nobody,
                 // After all that the door still opens.

@@ -162,7 +162,7 @@ pub(crate) fn what_is_excluded_is_left_alone(lab: &Lab) -> Result<()> {
 pub(crate) fn the_agents_ports_serve_nobody(lab: &Lab) -> Result<()> {
     let (client, far, near) = (lab.pod("client"), lab.pod("far"), lab.pod("near"));
     let mut targets = Vec::new();
-    for port in [15001, 15006, 15008] {
+    for port in [15001, 15006, 15008, 15053] {
         for pod in [&far, &near] {
             targets.extend(both(pod, port).map(|to| (client.clone(), to, "n1")));
             targets.extend(
@@ -172,8 +172,10 @@ pub(crate) fn the_agents_ports_serve_nobody(lab: &Lab) -> Result<()> {
         }
         // Its own, by address and by loopback.
         targets.extend(both(&client, port).map(|to| (client.clone(), to, "")));
-        targets.push((client.clone(), format!("127.0.0.1:{port}"), "n1"));
-        targets.push((client.clone(), format!("[::1]:{port}"), "n1"));
+        // Nobody listens on 15053 here, not even on loopback.
+        let judge = if port == 15053 { "" } else { "n1" };
+        targets.push((client.clone(), format!("127.0.0.1:{port}"), judge));
+        targets.push((client.clone(), format!("[::1]:{port}"), judge));
     }
     for (from, to, judge) in targets {
         let flows = (!judge.is_empty()).then(|| lab.node(judge).watch_flows()).transpose()?;

@@ -106,6 +106,65 @@ impl<'a> Client<'a> {
         Ok(Unread { _streams: held.0, _connection: held.1, _runtime: runtime })
     }
 
+    /// TLS stands, and then nothing is said; how long the other side bears with that.
+    pub(crate) fn say_nothing(&self, gateway: SocketAddr, limit: Duration) -> Result<Duration> {
+        let began = std::time::Instant::now();
+        self.with_tls(gateway, limit, async |mut tls| {
+            let mut said = Vec::new();
+            // However it ends: it has.
+            let _ = tls.read_to_end(&mut said).await;
+            Ok(())
+        })?;
+        Ok(began.elapsed())
+    }
+
+    /// Opens so many streams at once, whatever the other side's settings say; how many of them it refused.
+    pub(crate) fn open_too_many(&self, gateway: SocketAddr, to: &str, streams: u32) -> Result<usize> {
+        self.with_tls(gateway, LIMIT, async |mut tls| {
+            let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+            bytes.extend(frame(SETTINGS, 0, 0, &[]));
+            // :method CONNECT and :authority, as literals (RFC 7541, section 6.2.2).
+            let length = u8::try_from(to.len())?;
+            let block = [b"\x02\x07CONNECT\x01", &[length][..], to.as_bytes()].concat();
+            for number in 0..streams {
+                bytes.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &block));
+            }
+            tls.write_all(&bytes).await?;
+            let (mut answered, mut refused) = (0, 0);
+            while answered < streams {
+                let mut head = [0; 9];
+                tls.read_exact(&mut head).await?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                let mut payload = vec![0; length];
+                tls.read_exact(&mut payload).await?;
+                answered += u32::from(matches!(head[3], HEADERS | RST_STREAM));
+                // REFUSED_STREAM
+                refused += usize::from(head[3] == RST_STREAM && payload == [0, 0, 0, 7]);
+            }
+            Ok(refused)
+        })
+    }
+
+    /// TLS with the gateway, and what to do with it.
+    fn with_tls<T>(
+        &self,
+        gateway: SocketAddr,
+        limit: Duration,
+        work: impl AsyncFnOnce(tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> Result<T>,
+    ) -> Result<T> {
+        let socket = dial(self.from.place().netns(), gateway)?;
+        let config = self.config()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let work = async {
+                let socket = tokio::net::TcpStream::from_std(socket)?;
+                let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+                work(tls.connect(ServerName::from(gateway.ip()), socket).await?).await
+            };
+            tokio::time::timeout(limit, work).await.map_err(|_| anyhow!("no answer within {limit:?}"))?
+        })
+    }
+
     fn config(&self) -> Result<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(self.versions)?
@@ -118,6 +177,16 @@ impl<'a> Client<'a> {
         config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
         Ok(config)
     }
+}
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 fn dial(netns: &NetNs, to: SocketAddr) -> Result<TcpStream> {
