@@ -17,13 +17,15 @@ use warren_common::model::Identity;
 
 /// A captured connection of a pod whose original destination is known.
 #[derive(Debug)]
-pub(crate) struct Dialled {
+pub(crate) struct Dialled<'a> {
     /// The pod that dialled.
     pub pod: Arc<Pod>,
     /// The application's own address as its peers should see it.
     pub client: SocketAddr,
     /// What it asked for.
     pub destination: SocketAddr,
+    /// The application's side, of which nothing has been read.
+    pub socket: &'a TcpStream,
 }
 
 /// A connection that has come as far as the pod's door.

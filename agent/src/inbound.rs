@@ -6,17 +6,20 @@
 //!
 //! Behind each door it is the same: [`Arrival`] -> [`Permit`] -> the application's socket -> copy. The
 //! application's socket can only be opened with a permit, and who loses it while inside ([`Admitted`]) is reset.
+//!
+//! Where a policy makes the verdict hinge on the server name in the client's own TLS, the connection has to begin with
+//! its ClientHello: it is looked at, and goes on to the application as it is. Nobody else is waited for.
 
-use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
+use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, peek, reset};
 use crate::context::Context;
 use crate::flow::Arrival;
 use crate::gate::{Admitted, Judged, TunnelId, Visitor};
 use crate::identity::{CredentialError, PeerError, Proof, peer_identity, widen};
-use crate::limits::{Exceeded, Ticket};
+use crate::limits::{Exceeded, Excess, Ticket, idle};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
-use crate::policy::{Denial, Permit};
-use crate::tunnel::{self, CopyError, Incoming, Meter, ServeError, copy_sockets, copy_tunnel};
+use crate::policy::{ClientHello, Denial, Permit, ServerName};
+use crate::tunnel::{self, CopyError, Incoming, Meter, ServeConfig, ServeError, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +38,8 @@ const TLS_DEADLINE: Duration = Duration::from_secs(10);
 const CREDENTIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long the application may take to accept: it is in the same namespace.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a client may take for its ClientHello, where the verdict hinges on that. Then it counts as unreadable.
+const HELLO_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a connection may not enter, or could not.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +83,7 @@ enum TunnelError {
 
 /// Another pod of this node at the door.
 #[derive(Debug)]
-pub(crate) struct LocalArrival {
+pub(crate) struct LocalArrival<'a> {
     /// The pod that connects.
     pub source: Arc<Workload>,
     /// Its application's address.
@@ -87,6 +92,8 @@ pub(crate) struct LocalArrival {
     pub destination: SocketAddr,
     /// The pod to enter.
     pub workload: Arc<Workload>,
+    /// The client's side of the connection, of which nothing has been read.
+    pub socket: &'a TcpStream,
 }
 
 /// A connection of this node inside a pod of this node.
@@ -114,11 +121,11 @@ impl LocalGuest {
     /// [`Ended`]; the inbound flow is recorded with it.
     pub(crate) async fn hold(
         &mut self,
-        copying: impl Future<Output = Result<(), CopyError>>,
+        copying: impl Future<Output = Result<(), Ended>>,
     ) -> Result<(), Ended> {
         let ended = hold(&mut self.admitted, copying, &self.flow).await;
-        if let Err(Ended::Copy(error)) = &ended {
-            self.flow.fail(FlowFlag::Other, error);
+        if let Err(error @ (Ended::Copy(_) | Ended::Idle(_))) = &ended {
+            self.flow.fail(error.flag(), error);
         }
         ended
     }
@@ -133,6 +140,9 @@ pub(crate) enum Ended {
     /// It may stay no longer.
     #[error("closed, for the rules have changed: {0}")]
     Evicted(Denial),
+    /// It carried nothing for too long.
+    #[error(transparent)]
+    Idle(Exceeded),
 }
 
 impl Ended {
@@ -141,6 +151,24 @@ impl Ended {
         match self {
             Self::Copy(_) => FlowFlag::Other,
             Self::Evicted(_) => FlowFlag::Deny,
+            Self::Idle(_) => FlowFlag::Idle,
+        }
+    }
+}
+
+/// Copies until it is done, or until nothing has been carried for too long.
+pub(crate) async fn unless_idle(
+    context: &Context,
+    pod: &Pod,
+    flow: &FlowHandle,
+    copying: impl Future<Output = Result<(), CopyError>>,
+) -> Result<(), Ended> {
+    let limits = &context.node.limits;
+    let bytes = Arc::clone(flow.bytes());
+    tokio::select! {
+        copied = copying => Ok(copied?),
+        () = idle(&bytes, limits.config().idle_connection) => {
+            Err(Ended::Idle(limits.exceeded(&pod.workload.uid, Excess::Idle)))
         }
     }
 }
@@ -148,11 +176,11 @@ impl Ended {
 /// Copies for as long as the permit holds.
 async fn hold(
     admitted: &mut Admitted,
-    copying: impl Future<Output = Result<(), CopyError>>,
+    copying: impl Future<Output = Result<(), Ended>>,
     flow: &FlowHandle,
 ) -> Result<(), Ended> {
     match admitted.hold(copying).await {
-        Ok(copied) => Ok(copied?),
+        Ok(copied) => copied,
         Err(denial) => {
             flow.evicted(&denial.rule(), &denial.policy());
             let ended = Ended::Evicted(denial);
@@ -185,8 +213,17 @@ pub(crate) async fn serve_hbone(
         let from = TunnelEnd { peer, remote: remote.ip().to_canonical(), tunnel };
         tokio::task::spawn_local(serve_stream(context, pod, from, incoming));
     };
+    let excess = |excess| {
+        let exceeded = context.node.limits.exceeded(&pod.workload.uid, excess);
+        if exceeded.tell {
+            let error = TunnelError::Limit(remote, Identity::clone(&peer), exceeded);
+            record(&context, &pod, remote, Some(&peer), &error);
+        }
+    };
+    let limits = context.node.limits.config();
+    let config = ServeConfig { max_streams: limits.streams_per_tunnel, idle: limits.idle_tunnel };
     let served = tokio::select! {
-        served = tunnel::serve(stream, released, streams) => served,
+        served = tunnel::serve(stream, config, released, streams, excess) => served,
         distrusted = context.node.identities.distrust(&proof) => {
             let client = Identity::clone(&peer);
             let denial = Denial::Distrusted { client, why: distrusted.to_string().into() };
@@ -262,7 +299,7 @@ struct TunnelEnd {
 }
 
 /// One stream of a tunnel.
-async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, incoming: Incoming) {
+async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut incoming: Incoming) {
     let TunnelEnd { peer, remote, tunnel } = from;
     let client = believed_client(&context, &peer, remote, incoming.forwarded());
     let destination = incoming.destination();
@@ -286,14 +323,23 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, inco
     };
     let source = Some(Identity::clone(&peer));
     let arrival = Arrival { pod, source, peer: remote, client, destination, tunnel: Some(tunnel) };
-    let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow)).await {
+    let hello = async || {
+        let mut hello = ClientHello::default();
+        let found = incoming.look(|bytes| hello.read(bytes)).await.ok();
+        found.map(|found| found.unwrap_or_else(|| hello.end()))
+    };
+    let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow, hello)).await {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&flow, incoming, refusal),
     };
     let meter = Meter::new([Arc::clone(flow.bytes())]);
     let result = match incoming.accept() {
         // A stream that is dropped before its end is reset.
-        Ok(stream) => hold(&mut admitted, copy_tunnel(&application, stream, false, &meter), &flow).await,
+        Ok(stream) => {
+            let copying = copy_tunnel(&application, stream, false, &meter);
+            let copying = unless_idle(&context, &arrival.pod, &flow, copying);
+            hold(&mut admitted, copying, &flow).await
+        }
         Err(error) => Err(CopyError::Tunnel(error).into()),
     };
     match result {
@@ -339,9 +385,12 @@ async fn carry_plaintext(
     }
     let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination, tunnel: None };
     let (application, mut admitted) =
-        enter(context, &arrival, flow).await.map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
+        Box::pin(enter(context, &arrival, flow, async || hello_of(socket).await))
+            .await
+            .map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let meter = Meter::new([Arc::clone(flow.bytes())]);
-    match hold(&mut admitted, copy_sockets(socket, &application, &meter), flow).await {
+    let copying = unless_idle(context, &arrival.pod, flow, copy_sockets(socket, &application, &meter));
+    match hold(&mut admitted, copying, flow).await {
         Ok(()) => {
             end(application);
             Ok(())
@@ -357,8 +406,11 @@ async fn carry_plaintext(
 ///
 /// # Errors
 /// [`Refusal`]; the inbound flow is recorded with it.
-pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> Result<LocalVisit, Refusal> {
-    let LocalArrival { source, client, destination, workload } = arrival;
+pub(crate) async fn deliver_local(
+    context: &Context,
+    arrival: LocalArrival<'_>,
+) -> Result<LocalVisit, Refusal> {
+    let LocalArrival { source, client, destination, workload, socket } = arrival;
     let pod = context
         .node
         .pods
@@ -375,7 +427,7 @@ pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> R
         .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
     let source = Some(source.identity.clone());
     let arrival = Arrival { pod, source, peer: client.ip(), client, destination, tunnel: None };
-    match enter(context, &arrival, &flow).await {
+    match enter(context, &arrival, &flow, async || hello_of(socket).await).await {
         Ok((application, admitted)) => {
             Ok(LocalVisit { application, guest: LocalGuest { flow, admitted, _ticket: ticket } })
         }
@@ -386,11 +438,19 @@ pub(crate) async fn deliver_local(context: &Context, arrival: LocalArrival) -> R
     }
 }
 
-/// Judges the arrival and opens the application's socket.
+/// The server name at the beginning of what a socket has received; None if the connection has failed.
+async fn hello_of(socket: &TcpStream) -> Option<ServerName> {
+    let mut hello = ClientHello::default();
+    let found = peek(socket, ClientHello::LIMIT, |bytes| hello.read(bytes)).await.ok()?;
+    Some(found.unwrap_or_else(|| hello.end()))
+}
+
+/// Judges the arrival and opens the application's socket. `hello` finds the client's server name, if it has to be known.
 async fn enter(
     context: &Context,
     arrival: &Arrival,
     flow: &FlowHandle,
+    hello: impl AsyncFnOnce() -> Option<ServerName>,
 ) -> Result<(TcpStream, Admitted), Refusal> {
     {
         let mesh = context.node.store.guard();
@@ -404,14 +464,24 @@ async fn enter(
         flow.destination_workload(workload);
     }
     let Arrival { pod, source, peer, client, destination, tunnel } = arrival;
-    let visitor = Visitor {
+    let mut visitor = Visitor {
         source: source.clone(),
         peer: *peer,
         client: client.ip(),
         destination: *destination,
         tunnel: *tunnel,
+        server_name: None,
     };
-    let Judged { verdict, dry_run } = context.gate.admit(&pod.workload, visitor).await;
+    let mut judged = context.gate.admit(&pod.workload, visitor.clone()).await;
+    if judged.wants_server_name {
+        visitor.server_name = match tokio::time::timeout(HELLO_DEADLINE, hello()).await {
+            Ok(Some(ServerName::Named(name))) => Some(name),
+            // A client that was waited for in vain may yet say any name.
+            Ok(Some(ServerName::Unreadable) | None) | Err(_) => None,
+        };
+        judged = context.gate.admit(&pod.workload, visitor).await;
+    }
+    let Judged { verdict, dry_run, wants_server_name: _ } = judged;
     if let Some(rule) = &dry_run {
         flow.dry_run(rule);
     }

@@ -113,7 +113,7 @@ async fn carry(
     let destination =
         context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
     flow.destination_address(destination);
-    let dialled = Dialled { pod: Arc::clone(pod), client, destination };
+    let dialled = Dialled { pod: Arc::clone(pod), client, destination, socket };
     // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
     let (upstream, mut local) = Box::pin(reach(context, &dialled, flow)).await?;
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
@@ -124,9 +124,10 @@ async fn carry(
     match upstream {
         Upstream::Socket(server) => {
             let copying = copy_sockets(socket, &server, &meter);
+            let copying = inbound::unless_idle(context, pod, flow, copying);
             let copied = match &mut local {
                 Some(guest) => guest.hold(copying).await,
-                None => copying.await.map_err(Ended::from),
+                None => copying.await,
             };
             match &copied {
                 Ok(()) => end(server),
@@ -135,7 +136,8 @@ async fn carry(
             Ok(copied?)
         }
         Upstream::Tunnel(stream) => {
-            Ok(copy_tunnel(socket, stream, true, &meter).await.map_err(Ended::from)?)
+            let copying = copy_tunnel(socket, stream, true, &meter);
+            Ok(inbound::unless_idle(context, pod, flow, copying).await?)
         }
     }
 }
@@ -143,7 +145,7 @@ async fn carry(
 /// Routes and connects, again where that is safe: not a byte of the application has been read yet.
 async fn reach(
     context: &Rc<Context>,
-    dialled: &Dialled,
+    dialled: &Dialled<'_>,
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     context.node.interest.used(dialled.destination.ip());
@@ -185,7 +187,7 @@ async fn reach(
     }
 }
 
-fn route(context: &Context, dialled: &Dialled, failed: &[WorkloadUid]) -> Result<Target, RouteError> {
+fn route(context: &Context, dialled: &Dialled<'_>, failed: &[WorkloadUid]) -> Result<Target, RouteError> {
     let client = current(context, &dialled.pod);
     let mesh = context.node.store.guard();
     let affine = service_at(&mesh, &client, dialled.destination.ip());
@@ -198,7 +200,7 @@ fn route(context: &Context, dialled: &Dialled, failed: &[WorkloadUid]) -> Result
 }
 
 /// The client of a service with session affinity will return to this endpoint.
-fn remember(context: &Context, dialled: &Dialled, target: &Target) {
+fn remember(context: &Context, dialled: &Dialled<'_>, target: &Target) {
     let (Some(service), Some(workload)) = (&target.service, &target.workload) else { return };
     if let Some(seconds) = service.steering.affinity_s {
         let timeout = Duration::from_secs(seconds.into());
@@ -210,7 +212,7 @@ fn remember(context: &Context, dialled: &Dialled, target: &Target) {
 
 async fn open(
     context: &Rc<Context>,
-    dialled: &Dialled,
+    dialled: &Dialled<'_>,
     target: &Target,
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
@@ -246,7 +248,7 @@ async fn open(
 /// What is outside of the mesh and known by name: looked up here, as the pod's own resolver would.
 async fn open_named(
     context: &Context,
-    dialled: &Dialled,
+    dialled: &Dialled<'_>,
     name: &Arc<str>,
     port: u16,
     flow: &FlowHandle,
@@ -272,7 +274,7 @@ async fn open_named(
 /// Both pods are this agent's: the kernel proves both identities, and the bytes never touch a wire.
 async fn open_local(
     context: &Rc<Context>,
-    dialled: &Dialled,
+    dialled: &Dialled<'_>,
     address: SocketAddr,
     workload: &Arc<Workload>,
     flow: &FlowHandle,
@@ -283,6 +285,7 @@ async fn open_local(
         client: dialled.client,
         destination: address,
         workload: Arc::clone(workload),
+        socket: dialled.socket,
     };
     let LocalVisit { application, guest } = inbound::deliver_local(context, arrival).await?;
     flow.source_identity(&dialled.pod.workload.identity);
@@ -292,7 +295,7 @@ async fn open_local(
 
 async fn open_tunnel(
     context: &Rc<Context>,
-    dialled: &Dialled,
+    dialled: &Dialled<'_>,
     address: SocketAddr,
     workload: &Workload,
     gateway: SocketAddr,

@@ -9,6 +9,7 @@ mod bulk;
 mod connect;
 mod dial;
 mod errno;
+mod hello;
 mod hold;
 mod load;
 mod pattern;

@@ -2,11 +2,11 @@
 
 mod turmoil;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use turmoil::{SOON, at, shop, until_enrolled, until_flow, until_reached};
+use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_reached};
 use warren_tests::lab::{Lab, Pod, poll_until};
 
 fn refusals(lab: &Lab, node: &str, limit: &str) -> Result<f64> {
@@ -41,6 +41,44 @@ fn a_pod_with_too_many_connections_is_refused_more_and_the_others_are_not() {
         ensure!(report["open"] == 20, "{report}");
         // What was given back can be had again.
         until_reached(&client, &at(&far, 9000))
+    });
+}
+
+/// Whoever says nothing for longer than the agent bears with is ended, at both ends; who talks is not.
+#[test]
+fn connections_that_carry_nothing_end_where_that_is_wanted() {
+    shop().agent_arg("--idle-timeout").agent_arg("2").test(|lab| {
+        lab.start_mesh()?;
+        let (client, near, far, node) = (lab.pod("client"), lab.pod("near"), lab.pod("far"), lab.node("n1"));
+        let stranger = lab.pod("outside-near");
+        let _servers = [far.serve(["echo", "--port", "9000"])?, near.serve(["echo", "--port", "9000"])?];
+        let _source = far.serve(["source", "--port", "9001", "--bytes", "100000000"])?;
+        until_enrolled(node, 2)?;
+        until_reached(&client, &at(&far, 9000))?;
+        let talking = stream(&client, &at(&far, 9000), &[])?;
+        for (from, to) in [(&client, &far), (&client, &near), (&stranger, &far)] {
+            let began = Instant::now();
+            let mut held =
+                from.workload(["hold", "--to", &at(to, 9000), "--count", "3"]).with_stdin().spawn()?;
+            held.wait_for("\"open\":3", SOON)?;
+            until_flow(lab.node(to.node()), "that ended for its silence", |flow| {
+                flow["flags"] == "SI"
+                    && flow["direction"] == "inbound"
+                    && flow["source"]["pod"] == from.name()
+                    && flow["destination"]["pod"] == to.name()
+                    && flow["error"].as_str().is_some_and(|error| error.contains("--idle-timeout"))
+            })?;
+            ensure!(began.elapsed() > Duration::from_secs(2), "before its time");
+            ensure!(held.report(SOON)?["open"] == 0, "{} to {} went on", from.name(), to.name());
+        }
+        // A client that reads nothing stands still, too.
+        let flows = lab.node("n2").watch_flows()?;
+        let address = std::net::SocketAddr::from((far.ip4(), 9001));
+        let lazy = stranger.place().netns().enter(|| std::net::TcpStream::connect(address))??;
+        flows.expect(&[("/direction", "inbound"), ("/flags", "SI"), ("/destination/pod", "far")])?;
+        drop(lazy);
+        ensure!(refusals(lab, "n2", "idle_connection")? >= 6.0, "not counted");
+        must_be_clean(talking, "who talks").map(drop)
     });
 }
 

@@ -7,10 +7,12 @@ mod connection;
 mod listener;
 mod names;
 mod netns;
+mod peek;
 mod upstream;
 
 pub use connection::{TunnelSocket, end, for_tunnel, reset};
 pub use listener::{Accepted, Listener, is_own_listener};
 pub use names::Names;
 pub use netns::{Netns, NetnsThread};
+pub use peek::peek;
 pub use upstream::{Family, PodSockets, connect};

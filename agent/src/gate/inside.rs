@@ -70,23 +70,26 @@ impl Pod {
 }
 
 impl Inside {
-    /// Judges who wants to enter `pod`, by what the mesh says now.
+    /// Judges who wants to enter `pod`, by what the mesh says now; and whether that hinges on the server name.
     pub(super) fn judge(
         &mut self,
         mesh: &Mesh,
         pod: &Arc<Workload>,
         connection: &Connection<'_>,
-    ) -> Decision {
+    ) -> (Decision, bool) {
         // The key is cloned only for a pod that nobody has entered yet.
         if !self.pods.contains_key(&pod.uid) {
             self.pods.insert(pod.uid.clone(), Pod::new(mesh, pod));
         }
+        let judge = |effective: &Effective| {
+            (effective.judge(connection), effective.hinges_on_server_name(connection))
+        };
         match self.pods.get_mut(&pod.uid) {
             Some(known) => {
                 known.refresh(mesh);
-                known.effective.judge(connection)
+                judge(&known.effective)
             }
-            None => Effective::new(mesh.policies(), pod).judge(connection),
+            None => judge(&Effective::new(mesh.policies(), pod)),
         }
     }
 

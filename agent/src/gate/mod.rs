@@ -52,6 +52,8 @@ pub(crate) struct Visitor {
     pub destination: SocketAddr,
     /// The tunnel that it came through, if through one.
     pub tunnel: Option<TunnelId>,
+    /// The server name in the client's own TLS, once somebody had to look ([`Judged::wants_server_name`]).
+    pub server_name: Option<Arc<str>>,
 }
 
 /// A tunnel, unique at its gate.
@@ -60,14 +62,13 @@ pub(crate) struct TunnelId(u64);
 
 impl Visitor {
     fn connection(&self) -> Connection<'_> {
-        let Self { source, peer, client, destination, tunnel: _ } = self;
-        // Nobody looks into the application's own TLS here.
+        let Self { source, peer, client, destination, tunnel: _, server_name } = self;
         Connection {
             source: source.as_ref(),
             peer: *peer,
             client: *client,
             destination: *destination,
-            server_name: None,
+            server_name: server_name.as_deref(),
         }
     }
 }
@@ -79,6 +80,8 @@ pub(crate) struct Judged {
     pub verdict: Result<(Permit, Admitted), Denial>,
     /// What the dry-run policies would have made of it, if there are any.
     pub dry_run: Option<Arc<str>>,
+    /// The verdict is a refusal only because the visitor's server name is not known: find out, and ask again.
+    pub wants_server_name: bool,
 }
 
 /// One worker's gate. Cloning gives another handle to it.
@@ -129,12 +132,13 @@ impl Gate {
     fn admit_now(&self, pod: &Arc<Workload>, visitor: Visitor) -> Judged {
         let mesh = self.store.guard();
         let mut inside = self.inside.borrow_mut();
-        let Decision { verdict, dry_run } = inside.judge(&mesh, pod, &visitor.connection());
+        let (Decision { verdict, dry_run }, wants_server_name) =
+            inside.judge(&mesh, pod, &visitor.connection());
         let verdict = verdict.map(|permit| {
             let (place, evicted) = inside.take_place(&pod.uid, visitor);
             (permit, Admitted { inside: Rc::clone(&self.inside), pod: pod.uid.clone(), place, evicted })
         });
-        Judged { verdict, dry_run }
+        Judged { verdict, dry_run, wants_server_name }
     }
 
     /// A new tunnel.

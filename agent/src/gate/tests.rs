@@ -21,6 +21,7 @@ fn visitor(account: Option<&str>) -> Visitor {
         client: [10, 0, 1, 2].into(),
         destination: "10.0.2.3:80".parse().unwrap(),
         tunnel: None,
+        server_name: None,
     }
 }
 
@@ -235,5 +236,38 @@ fn a_policy_that_does_not_come_at_all_lets_nobody_in_and_nobody_stay() {
         let said = clerk.hold(pending::<()>()).await.unwrap_err();
         assert_eq!(said, Denial::Missing("shop/p".parse().unwrap()));
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_server_name_is_asked_for_and_remembered() {
+    at_gate(async |store, gate| {
+        let by_name = |names: &[&str]| {
+            let names = names.iter().map(|name| StringMatch::Exact((*name).into()));
+            let one = PolicyMatch { server_names: names.collect(), ..PolicyMatch::default() };
+            MeshChange::Policy(Arc::new(AuthorizationPolicy {
+                name: "shop/p".parse().unwrap(),
+                scope: PolicyScope::Namespace,
+                action: PolicyAction::Allow,
+                dry_run: false,
+                rules: vec![PolicyRule { index: 0, clauses: vec![vec![one]] }],
+            }))
+        };
+        let saying = |name: &str| Visitor { server_name: Some(name.into()), ..visitor(Some("teller")) };
+        // Before anybody asked for names.
+        let mut early = enter(&gate, "web", Some("teller")).unwrap();
+        store.apply(vec![by_name(&["a", "b"])]);
+        settle().await;
+        assert!(evicted(&mut early).await.is_some(), "its name was not read, so it cannot stay");
+        let judged = gate.admit_now(&pod("web"), visitor(Some("teller")));
+        assert!(judged.verdict.is_err() && judged.wants_server_name);
+        let [a, b] = ["a", "b"].map(|name| gate.admit_now(&pod("web"), saying(name)));
+        assert!(!a.wants_server_name);
+        let [mut a, mut b] = [a, b].map(|judged| judged.verdict.unwrap().1);
+        let refused = gate.admit_now(&pod("web"), saying("c"));
+        assert!(refused.verdict.is_err() && !refused.wants_server_name);
+        store.apply(vec![by_name(&["b"])]);
+        settle().await;
+        assert!(evicted(&mut a).await.is_some() && evicted(&mut b).await.is_none());
     });
 }

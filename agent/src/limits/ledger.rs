@@ -45,6 +45,17 @@ struct PodUsage {
     told: (u64, u32),
 }
 
+impl PodUsage {
+    /// Whether one more refusal should be told.
+    fn tells(&mut self, now: u64) -> bool {
+        if self.told.0 != now {
+            self.told = (now, 0);
+        }
+        self.told.1 = self.told.1.saturating_add(1);
+        self.told.1 <= TOLD
+    }
+}
+
 impl Usage {
     fn of(&mut self, kind: Kind) -> &mut usize {
         match kind {
@@ -78,9 +89,13 @@ impl Ledger {
         Self { config, node: Usage::default(), pods: HashMap::new(), refused: HashMap::new() }
     }
 
-    /// Takes one more in, or says which limit forbids that. The narrowest limit is named: who is told of the node's limit
-    /// is not the one to blame.
-    pub(super) fn take(&mut self, pod: &WorkloadUid, kind: Kind, now: u64) -> Result<(), Refused> {
+    /// Counts what has happened; whether it should be told.
+    pub(super) fn exceeded(&mut self, pod: &WorkloadUid, limit: Limit, now: u64) -> bool {
+        *self.refused.entry(limit).or_default() += 1;
+        self.usage(pod, now).is_none_or(|usage| usage.tells(now))
+    }
+
+    fn usage(&mut self, pod: &WorkloadUid, now: u64) -> Option<&mut PodUsage> {
         if !self.pods.contains_key(pod) {
             if self.pods.len() >= SWEEP {
                 // Pods that were refused and never had anything; all others leave with the last that they give back.
@@ -88,27 +103,31 @@ impl Ledger {
             }
             self.pods.insert(pod.clone(), PodUsage::default());
         }
-        let Some(usage) = self.pods.get_mut(pod) else { return Ok(()) };
+        self.pods.get_mut(pod)
+    }
+
+    /// Takes one more in, or says which limit forbids that. The narrowest limit is named: who is told of the node's limit
+    /// is not the one to blame.
+    pub(super) fn take(&mut self, pod: &WorkloadUid, kind: Kind, now: u64) -> Result<(), Refused> {
+        let of_node = *self.node.of(kind);
+        let config = self.config;
+        let Some(usage) = self.usage(pod, now) else { return Ok(()) };
         let of_peer = kind.peer().map(|peer| *usage.peers.entry(peer).or_default().of(kind));
-        let (of_pod, of_node) = (*usage.all.of(kind), *self.node.of(kind));
+        let of_pod = *usage.all.of(kind);
         let counts = [of_peer, Some(of_pod), Some(of_node)];
         let limit = Limit::of(kind).into_iter().zip(counts).find_map(|(limit, count)| {
             let limit = limit?;
-            (count? >= self.config.get(limit)).then_some(limit)
+            (count? >= config.get(limit)).then_some(limit)
         });
         if let Some(limit) = limit {
-            *self.refused.entry(limit).or_default() += 1;
-            if usage.told.0 != now {
-                usage.told = (now, 0);
-            }
-            usage.told.1 = usage.told.1.saturating_add(1);
-            let tell = usage.told.1 <= TOLD;
+            let tell = usage.tells(now);
             // An entry was made to look: nothing may stay of somebody who has nothing open.
             if let Some(peer) = kind.peer()
                 && usage.peers.get(&peer) == Some(&Usage::default())
             {
                 usage.peers.remove(&peer);
             }
+            *self.refused.entry(limit).or_default() += 1;
             return Err(Refused { limit, tell });
         }
         if let Some(peer) = kind.peer() {
@@ -167,6 +186,7 @@ mod tests {
             handshakes_per_node: 4,
             tunnels_per_peer: 1,
             tunnels_per_pod: 2,
+            ..LimitsConfig::DEFAULT
         }
     }
 
@@ -206,6 +226,15 @@ mod tests {
         };
         assert_eq!([told(1), told(1), told(2)], [TOLD as usize, 0, TOLD as usize]);
         assert_eq!(ledger.refused()[0], ("connections_per_pod", 3000));
+    }
+
+    #[test]
+    fn what_has_happened_is_counted_and_told_in_samples_too() {
+        let mut ledger = Ledger::new(small());
+        let told = (0..1000).filter(|_| ledger.exceeded(&pod(1), Limit::HeaderSize, 1)).count();
+        assert_eq!(told, TOLD as usize);
+        assert!(ledger.exceeded(&pod(2), Limit::HeaderSize, 1) && ledger.exceeded(&pod(1), Limit::HeaderSize, 2));
+        assert!(ledger.refused().contains(&("header_size", 1002)));
     }
 
     #[test]

@@ -2,18 +2,23 @@
 //! has cost anything, counted, and told in a flow (ten times per second and pod at most: a flood must not become one of
 //! records).
 //!
-//! A peer's own limits keep one caller, be it hostile, from using up what a pod can take from all.
+//! A peer's own limits keep one caller, be it hostile, from using up what a pod can take from all. What was let in and then
+//! says nothing ends by [`idle`], where that is asked for.
 
+mod idle;
 mod ledger;
+
+pub use idle::idle;
 
 use ledger::{Kind, Ledger};
 use parking_lot::Mutex;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use warren_common::model::WorkloadUid;
 
-/// The limits. Each may be 0: nothing then.
+/// The limits. Each may be 0: nothing then; a time of 0 never comes.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitsConfig {
     /// Applications' connections of one pod, in and out.
@@ -30,6 +35,13 @@ pub struct LimitsConfig {
     pub tunnels_per_peer: usize,
     /// The same of all addresses.
     pub tunnels_per_pod: usize,
+    /// Open streams of one tunnel into a pod. An agent opens another tunnel at 256.
+    pub streams_per_tunnel: usize,
+    /// An application's connection that carries no byte for so long is ended. 0: it may be silent for ever, as it may
+    /// without a mesh.
+    pub idle_connection: Duration,
+    /// A tunnel into a pod that has no stream for so long is closed in order. An agent closes its own after 60 s.
+    pub idle_tunnel: Duration,
 }
 
 impl LimitsConfig {
@@ -42,6 +54,9 @@ impl LimitsConfig {
         handshakes_per_node: 4_096,
         tunnels_per_peer: 256,
         tunnels_per_pod: 8_192,
+        streams_per_tunnel: 256,
+        idle_connection: Duration::ZERO,
+        idle_tunnel: Duration::from_secs(300),
     };
 }
 
@@ -55,10 +70,14 @@ enum Limit {
     HandshakesPerNode,
     TunnelsPerPeer,
     TunnelsPerPod,
+    StreamsPerTunnel,
+    HeaderSize,
+    MalformedRequest,
+    IdleConnection,
 }
 
 impl Limit {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 11] = [
         Self::ConnectionsPerPod,
         Self::ConnectionsPerNode,
         Self::HandshakesPerPeer,
@@ -66,6 +85,10 @@ impl Limit {
         Self::HandshakesPerNode,
         Self::TunnelsPerPeer,
         Self::TunnelsPerPod,
+        Self::StreamsPerTunnel,
+        Self::HeaderSize,
+        Self::MalformedRequest,
+        Self::IdleConnection,
     ];
 
     /// Those that hold for one kind: of the peer, of the pod, of the node.
@@ -89,6 +112,10 @@ impl Limit {
             Self::HandshakesPerNode => "handshakes_per_node",
             Self::TunnelsPerPeer => "tunnels_per_peer",
             Self::TunnelsPerPod => "tunnels_per_pod",
+            Self::StreamsPerTunnel => "streams_per_tunnel",
+            Self::HeaderSize => "header_size",
+            Self::MalformedRequest => "malformed_request",
+            Self::IdleConnection => "idle_connection",
         }
     }
 
@@ -104,8 +131,25 @@ impl Limit {
             Self::HandshakesPerNode => ("TLS handshakes on this node", "max-handshakes-per-node"),
             Self::TunnelsPerPeer => ("tunnels from this peer into this pod", "max-tunnels-per-peer"),
             Self::TunnelsPerPod => ("tunnels into this pod", "max-tunnels-per-pod"),
+            Self::StreamsPerTunnel => ("streams of this tunnel", "max-streams-per-tunnel"),
+            Self::HeaderSize => ("bytes of headers of a request", ""),
+            Self::MalformedRequest => ("bytes of headers of a request, or it is malformed", ""),
+            Self::IdleConnection => ("seconds without a byte", "idle-timeout"),
         }
     }
+}
+
+/// What only shows when it has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excess {
+    /// A peer opened more streams in a tunnel than it may.
+    Streams,
+    /// A peer's request had more bytes of headers than this.
+    Headers(usize),
+    /// The same with far more bytes, of which only so many are read; or it was malformed.
+    Malformed(usize),
+    /// A connection carried no byte for too long.
+    Idle,
 }
 
 impl LimitsConfig {
@@ -118,20 +162,37 @@ impl LimitsConfig {
             Limit::HandshakesPerNode => self.handshakes_per_node,
             Limit::TunnelsPerPeer => self.tunnels_per_peer,
             Limit::TunnelsPerPod => self.tunnels_per_pod,
+            Limit::StreamsPerTunnel => self.streams_per_tunnel,
+            Limit::HeaderSize | Limit::MalformedRequest => 0,
+            Limit::IdleConnection => self.idle_connection.as_secs() as usize,
         }
     }
 }
 
 /// A limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many {what}: {allowed} are open and no more may be (the agent's --{flag})")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exceeded {
-    what: &'static str,
+    limit: Limit,
     allowed: usize,
-    flag: &'static str,
     /// Whether to tell; the others are only counted.
     pub tell: bool,
 }
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, allowed, tell: _ } = self;
+        let (what, flag) = limit.words();
+        match limit {
+            Limit::HeaderSize | Limit::MalformedRequest => {
+                write!(f, "too many {what}: no more than {allowed} are taken")
+            }
+            Limit::IdleConnection => write!(f, "ended after {allowed} {what} (the agent's --{flag})"),
+            _ => write!(f, "too many {what}: {allowed} are open and no more may be (the agent's --{flag})"),
+        }
+    }
+}
+
+impl std::error::Error for Exceeded {}
 
 /// The node's books; clones share them.
 #[derive(Clone, Debug)]
@@ -183,6 +244,27 @@ impl Limits {
         self.take(pod, Kind::Tunnel(peer.to_canonical()))
     }
 
+    /// Counts what could not be refused at the door.
+    pub fn exceeded(&self, pod: &WorkloadUid, excess: Excess) -> Exceeded {
+        let limit = match excess {
+            Excess::Streams => Limit::StreamsPerTunnel,
+            Excess::Headers(_) => Limit::HeaderSize,
+            Excess::Malformed(_) => Limit::MalformedRequest,
+            Excess::Idle => Limit::IdleConnection,
+        };
+        let allowed = match excess {
+            Excess::Headers(allowed) | Excess::Malformed(allowed) => allowed,
+            Excess::Streams | Excess::Idle => self.0.config.get(limit),
+        };
+        let now = self.0.started.elapsed().as_secs();
+        Exceeded { limit, allowed, tell: self.0.ledger.lock().exceeded(pod, limit, now) }
+    }
+
+    /// The limits themselves.
+    pub fn config(&self) -> &LimitsConfig {
+        &self.0.config
+    }
+
     /// Refusals so far, by limit.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         self.0.ledger.lock().refused()
@@ -191,8 +273,8 @@ impl Limits {
     fn take(&self, pod: &WorkloadUid, kind: Kind) -> Result<Ticket, Exceeded> {
         let now = self.0.started.elapsed().as_secs();
         self.0.ledger.lock().take(pod, kind, now).map_err(|refused| {
-            let (what, flag) = refused.limit.words();
-            Exceeded { what, allowed: self.0.config.get(refused.limit), flag, tell: refused.tell }
+            let allowed = self.0.config.get(refused.limit);
+            Exceeded { limit: refused.limit, allowed, tell: refused.tell }
         })?;
         Ok(Ticket { limits: self.clone(), pod: pod.clone(), kind })
     }

@@ -31,6 +31,8 @@ pub enum FlowFlag {
     NoHealthyUpstream,
     /// Refused early because a limit was reached.
     Overload,
+    /// It carried nothing for too long.
+    Idle,
     /// Anything else: a reset in the middle, an I/O error.
     Other,
 }
@@ -47,6 +49,7 @@ impl FlowFlag {
             Self::IdentityError => "IDENTITY_ERROR",
             Self::NoHealthyUpstream => "UH",
             Self::Overload => "UO",
+            Self::Idle => "SI",
             Self::Other => "-",
         }
     }

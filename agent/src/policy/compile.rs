@@ -59,11 +59,18 @@ impl Compiled {
         Self { policy, rules }
     }
 
-    /// The first rule that matches.
-    pub(super) fn matching(&self, connection: &Connection<'_>) -> Option<&Arc<RuleName>> {
-        let action = self.policy.action;
-        let rule = self.rules.iter().find(|rule| rule.matches(connection, action))?;
+    /// The first rule that matches. A condition on a server name that nobody has read fails where that permits less, or,
+    /// if `hopeful`, where that permits more.
+    pub(super) fn matching(&self, connection: &Connection<'_>, hopeful: bool) -> Option<&Arc<RuleName>> {
+        let unread = (self.policy.action == PolicyAction::Deny) != hopeful;
+        let rule = self.rules.iter().find(|rule| rule.matches(connection, unread))?;
         Some(&rule.name)
+    }
+
+    /// Whether it has a condition on the server name.
+    pub(super) fn names_servers(&self) -> bool {
+        let mut all = self.rules.iter().flat_map(|rule| &rule.clauses).flatten();
+        all.any(|one| !one.server_names.is_empty())
     }
 }
 
@@ -79,8 +86,8 @@ impl CompiledRule {
         Self { name, clauses }
     }
 
-    fn matches(&self, connection: &Connection<'_>, action: PolicyAction) -> bool {
-        self.clauses.iter().all(|clause| clause.iter().any(|one| one.holds(connection, action)))
+    fn matches(&self, connection: &Connection<'_>, unread: bool) -> bool {
+        self.clauses.iter().all(|clause| clause.iter().any(|one| one.holds(connection, unread)))
     }
 }
 
@@ -106,7 +113,8 @@ impl Match {
         }
     }
 
-    fn holds(&self, connection: &Connection<'_>, action: PolicyAction) -> bool {
+    /// `unread`: what a condition on a server name counts as that nobody has read.
+    fn holds(&self, connection: &Connection<'_>, unread: bool) -> bool {
         let Connection { source, peer, client, destination, server_name } = *connection;
         let within = |ranges: &Vec<Cidr>, ip: IpAddr| ranges.iter().any(|range| range.contains(ip));
         let of_source = |texts: &Texts, part: fn(&Identity) -> &str| {
@@ -127,8 +135,7 @@ impl Match {
             && self.principals.holds(|principals| principals.matches(source))
             && match server_name {
                 Some(name) => self.server_names.holds(|texts| texts.matches(name)),
-                // Nobody has looked: what permits less.
-                None => self.server_names.is_empty() || action == PolicyAction::Deny,
+                None => self.server_names.is_empty() || unread,
             }
     }
 }

@@ -20,6 +20,8 @@ pub struct Effective {
     // By name, so that the same connection is always judged by the same rule.
     enforced: ByAction,
     dry_run: ByAction,
+    /// One of those enforced has a condition on the server name.
+    names_servers: bool,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,8 @@ impl Effective {
                 PolicyAction::Allow => lists.allow.push(policy),
             }
         }
+        let names_servers =
+            enforced.deny.iter().chain(&enforced.allow).any(|policy| policy.names_servers());
         Self {
             peer_authentication: workload.peer_authentication.clone(),
             identity: workload.identity.clone(),
@@ -69,6 +73,7 @@ impl Effective {
             lacking,
             enforced,
             dry_run,
+            names_servers,
         }
     }
 
@@ -100,16 +105,31 @@ impl Effective {
 
     /// Judges one connection. Allocates nothing for one that may enter.
     pub fn judge(&self, connection: &Connection<'_>) -> Decision {
-        let verdict = self.verdict(connection, false);
+        let verdict = self.verdict(connection, false, false);
         let is_dry = !self.dry_run.deny.is_empty() || !self.dry_run.allow.is_empty();
-        let dry_run = is_dry.then(|| match self.verdict(connection, true) {
+        let dry_run = is_dry.then(|| match self.verdict(connection, true, false) {
             Ok(permit) => permit.rule,
             Err(denial) => denial.rule(),
         });
         Decision { verdict, dry_run }
     }
 
-    fn verdict(&self, connection: &Connection<'_>, with_dry_run: bool) -> Result<Permit, Denial> {
+    /// Whether the server name decides, which nobody has looked for yet: without it the connection may not enter, and with
+    /// the right one it might. Dry-run policies never make anybody look.
+    pub fn hinges_on_server_name(&self, connection: &Connection<'_>) -> bool {
+        self.names_servers
+            && connection.server_name.is_none()
+            && self.verdict(connection, false, false).is_err()
+            && self.verdict(connection, false, true).is_ok()
+    }
+
+    /// `hopeful`: as if a server name that nobody has read were the best one.
+    fn verdict(
+        &self,
+        connection: &Connection<'_>,
+        with_dry_run: bool,
+        hopeful: bool,
+    ) -> Result<Permit, Denial> {
         let port = connection.destination.port();
         if is_reserved(port) {
             return Err(Denial::ReservedPort(port));
@@ -127,7 +147,7 @@ impl Effective {
         }
         let lists = [Some(&self.enforced), with_dry_run.then_some(&self.dry_run)];
         let lists = || lists.into_iter().flatten();
-        if let Some(rule) = lists().flat_map(|list| &list.deny).find_map(|policy| policy.matching(connection))
+        if let Some(rule) = lists().flat_map(|list| &list.deny).find_map(|policy| policy.matching(connection, hopeful))
         {
             return Err(Denial::Rule(Arc::clone(rule)));
         }
@@ -139,7 +159,7 @@ impl Effective {
             };
             return Ok(Permit::new(Arc::clone(rule)));
         }
-        let allowed = lists().flat_map(|list| &list.allow).find_map(|policy| policy.matching(connection));
+        let allowed = lists().flat_map(|list| &list.allow).find_map(|policy| policy.matching(connection, hopeful));
         allowed.map(|rule| Permit::new(Arc::clone(&rule.shown))).ok_or(Denial::NoRule)
     }
 }

@@ -17,8 +17,13 @@
 //! 6. no ALLOW policy at all, or one that matches
 //!
 //! Dry-run policies are judged beside that, as if they were enforced; they change nothing and do not ask for an ALLOW.
+//!
+//! The server name in a client's own TLS (`connection.sni`) is looked for only where the verdict hinges on it
+//! ([`Effective::hinges_on_server_name`]): there a connection has to begin with its ClientHello, and all others are judged
+//! before they have said anything. What cannot be read counts as in the table of [`Connection::server_name`].
 
 mod book;
+mod client_hello;
 mod compile;
 mod effective;
 mod text;
@@ -29,6 +34,7 @@ mod reference;
 mod tests;
 
 pub use book::{Policies, Refused};
+pub use client_hello::{ClientHello, ServerName};
 pub use effective::Effective;
 
 use std::fmt;
@@ -48,8 +54,8 @@ pub struct Connection<'a> {
     pub client: IpAddr,
     /// The pod's address and port.
     pub destination: SocketAddr,
-    /// The server name in the client's own TLS, empty if it names none. None when nobody has looked: then an ALLOW rule
-    /// that asks for it does not match, and a DENY rule does as if it did not ask.
+    /// The server name in the client's own TLS, in lower case, empty if it names none. None when nobody has looked, or it
+    /// could not be read: then an ALLOW rule that asks for it does not match, and a DENY rule does as if it did not ask.
     pub server_name: Option<&'a str>,
 }
 

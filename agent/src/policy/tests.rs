@@ -296,6 +296,37 @@ fn a_server_name_nobody_has_looked_for_permits_nothing_and_excuses_nothing() {
 }
 
 #[test]
+fn a_server_name_is_looked_for_only_where_it_decides() {
+    let id = client();
+    let unread = Connection { server_name: None, ..from(Some(&id)) };
+    let wanted = PolicyMatch { server_names: vec![exact("db.example.com")], ..one() };
+    let elsewhere = PolicyMatch { destination_ports: vec![1], ..wanted.clone() };
+    let dry = |policy: AuthorizationPolicy| AuthorizationPolicy { dry_run: true, ..policy };
+    let strict = PeerAuthentication { all: mtls(true, "x"), ..PeerAuthentication::default() };
+    let strict = Workload { peer_authentication: strict, ..pod(&[]) };
+    for (policies, pod, connection, decides) in [
+        (vec![], pod(&[]), unread, false),
+        (vec![simple("shop/a", Allow, wanted.clone())], pod(&[]), unread, true),
+        (vec![simple("shop/d", Deny, wanted.clone())], pod(&[]), unread, true),
+        (vec![simple("shop/a", Allow, negated(&wanted))], pod(&[]), unread, true),
+        // It is known already.
+        (vec![simple("shop/a", Allow, wanted.clone())], pod(&[]), from(Some(&id)), false),
+        // Not here: another port, another policy decides already, nobody may enter anyhow.
+        (vec![simple("shop/d", Deny, elsewhere.clone())], pod(&[]), unread, false),
+        (vec![simple("shop/a", Allow, elsewhere)], pod(&[]), unread, false),
+        (vec![simple("shop/a", Allow, wanted.clone()), all("shop/b", Allow)], pod(&[]), unread, false),
+        (vec![simple("shop/a", Allow, wanted.clone()), all("shop/d", Deny)], pod(&[]), unread, false),
+        (vec![simple("shop/a", Allow, wanted.clone())], pod(&["shop/missing"]), unread, false),
+        (vec![simple("shop/a", Allow, wanted.clone())], strict, Connection { source: None, ..unread }, false),
+        // A dry run makes nobody wait.
+        (vec![dry(simple("shop/a", Allow, wanted))], pod(&[]), unread, false),
+    ] {
+        let effective = Effective::new(&book(&policies), &pod);
+        assert_eq!(effective.hinges_on_server_name(&connection), decides, "{policies:?}");
+    }
+}
+
+#[test]
 fn rules_are_or_clauses_are_and_fields_are_and_values_are_or() {
     let id = client();
     let (yes, no) = (

@@ -95,10 +95,10 @@ pub async fn copy_tunnel(
     meter: &Meter,
 ) -> Result<(), CopyError> {
     let side = if client_is_socket { SocketIs::Client } else { SocketIs::Server };
-    let TunnelStream { mut send, mut receive, _slot } = stream;
+    let TunnelStream { mut send, mut receive, ahead, _slot } = stream;
     let result = tokio::try_join!(
         into_tunnel(socket, &mut send, side, meter),
-        out_of_tunnel(&mut receive, socket, side, meter),
+        out_of_tunnel(ahead, &mut receive, socket, side, meter),
     );
     if result.is_err() {
         // The peer must not take the end of our frames for the end of the application's bytes.
@@ -179,13 +179,21 @@ async fn into_tunnel(
 }
 
 async fn out_of_tunnel(
+    ahead: Vec<Bytes>,
     receive: &mut h2::RecvStream,
     socket: &TcpStream,
     side: SocketIs,
     meter: &Meter,
 ) -> Result<(), CopyError> {
-    while let Some(chunk) = receive.data().await {
-        let chunk = chunk.map_err(CopyError::Tunnel)?;
+    let mut ahead = ahead.into_iter();
+    loop {
+        let chunk = match ahead.next() {
+            Some(chunk) => chunk,
+            None => match receive.data().await {
+                Some(chunk) => chunk.map_err(CopyError::Tunnel)?,
+                None => break,
+            },
+        };
         side.received(meter, chunk.len());
         write_all(socket, &chunk).await.map_err(|error| side.failed(error))?;
         receive.flow_control().release_capacity(chunk.len()).map_err(CopyError::Tunnel)?;

@@ -7,11 +7,12 @@ mod copy;
 mod hbone;
 mod pool;
 mod server;
+mod tap;
 
 pub use copy::{CopyError, Meter, copy_sockets, copy_tunnel};
 pub use hbone::{HboneError, connect_request, parse_authority, parse_forwarded};
 pub use pool::{Pool, PoolError, TunnelKey};
-pub use server::{Incoming, ServeError, serve};
+pub use server::{Incoming, ServeConfig, ServeError, serve};
 
 use bytes::Bytes;
 use std::time::Duration;
@@ -22,8 +23,10 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Largest DATA frame, bytes: fewer frames, and one TLS record is never split over two.
 const MAX_FRAME: u32 = 64 << 10;
-/// Largest header list of a peer, bytes.
-const MAX_HEADER_LIST: u32 = 8 << 10;
+/// Largest header list of a peer, bytes, as HTTP/2 counts them (RFC 9113, section 6.5.2).
+const MAX_HEADER_LIST: usize = 8 << 10;
+/// What is more than that, but no more than this, is read so that it can be refused by name.
+const MAX_HEADER_LIST_READ: usize = 32 << 10;
 /// Streams per tunnel before another tunnel is opened.
 const MAX_STREAMS: usize = 256;
 /// How long a peer may take for the HTTP/2 preface and settings.
@@ -34,6 +37,8 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub struct TunnelStream {
     send: h2::SendStream<Bytes>,
     receive: h2::RecvStream,
+    /// What was received ahead of the copy, and is its beginning.
+    ahead: Vec<Bytes>,
     /// Keeps the tunnel's count of streams.
     _slot: Option<pool::StreamSlot>,
 }

@@ -239,7 +239,7 @@ async fn open<E>(slot: StreamSlot, request: Request<()>) -> Result<TunnelStream,
         let reason = reason.and_then(|reason| reason.to_str().ok()).map(|r| r.chars().take(300).collect());
         return Err(PoolError::Refused { status: response.status(), reason });
     }
-    Ok(TunnelStream { send, receive: response.into_body(), _slot: Some(slot) })
+    Ok(TunnelStream { send, receive: response.into_body(), ahead: Vec::new(), _slot: Some(slot) })
 }
 
 /// Whether the peer is certain not to have acted on the request (RFC 9113, 8.7).

@@ -1,13 +1,17 @@
 //! The far end of tunnels: accepts streams and hands each to the inbound story.
 
+use super::tap::{Reset, Tap};
 use super::hbone::{HboneError, parse_authority, parse_forwarded};
 use super::{
-    CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_STREAMS, STREAM_WINDOW,
+    CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_HEADER_LIST_READ, STREAM_WINDOW,
     TunnelStream,
 };
+use crate::limits::Excess;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Tells the client's agent, and through it the person who reads its flows, why a stream was refused.
@@ -39,6 +43,9 @@ impl From<h2::Error> for ServeError {
 pub struct Incoming {
     request: Request<h2::RecvStream>,
     respond: h2::server::SendResponse<Bytes>,
+    /// It has been opened already.
+    send: Option<h2::SendStream<Bytes>>,
+    ahead: Vec<Bytes>,
 }
 
 impl Incoming {
@@ -55,17 +62,49 @@ impl Incoming {
         self.request.headers().get(http::header::FORWARDED)?.to_str().ok().and_then(parse_forwarded)
     }
 
+    /// Shows the stream's first bytes to `look`, piece by piece, until that has an answer; None: they have ended before.
+    /// Nobody sends bytes into a stream that is not open, so it is opened for that; what was looked at stays the beginning
+    /// of what [`Self::accept`] gives.
+    ///
+    /// # Errors
+    /// When the peer has gone meanwhile.
+    pub async fn look<T>(
+        &mut self,
+        mut look: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, h2::Error> {
+        if self.send.is_none() {
+            self.send = Some(self.respond.send_response(Response::new(()), false)?);
+        }
+        while let Some(chunk) = self.request.body_mut().data().await {
+            let chunk = chunk?;
+            let found = look(&chunk);
+            if !chunk.is_empty() {
+                self.ahead.push(chunk);
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     /// Opens the stream: 200.
     ///
     /// # Errors
     /// When the peer has gone meanwhile.
     pub fn accept(mut self) -> Result<TunnelStream, h2::Error> {
-        let send = self.respond.send_response(Response::new(()), false)?;
-        Ok(TunnelStream { send, receive: self.request.into_body(), _slot: None })
+        let send = match self.send {
+            Some(send) => send,
+            None => self.respond.send_response(Response::new(()), false)?,
+        };
+        Ok(TunnelStream { send, receive: self.request.into_body(), ahead: self.ahead, _slot: None })
     }
 
-    /// Refuses the stream with a status and a reason for people.
+    /// Refuses the stream with a status and a reason for people. One that was opened to be looked at can only be reset.
     pub fn refuse(mut self, status: StatusCode, reason: &str) {
+        if let Some(mut send) = self.send {
+            return send.send_reset(h2::Reason::CANCEL);
+        }
         let mut response = Response::new(());
         *response.status_mut() = status;
         let printable: String =
@@ -78,31 +117,67 @@ impl Incoming {
     }
 }
 
-/// Serves one authenticated connection: every stream goes to `on_stream`, which must not block. When
-/// `closing` completes the peer is told to open no more (GOAWAY), and open streams go on to their end.
+/// What one connection of tunnels may have.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeConfig {
+    /// Streams open at a time.
+    pub max_streams: usize,
+    /// Without a stream for so long it is closed in order; 0: never.
+    pub idle: Duration,
+}
+
+/// So often within the time of [`ServeConfig::idle`] it is looked whether there is a stream.
+const LOOKS: u32 = 4;
+
+/// Bytes of a header list as RFC 9113 counts them, pseudo-headers included.
+fn header_bytes(request: &Request<h2::RecvStream>) -> usize {
+    const EACH: usize = 32;
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + EACH).sum::<usize>();
+    let authority = request.uri().authority().map_or(0, |authority| authority.as_str().len());
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    fields + authority + path + request.method().as_str().len() + 2 * EACH
+}
+
+/// Serves one authenticated connection: every stream goes to `on_stream`, which must not block; what is refused before it
+/// is one, to `on_excess`. When `closing` completes the peer is told to open no more (GOAWAY), and open streams go on to
+/// their end.
 ///
 /// # Errors
 /// [`ServeError`]: when the peer breaks the protocol or the connection.
 pub async fn serve<S>(
     stream: S,
+    config: ServeConfig,
     closing: impl Future<Output = ()>,
     mut on_stream: impl FnMut(Incoming),
+    on_excess: impl FnMut(Excess),
 ) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let on_excess = RefCell::new(on_excess);
+    let tapped = Tap::new(stream, |reset| {
+        let excess = match reset {
+            Reset::Refused => Excess::Streams,
+            Reset::Protocol => Excess::Malformed(MAX_HEADER_LIST_READ),
+        };
+        on_excess.borrow_mut()(excess);
+    });
     let handshake = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_concurrent_streams(MAX_STREAMS as u32)
-        .handshake::<_, Bytes>(stream);
+        .max_header_list_size(MAX_HEADER_LIST_READ as u32)
+        .max_concurrent_streams(u32::try_from(config.max_streams).unwrap_or(u32::MAX))
+        .handshake::<_, Bytes>(tapped);
     let mut connection = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)
         .await
         .map_err(|_| ServeError::Silent(HANDSHAKE_DEADLINE.as_secs()))??;
     let mut closing = std::pin::pin!(closing);
     let mut told = false;
+    let mut quiet = 0;
+    let pause = tokio::time::sleep(config.idle / LOOKS);
+    let mut pause = std::pin::pin!(pause);
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
@@ -111,9 +186,29 @@ where
                 connection.graceful_shutdown();
                 continue;
             }
+            () = &mut pause, if !config.idle.is_zero() => {
+                pause.as_mut().reset(tokio::time::Instant::now() + config.idle / LOOKS);
+                quiet = if connection.has_streams() { 0 } else { quiet + 1 };
+                if quiet == LOOKS {
+                    told = true;
+                    connection.graceful_shutdown();
+                } else if quiet == 2 * LOOKS {
+                    // It was told to go, and does not.
+                    return Ok(());
+                }
+                continue;
+            }
         };
+        quiet = 0;
         match accepted {
-            Some(Ok((request, respond))) => on_stream(Incoming { request, respond }),
+            Some(Ok((request, mut respond))) if header_bytes(&request) > MAX_HEADER_LIST => {
+                let mut response = Response::new(());
+                *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                // An error means that the peer has gone; it needs no answer then.
+                let _ = respond.send_response(response, true);
+                on_excess.borrow_mut()(Excess::Headers(MAX_HEADER_LIST));
+            }
+            Some(Ok((request, respond))) => on_stream(Incoming { request, respond, send: None, ahead: Vec::new() }),
             Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }

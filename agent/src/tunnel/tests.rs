@@ -1,6 +1,7 @@
 //! Pool and server against each other over in-memory pipes, copies over loopback sockets.
 
 use super::*;
+use crate::limits::Excess;
 use crate::observe::ByteCounters;
 use http::StatusCode;
 use std::cell::{Cell, RefCell};
@@ -34,16 +35,19 @@ fn request(to: &str) -> http::Request<()> {
     request
 }
 
-/// A far side that echoes on port 80, refuses 81, and never answers 82.
+/// A far side that echoes on port 80, refuses 81, never answers 82, and on 83 looks at the first bytes: those that begin
+/// with `a` are echoed, others refused.
 struct Peer {
     connects: Rc<Cell<usize>>,
     closing: Rc<RefCell<Option<watch::Sender<()>>>>,
     held: Rc<RefCell<Vec<Incoming>>>,
+    excess: Rc<RefCell<Vec<Excess>>>,
+    gone: Rc<Cell<usize>>,
 }
 
 impl Peer {
     fn new() -> Self {
-        Self { connects: Rc::default(), closing: Rc::default(), held: Rc::default() }
+        Self { connects: Rc::default(), closing: Rc::default(), held: Rc::default(), excess: Rc::default(), gone: Rc::default() }
     }
 
     fn connect(&self) -> DuplexStream {
@@ -51,17 +55,22 @@ impl Peer {
         self.connects.set(self.connects.get() + 1);
         let (sender, mut closed) = watch::channel(());
         *self.closing.borrow_mut() = Some(sender);
-        let held = Rc::clone(&self.held);
+        let (held, seen, gone) = (Rc::clone(&self.held), Rc::clone(&self.excess), Rc::clone(&self.gone));
         tokio::task::spawn_local(async move {
             let closing = async move { while closed.changed().await.is_ok() {} };
-            let _ = serve(far, closing, |incoming| match incoming.destination().unwrap().port() {
+            let config = ServeConfig { max_streams: MAX_STREAMS, idle: Duration::from_secs(300) };
+            let streams = |incoming: Incoming| match incoming.destination().unwrap().port() {
                 80 => {
                     tokio::task::spawn_local(echo(incoming.accept().unwrap()));
                 }
+                83 => {
+                    tokio::task::spawn_local(look(incoming));
+                }
                 81 => incoming.refuse(StatusCode::UNAUTHORIZED, "denied by rule x"),
                 _ => held.borrow_mut().push(incoming),
-            })
-            .await;
+            };
+            let _ = serve(far, config, closing, streams, |excess| seen.borrow_mut().push(excess)).await;
+            gone.set(gone.get() + 1);
         });
         near
     }
@@ -83,6 +92,54 @@ async fn echo(mut stream: TunnelStream) {
         stream.send.send_data(chunk, false).unwrap();
     }
     stream.send.send_data(Bytes::new(), true).unwrap();
+}
+
+async fn look(mut incoming: Incoming) {
+    let mut all = Vec::new();
+    let found = incoming.look(|bytes| {
+        all.extend_from_slice(bytes);
+        (all.len() >= 5).then(|| all[0] == b'a')
+    });
+    match found.await {
+        Ok(Some(true)) => {
+            let mut stream = incoming.accept().unwrap();
+            let ahead = std::mem::take(&mut stream.ahead).concat();
+            stream.send.send_data(ahead.into(), false).unwrap();
+            echo(stream).await;
+        }
+        _ => incoming.refuse(StatusCode::UNAUTHORIZED, "not a"),
+    }
+}
+
+#[test]
+fn a_stream_that_was_looked_at_begins_where_it_began() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let mut good = stream(&pool, &peer, "a", "10.0.0.1:83").await.unwrap();
+        for part in ["a", "bcd"] {
+            good.send.send_data(part.into(), false).unwrap();
+            tokio::task::yield_now().await;
+        }
+        roundtrip_of(&mut good, "e", "abcde").await;
+        roundtrip(&mut good, "more").await;
+        // Opened to be looked at, it can be reset and nothing else.
+        let mut bad = stream(&pool, &peer, "a", "10.0.0.1:83").await.unwrap();
+        bad.send.send_data("xxxxx".into(), false).unwrap();
+        assert!(bad.receive.data().await.unwrap().unwrap_err().is_reset());
+        let mut ended = stream(&pool, &peer, "a", "10.0.0.1:83").await.unwrap();
+        ended.send.send_data("a".into(), true).unwrap();
+        assert!(ended.receive.data().await.unwrap().is_err());
+        roundtrip(&mut good, "still").await;
+    });
+}
+
+async fn roundtrip_of(stream: &mut TunnelStream, text: &'static str, answer: &str) {
+    stream.send.send_data(text.into(), false).unwrap();
+    let mut all = Vec::new();
+    while all.len() < answer.len() {
+        all.extend_from_slice(&stream.receive.data().await.unwrap().unwrap());
+    }
+    assert_eq!(all, answer.as_bytes());
 }
 
 async fn roundtrip(stream: &mut TunnelStream, text: &'static str) {
@@ -346,5 +403,57 @@ fn a_reset_crosses_the_tunnel() {
         let error = client.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "not an orderly end");
         assert!(matches!(copy.await.unwrap(), Err(CopyError::Tunnel(_))));
+    });
+}
+
+/// A client that does as it pleases, with its connection running by itself.
+async fn bare(peer: &Peer) -> h2::client::SendRequest<Bytes> {
+    let (send, connection) = h2::client::handshake(peer.connect()).await.unwrap();
+    tokio::task::spawn_local(async move { drop(connection.await) });
+    send
+}
+
+#[test]
+fn giant_headers_are_refused_by_name() {
+    local(|| async {
+        let peer = Peer::new();
+        let mut send = bare(&peer).await;
+        for (size, status, expected) in [
+            (7 << 10, 200, None),
+            (9 << 10, 431, Some(Excess::Headers(MAX_HEADER_LIST))),
+            (31 << 10, 431, Some(Excess::Headers(MAX_HEADER_LIST))),
+            (60 << 10, 431, Some(Excess::Malformed(MAX_HEADER_LIST_READ))),
+        ] {
+            send = send.ready().await.unwrap();
+            let mut request = request("10.0.0.1:80");
+            request.headers_mut().insert("x", "y".repeat(size).parse().unwrap());
+            let (response, _stream) = send.send_request(request, false).unwrap();
+            assert_eq!(response.await.unwrap().status(), status, "{size} bytes");
+            tokio::task::yield_now().await;
+            assert_eq!(peer.excess.borrow_mut().pop(), expected, "{size} bytes");
+        }
+        assert_eq!(peer.gone.get(), 0, "other streams of the tunnel are not concerned");
+    });
+}
+
+#[test]
+fn a_tunnel_without_streams_is_closed_even_if_its_peer_does_not_go() {
+    local(|| async {
+        let peer = Peer::new();
+        let mut send = bare(&peer).await;
+        let (response, _stream) = send.send_request(request("10.0.0.1:82"), false).unwrap();
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(peer.gone.get(), 0, "there is a stream");
+        drop((response, _stream));
+        peer.held.borrow_mut().clear();
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!(peer.gone.get(), 0, "not yet");
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        assert_eq!(peer.gone.get(), 1);
+        // Here is somebody who answers nothing, not even the question whether all has arrived.
+        let (send, connection) = h2::client::handshake::<_, >(peer.connect()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        assert_eq!(peer.gone.get(), 2);
+        drop((send, connection));
     });
 }

@@ -221,6 +221,21 @@ proptest! {
     }
 
     #[test]
+    fn where_a_server_name_does_not_decide_none_changes_the_verdict(
+        policies in any_policies(), pod in any_pod(), connection in any_connection(),
+    ) {
+        let unread = AnyConnection { server_name: None, ..connection.clone() };
+        let effective = Effective::new(&book(&policies), &pod);
+        let with_name = effective.judge(&connection.get()).verdict.is_ok();
+        let without = effective.judge(&unread.get()).verdict.is_ok();
+        if effective.hinges_on_server_name(&unread.get()) {
+            prop_assert!(!without);
+        } else {
+            prop_assert_eq!(with_name, without);
+        }
+    }
+
+    #[test]
     fn who_reads_ztunnels_fields_alone_permits_no_more(
         policies in any_policies(), pod in any_pod(), connection in any_connection(),
     ) {

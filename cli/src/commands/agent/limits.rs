@@ -1,6 +1,7 @@
 //! The agent's limits as flags.
 
 use clap::Args;
+use std::time::Duration;
 use warren_agent::limits::LimitsConfig;
 
 const DEFAULT: LimitsConfig = LimitsConfig::DEFAULT;
@@ -29,6 +30,15 @@ pub(super) struct LimitArgs {
     /// Tunnels into one pod
     #[arg(long, env = "WARREN_MAX_TUNNELS_PER_POD", default_value_t = DEFAULT.tunnels_per_pod, value_name = "N")]
     max_tunnels_per_pod: usize,
+    /// Open streams of one tunnel into a pod
+    #[arg(long, env = "WARREN_MAX_STREAMS_PER_TUNNEL", default_value_t = DEFAULT.streams_per_tunnel, value_name = "N")]
+    max_streams_per_tunnel: usize,
+    /// End a connection that carries no byte for so long; 0: never, as without a mesh
+    #[arg(long, env = "WARREN_IDLE_TIMEOUT", default_value_t = DEFAULT.idle_connection.as_secs(), value_name = "SECONDS")]
+    idle_timeout: u64,
+    /// Close a tunnel into a pod that has no connection for so long; 0: never
+    #[arg(long, env = "WARREN_TUNNEL_IDLE_TIMEOUT", default_value_t = DEFAULT.idle_tunnel.as_secs(), value_name = "SECONDS")]
+    tunnel_idle_timeout: u64,
 }
 
 impl From<LimitArgs> for LimitsConfig {
@@ -41,6 +51,9 @@ impl From<LimitArgs> for LimitsConfig {
             handshakes_per_node: args.max_handshakes_per_node,
             tunnels_per_peer: args.max_tunnels_per_peer,
             tunnels_per_pod: args.max_tunnels_per_pod,
+            streams_per_tunnel: args.max_streams_per_tunnel,
+            idle_connection: Duration::from_secs(args.idle_timeout),
+            idle_tunnel: Duration::from_secs(args.tunnel_idle_timeout),
         }
     }
 }

@@ -50,8 +50,12 @@ pub(super) fn part(
             one.not_trust_domains = texts(not_values, NOT_VALUES)?;
         }
         "connection.sni" => {
-            one.server_names = texts(values, VALUES)?;
-            one.not_server_names = texts(not_values, NOT_VALUES)?;
+            // Host names know no upper case, and agents compare with lower case.
+            let lower = |list: Option<Vec<Text>>| {
+                list.map(|list| list.into_iter().map(|text| Text(text.0.to_ascii_lowercase())).collect())
+            };
+            one.server_names = texts(lower(values), VALUES)?;
+            one.not_server_names = texts(lower(not_values), NOT_VALUES)?;
         }
         _ => {
             let field = of_http(key)
