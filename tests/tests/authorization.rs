@@ -31,6 +31,7 @@ fn policies_decide_who_enters() {
         .pod("stranger", |pod| pod.on("n1"))
         .pod("near", |pod| pod.on("n2").namespace("shop").service_account("near"))
         .pod("server", |pod| pod.on("n2").namespace("shop").label("app", "server"))
+        .service("web", |service| service.namespace("shop").port("tcp", 80, 9000).select("app", "server"))
         .pod("bystander", |pod| pod.on("n2").namespace("shop").label("app", "bystander"))
         .test(|lab| {
             lab.start_mesh()?;
@@ -47,10 +48,12 @@ fn policies_decide_who_enters() {
                     nothing_and_everything,
                     negations_hold_without_an_identity,
                     selectors_and_root_namespaces,
+                    services_have_policies_of_their_ports,
                     http_counts_as_never_allowed_and_always_denied,
                     dry_run_is_shown_and_not_enforced,
                     strict_and_a_policy,
                     what_is_deleted_holds_no_more,
+                    what_was_never_understood_denies,
                 ],
             )
         });
@@ -206,6 +209,25 @@ fn selectors_and_root_namespaces(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+fn services_have_policies_of_their_ports(lab: &Lab) -> Result<()> {
+    const WEB: &str = "targetRefs: [{kind: Service, name: web}]";
+    let of_shop = "rules: [{from: [{source: {namespaces: [shop]}}], to: [{operation: {ports: ['80']}}]}]";
+    table(
+        lab,
+        &[
+            // By the address of the pod or of the service: it is the same door.
+            (WEB, "----++"),
+            (&format!("{WEB}, {of_shop}"), "++--++"),
+            (&format!("{WEB}, action: DENY, rules: [{{to: [{{operation: {{ports: ['80']}}}}]}}]"), "----++"),
+            (
+                &format!("{WEB}, action: DENY, rules: [{{to: [{{operation: {{ports: ['9000']}}}}]}}]"),
+                "++++++",
+            ),
+            ("targetRefs: [{kind: Service, name: gone}]", "++++++"),
+        ],
+    )
+}
+
 fn http_counts_as_never_allowed_and_always_denied(lab: &Lab) -> Result<()> {
     table(
         lab,
@@ -243,4 +265,27 @@ fn what_is_deleted_holds_no_more(lab: &Lab) -> Result<()> {
     until(lab, "no policy", "++++++")?;
     told(lab, WAYS[0], "allowed", "allow (no ALLOW policy)")?;
     Ok(())
+}
+
+/// A mistake must not leave pods more open than its author meant; where the policy was good once, that version stays.
+fn what_was_never_understood_denies(lab: &Lab) -> Result<()> {
+    const SERVER: &str = "selector: {matchLabels: {app: server}}";
+    const ODD: &str = "odd.yaml";
+    lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rulez: [{{}}]")))?;
+    until(lab, "a policy that is not understood", "-----+")?;
+    told(lab, WAYS[0], "denied", "deny shop/odd#0")?;
+    let told_of = problems(lab)?;
+    ensure!(told_of.contains("AuthorizationPolicy shop/odd") && told_of.contains("rulez"), "{told_of}");
+    lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rules: [{{}}]")))?;
+    until(lab, "the repaired policy", "++++++")?;
+    lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rulez: []")))?;
+    poll_until("the mistake to be reported", SOON, || problems(lab).ok()?.contains("rulez").then_some(()))?;
+    until(lab, "its last good version", "++++++")?;
+    lab.remove_manifest(ODD)
+}
+
+/// What the controller finds wrong right now.
+fn problems(lab: &Lab) -> Result<String> {
+    let url = "http://127.0.0.1:15014/debug/problems";
+    lab.ctl().command("curl").args(["-sS", "--max-time", "5", url]).stdout()
 }

@@ -93,7 +93,10 @@ mod tests {
         let (mut client, mut server) = pair().await;
         client.write_all(b"ab").await.unwrap();
         let looking = peek(&server, 100, until_dot());
-        assert!(tokio::time::timeout(Duration::from_millis(50), looking).await.is_err(), "it went on waiting");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(50), looking).await.is_err(),
+            "it went on waiting"
+        );
         let mut read = [0; 2];
         tokio::time::timeout(Duration::from_secs(5), server.read_exact(&mut read)).await.unwrap().unwrap();
         assert_eq!(&read, b"ab");

@@ -34,6 +34,7 @@ fn deny(name: &str, accounts: &[&str]) -> MeshChange {
         scope: PolicyScope::Namespace,
         action: PolicyAction::Deny,
         dry_run: false,
+        only_ports: None,
         rules: vec![PolicyRule { index: 0, clauses: vec![vec![one]] }],
     }))
 }
@@ -250,6 +251,7 @@ fn a_server_name_is_asked_for_and_remembered() {
                 scope: PolicyScope::Namespace,
                 action: PolicyAction::Allow,
                 dry_run: false,
+                only_ports: None,
                 rules: vec![PolicyRule { index: 0, clauses: vec![vec![one]] }],
             }))
         };

@@ -233,7 +233,9 @@ mod tests {
         let mut ledger = Ledger::new(small());
         let told = (0..1000).filter(|_| ledger.exceeded(&pod(1), Limit::HeaderSize, 1)).count();
         assert_eq!(told, TOLD as usize);
-        assert!(ledger.exceeded(&pod(2), Limit::HeaderSize, 1) && ledger.exceeded(&pod(1), Limit::HeaderSize, 2));
+        assert!(
+            ledger.exceeded(&pod(2), Limit::HeaderSize, 1) && ledger.exceeded(&pod(1), Limit::HeaderSize, 2)
+        );
         assert!(ledger.refused().contains(&("header_size", 1002)));
     }
 

@@ -295,7 +295,9 @@ mod tests {
         let endless = records(&message(&vec![0; ClientHello::LIMIT - 4]), 1);
         let mut hello = ClientHello::default();
         assert_eq!(hello.read(&endless), Some(ServerName::Unreadable));
-        assert!(hello.message.len() <= ClientHello::LIMIT && hello.message.capacity() <= 2 * ClientHello::LIMIT);
+        assert!(
+            hello.message.len() <= ClientHello::LIMIT && hello.message.capacity() <= 2 * ClientHello::LIMIT
+        );
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Compiled {
         Some(&rule.name)
     }
 
+    /// Whether it says anything about connections to this port.
+    pub(super) fn concerns(&self, port: u16) -> bool {
+        self.policy.only_ports.as_ref().is_none_or(|ports| ports.contains(&port))
+    }
+
     /// Whether it has a condition on the server name.
     pub(super) fn names_servers(&self) -> bool {
         let mut all = self.rules.iter().flat_map(|rule| &rule.clauses).flatten();

@@ -63,8 +63,7 @@ impl Effective {
                 PolicyAction::Allow => lists.allow.push(policy),
             }
         }
-        let names_servers =
-            enforced.deny.iter().chain(&enforced.allow).any(|policy| policy.names_servers());
+        let names_servers = enforced.deny.iter().chain(&enforced.allow).any(|policy| policy.names_servers());
         Self {
             peer_authentication: workload.peer_authentication.clone(),
             identity: workload.identity.clone(),
@@ -147,11 +146,12 @@ impl Effective {
         }
         let lists = [Some(&self.enforced), with_dry_run.then_some(&self.dry_run)];
         let lists = || lists.into_iter().flatten();
-        if let Some(rule) = lists().flat_map(|list| &list.deny).find_map(|policy| policy.matching(connection, hopeful))
-        {
+        let denying = || lists().flat_map(|list| &list.deny).filter(|policy| policy.concerns(port));
+        let allowing = || lists().flat_map(|list| &list.allow).filter(|policy| policy.concerns(port));
+        if let Some(rule) = denying().find_map(|policy| policy.matching(connection, hopeful)) {
             return Err(Denial::Rule(Arc::clone(rule)));
         }
-        if lists().all(|list| list.allow.is_empty()) {
+        if allowing().next().is_none() {
             let rule = match connection.source {
                 Some(_) => &*NO_ALLOW,
                 None if mtls.rule.is_empty() => &*PERMISSIVE,
@@ -159,7 +159,7 @@ impl Effective {
             };
             return Ok(Permit::new(Arc::clone(rule)));
         }
-        let allowed = lists().flat_map(|list| &list.allow).find_map(|policy| policy.matching(connection, hopeful));
+        let allowed = allowing().find_map(|policy| policy.matching(connection, hopeful));
         allowed.map(|rule| Permit::new(Arc::clone(&rule.shown))).ok_or(Denial::NoRule)
     }
 }

@@ -18,6 +18,10 @@ pub(super) fn judge(
         .iter()
         .filter(|policy| enforce_dry_run || !policy.dry_run)
         .filter(|policy| applies(policy, workload))
+        .filter(|policy| {
+            let port = connection.destination.port();
+            policy.only_ports.as_ref().is_none_or(|ports| ports.contains(&port))
+        })
         .collect();
     applying.sort_by_key(|policy| policy.name.clone());
     let known = |name: &PolicyName| policies.iter().any(|policy| policy.name == *name);

@@ -36,7 +36,14 @@ fn rule(index: u32, clauses: Vec<Vec<PolicyMatch>>) -> PolicyRule {
 
 fn policy(name: &str, action: PolicyAction, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
     let name = name.parse().unwrap();
-    AuthorizationPolicy { name, scope: PolicyScope::Namespace, action, dry_run: false, rules }
+    AuthorizationPolicy {
+        name,
+        scope: PolicyScope::Namespace,
+        action,
+        dry_run: false,
+        only_ports: None,
+        rules,
+    }
 }
 
 /// One rule, one clause, one match.
@@ -152,6 +159,31 @@ fn policies_apply_by_scope() {
     // Root and own namespace are united, nothing overrides.
     let both = [scoped(root, PolicyScope::Global), all(own, Allow)];
     assert_eq!(judged(&both, &pod(&[]), &from(Some(&id))), no("deny istio-system/p#0"));
+}
+
+#[test]
+fn a_policy_of_some_ports_says_nothing_about_others() {
+    let id = client();
+    let only = |ports: &[u16], policy: AuthorizationPolicy| AuthorizationPolicy {
+        only_ports: Some(ports.to_vec()),
+        ..policy
+    };
+    let nothing = policy("shop/a", Allow, vec![]);
+    for (policies, expected) in [
+        (vec![only(&[8080], all("shop/d", Deny))], no("deny shop/d#0")),
+        (vec![only(&[80, 81], all("shop/d", Deny))], ok("allow (no ALLOW policy)")),
+        (vec![only(&[8080], nothing.clone())], no("deny (no ALLOW rule matched)")),
+        // It asks for an ALLOW only there, and permits only there.
+        (vec![only(&[80], nothing.clone())], ok("allow (no ALLOW policy)")),
+        (
+            vec![only(&[80], all("shop/a", Allow)), policy("shop/b", Allow, vec![])],
+            no("deny (no ALLOW rule matched)"),
+        ),
+        (vec![only(&[8080], all("shop/a", Allow)), policy("shop/b", Allow, vec![])], ok("allow shop/a#0")),
+        (vec![only(&[], nothing)], ok("allow (no ALLOW policy)")),
+    ] {
+        assert_eq!(judged(&policies, &pod(&[]), &from(Some(&id))), expected, "{policies:?}");
+    }
 }
 
 #[test]

@@ -181,7 +181,7 @@ impl Pool {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(MAX_FRAME)
-            .max_header_list_size(MAX_HEADER_LIST)
+            .max_header_list_size(MAX_HEADER_LIST as u32)
             .enable_push(false)
             .handshake::<_, Bytes>(stream);
         let (send, connection) = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)

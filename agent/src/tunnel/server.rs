@@ -1,7 +1,7 @@
 //! The far end of tunnels: accepts streams and hands each to the inbound story.
 
-use super::tap::{Reset, Tap};
 use super::hbone::{HboneError, parse_authority, parse_forwarded};
+use super::tap::{Reset, Tap};
 use super::{
     CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_HEADER_LIST_READ, STREAM_WINDOW,
     TunnelStream,
@@ -208,7 +208,9 @@ where
                 let _ = respond.send_response(response, true);
                 on_excess.borrow_mut()(Excess::Headers(MAX_HEADER_LIST));
             }
-            Some(Ok((request, respond))) => on_stream(Incoming { request, respond, send: None, ahead: Vec::new() }),
+            Some(Ok((request, respond))) => {
+                on_stream(Incoming { request, respond, send: None, ahead: Vec::new() })
+            }
             Some(Err(error)) => return Err(error.into()),
             None => return Ok(()),
         }

@@ -87,11 +87,7 @@ impl<S: AsyncRead + Unpin, F: Unpin> AsyncRead for Tap<S, F> {
 }
 
 impl<S: AsyncWrite + Unpin, F: FnMut(Reset) + Unpin> AsyncWrite for Tap<S, F> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = std::task::ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
         let Self { told, frames, .. } = &mut *self;
         frames.written(&bytes[..written], told);

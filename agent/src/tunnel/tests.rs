@@ -35,6 +35,10 @@ fn request(to: &str) -> http::Request<()> {
     request
 }
 
+fn config() -> ServeConfig {
+    ServeConfig { max_streams: MAX_STREAMS, idle: Duration::from_secs(300) }
+}
+
 /// A far side that echoes on port 80, refuses 81, never answers 82, and on 83 looks at the first bytes: those that begin
 /// with `a` are echoed, others refused.
 struct Peer {
@@ -47,7 +51,13 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
-        Self { connects: Rc::default(), closing: Rc::default(), held: Rc::default(), excess: Rc::default(), gone: Rc::default() }
+        Self {
+            connects: Rc::default(),
+            closing: Rc::default(),
+            held: Rc::default(),
+            excess: Rc::default(),
+            gone: Rc::default(),
+        }
     }
 
     fn connect(&self) -> DuplexStream {
@@ -58,7 +68,6 @@ impl Peer {
         let (held, seen, gone) = (Rc::clone(&self.held), Rc::clone(&self.excess), Rc::clone(&self.gone));
         tokio::task::spawn_local(async move {
             let closing = async move { while closed.changed().await.is_ok() {} };
-            let config = ServeConfig { max_streams: MAX_STREAMS, idle: Duration::from_secs(300) };
             let streams = |incoming: Incoming| match incoming.destination().unwrap().port() {
                 80 => {
                     tokio::task::spawn_local(echo(incoming.accept().unwrap()));
@@ -69,7 +78,7 @@ impl Peer {
                 81 => incoming.refuse(StatusCode::UNAUTHORIZED, "denied by rule x"),
                 _ => held.borrow_mut().push(incoming),
             };
-            let _ = serve(far, config, closing, streams, |excess| seen.borrow_mut().push(excess)).await;
+            let _ = serve(far, config(), closing, streams, |excess| seen.borrow_mut().push(excess)).await;
             gone.set(gone.get() + 1);
         });
         near
@@ -306,14 +315,23 @@ async fn through_a_tunnel()
     let (pipe, far_pipe) = tokio::io::duplex(1 << 16);
     let far = Rc::new(RefCell::new(Some(far)));
     tokio::task::spawn_local(async move {
-        let _ = serve(far_pipe, std::future::pending(), |incoming| {
-            let socket = far.borrow_mut().take().unwrap();
-            tokio::task::spawn_local(async move {
-                if copy_tunnel(&socket, incoming.accept().unwrap(), false, &Meter::default()).await.is_err() {
-                    crate::accept::reset(socket);
-                }
-            });
-        })
+        let _ = serve(
+            far_pipe,
+            config(),
+            std::future::pending(),
+            |incoming: Incoming| {
+                let socket = far.borrow_mut().take().unwrap();
+                tokio::task::spawn_local(async move {
+                    if copy_tunnel(&socket, incoming.accept().unwrap(), false, &Meter::default())
+                        .await
+                        .is_err()
+                    {
+                        crate::accept::reset(socket);
+                    }
+                });
+            },
+            drop,
+        )
         .await;
     });
     let bytes = Arc::new(ByteCounters::default());
@@ -367,13 +385,19 @@ fn a_peer_with_a_small_window_is_not_kept_waiting() {
         let (pipe, far_pipe) = tokio::io::duplex(1 << 16);
         let far = Rc::new(RefCell::new(Some(far)));
         tokio::task::spawn_local(async move {
-            let _ = serve(far_pipe, std::future::pending(), |incoming| {
-                let socket = far.borrow_mut().take().unwrap();
-                let stream = incoming.accept().unwrap();
-                tokio::task::spawn_local(async move {
-                    copy_tunnel(&socket, stream, false, &Meter::default()).await.unwrap();
-                });
-            })
+            let _ = serve(
+                far_pipe,
+                config(),
+                std::future::pending(),
+                |incoming: Incoming| {
+                    let socket = far.borrow_mut().take().unwrap();
+                    let stream = incoming.accept().unwrap();
+                    tokio::task::spawn_local(async move {
+                        copy_tunnel(&socket, stream, false, &Meter::default()).await.unwrap();
+                    });
+                },
+                drop,
+            )
             .await;
         });
         let (mut send, connection) = h2::client::handshake(pipe).await.unwrap();
@@ -451,7 +475,7 @@ fn a_tunnel_without_streams_is_closed_even_if_its_peer_does_not_go() {
         tokio::time::sleep(Duration::from_secs(500)).await;
         assert_eq!(peer.gone.get(), 1);
         // Here is somebody who answers nothing, not even the question whether all has arrived.
-        let (send, connection) = h2::client::handshake::<_, >(peer.connect()).await.unwrap();
+        let (send, connection) = h2::client::handshake::<_>(peer.connect()).await.unwrap();
         tokio::time::sleep(Duration::from_secs(700)).await;
         assert_eq!(peer.gone.get(), 2);
         drop((send, connection));

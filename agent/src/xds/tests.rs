@@ -106,6 +106,7 @@ fn policy(name: &str, action: PolicyAction) -> AuthorizationPolicy {
         scope: PolicyScope::Namespace,
         action,
         dry_run: false,
+        only_ports: None,
         rules: vec![],
     }
 }

@@ -127,6 +127,10 @@ pub struct AuthorizationPolicy {
     /// Annotated `istio.io/dry-run: "true"`: evaluated and shown, never enforced.
     #[serde(default)]
     pub dry_run: bool,
+    /// It concerns connections to these ports of a workload alone, as one that is attached to a service does: to others it
+    /// says nothing, and ALLOW is not asked for there. None: it concerns all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_ports: Option<Vec<u16>>,
     /// It matches when any of these does; without any it matches nothing.
     pub rules: Vec<PolicyRule>,
 }

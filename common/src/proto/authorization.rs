@@ -23,7 +23,7 @@ pub const AUTHORIZATION_TYPE_URL: &str = "type.googleapis.com/istio.security.Aut
 pub fn encode_authorization(policy: &AuthorizationPolicy) -> Vec<u8> {
     let common = ztunnel_form(policy);
     let exact = simplified(policy);
-    let is_exact = common.rules != exact;
+    let is_exact = common.rules != exact || policy.only_ports.is_some();
     wire::Authorization {
         name: policy.name.name().to_string(),
         namespace: policy.name.namespace().to_string(),
@@ -43,6 +43,8 @@ pub fn encode_authorization(policy: &AuthorizationPolicy) -> Vec<u8> {
         extensions: Vec::new(),
         exact_groups: if is_exact { exact.iter().map(rule_to_wire).collect() } else { Vec::new() },
         exact: is_exact,
+        only_ports: policy.only_ports.iter().flatten().map(|port| u32::from(*port)).collect(),
+        limited: policy.only_ports.is_some(),
     }
     .encode_to_vec()
 }
@@ -62,6 +64,7 @@ pub fn decode_authorization(bytes: &[u8]) -> Result<AuthorizationPolicy, WireErr
         scope,
         action,
         dry_run: wire.dry_run,
+        only_ports: wire.limited.then(|| ports(&wire.only_ports)).transpose()?,
         rules: rules.filter_map(Result::transpose).collect::<Result<_, _>>()?,
     })
 }
@@ -84,8 +87,13 @@ pub fn ztunnel_form(policy: &AuthorizationPolicy) -> AuthorizationPolicy {
         index: rule.index,
         clauses: rule.clauses.iter().map(clause).collect(),
     };
-    let rules = policy.rules.iter().map(rule).collect();
-    let mut form = AuthorizationPolicy { rules, ..policy.clone() };
+    let mut rules: Vec<_> = policy.rules.iter().map(rule).collect();
+    if let Some(ports) = &policy.only_ports {
+        let there = PolicyMatch { destination_ports: ports.clone(), ..PolicyMatch::default() };
+        let clause = if ports.is_empty() { Vec::new() } else { vec![there] };
+        rules.iter_mut().for_each(|rule| rule.clauses.push(clause.clone()));
+    }
+    let mut form = AuthorizationPolicy { rules, only_ports: None, ..policy.clone() };
     form.rules = simplified(&form);
     form
 }

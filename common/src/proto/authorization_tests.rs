@@ -12,6 +12,7 @@ fn policy(action: PolicyAction, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
         scope: PolicyScope::Namespace,
         action,
         dry_run: false,
+        only_ports: None,
         rules,
     }
 }
@@ -76,10 +77,11 @@ fn any_policy() -> impl Strategy<Value = AuthorizationPolicy> {
     let rules = vec(vec(vec(one_match(), 0..3), 0..3), 0..4);
     let action = select(&[PolicyAction::Allow, PolicyAction::Deny][..]);
     let scope = select(&[PolicyScope::Global, PolicyScope::Namespace, PolicyScope::Workload][..]);
-    (rules, action, scope, any::<bool>()).prop_map(|(rules, action, scope, dry_run)| {
+    let ports = prop::option::weighted(0.3, vec(80..83_u16, 0..3));
+    (rules, action, scope, any::<bool>(), ports).prop_map(|(rules, action, scope, dry_run, only_ports)| {
         let rule = |(index, clauses)| PolicyRule { index, clauses };
         let rules = (0..).zip(rules).map(rule).collect();
-        AuthorizationPolicy { scope, dry_run, ..policy(action, rules) }
+        AuthorizationPolicy { scope, dry_run, only_ports, ..policy(action, rules) }
     })
 }
 
@@ -94,10 +96,9 @@ struct Client {
 
 impl Client {
     fn matches(&self, policy: &AuthorizationPolicy) -> bool {
-        policy
-            .rules
-            .iter()
-            .any(|rule| rule.clauses.iter().all(|clause| clause.iter().any(|one| self.satisfies(one))))
+        let holds = |clause: &Vec<PolicyMatch>| clause.iter().any(|one| self.satisfies(one));
+        policy.only_ports.as_ref().is_none_or(|ports| ports.contains(&self.port))
+            && policy.rules.iter().any(|rule| rule.clauses.iter().all(holds))
     }
 
     fn satisfies(&self, one: &PolicyMatch) -> bool {

@@ -29,6 +29,7 @@ impl Index {
             // Its ports are in the workloads behind it.
             Kind::Service => {
                 affected.insert(ResourceKey::Service(key.name.clone()));
+                self.attached_to(&key.name, affected);
                 for slice in self.slices_by_service.get(&key.name).filter_map(|name| self.slices.get(name)) {
                     self.members(slice, affected);
                 }
@@ -41,6 +42,7 @@ impl Index {
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.get(&key.name) {
                     self.members(slice, affected);
+                    slice.service.iter().for_each(|service| self.attached_to(service, affected));
                 }
             }
             Kind::PeerAuthentication => self.affected_by_policy(&key.name, affected),
@@ -86,6 +88,11 @@ impl Index {
 
     fn affected_by_authorization(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(ResourceKey::AuthorizationPolicy(name.clone()));
+        for service in self.authorization_policy(name).into_iter().flat_map(AuthorizationPolicy::services) {
+            for slice in self.slices_by_service.get(&service).filter_map(|name| self.slices.get(name)) {
+                self.members(slice, affected);
+            }
+        }
         // The others apply by their scope: no pod names them.
         let Some(selector) = self.authorization_policy(name).and_then(AuthorizationPolicy::selector) else {
             return;
@@ -97,6 +104,12 @@ impl Index {
         } else {
             affected.extend(self.pods_in_namespace(&name.namespace).filter(selected).map(key));
         }
+    }
+
+    /// Policies that have the ports of a service.
+    fn attached_to(&self, service: &Name, affected: &mut BTreeSet<ResourceKey>) {
+        let policies = self.attached_authorization_policies(service);
+        affected.extend(policies.map(|policy| ResourceKey::AuthorizationPolicy(policy.name.clone())));
     }
 
     fn pods_in_namespace<'a>(&'a self, namespace: &'a Arc<str>) -> impl Iterator<Item = &'a Arc<Pod>> {

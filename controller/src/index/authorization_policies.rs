@@ -1,5 +1,6 @@
-//! AuthorizationPolicies, and those of each namespace that select workloads.
+//! AuthorizationPolicies, and those of each namespace that select workloads or are attached to a service.
 
+use super::reverse::Reverse;
 use crate::objects::{AuthorizationPolicy, Map, Name, matches};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 pub(super) struct AuthorizationPolicies {
     all: BTreeMap<Name, Arc<AuthorizationPolicy>>,
     selecting: BTreeMap<Arc<str>, BTreeSet<Name>>,
+    attached: Reverse<Name>,
 }
 
 impl AuthorizationPolicies {
@@ -16,11 +18,14 @@ impl AuthorizationPolicies {
             let selecting = self.selecting.entry(policy.name.namespace.clone());
             selecting.or_default().insert(policy.name.clone());
         }
+        self.attached.insert_all(&policy.services().collect::<Vec<_>>(), &policy.name);
         self.all.insert(policy.name.clone(), Arc::new(policy.clone()));
     }
 
     pub(super) fn remove(&mut self, name: &Name) {
-        self.all.remove(name);
+        if let Some(policy) = self.all.remove(name) {
+            self.attached.remove_all(&policy.services().collect::<Vec<_>>(), name);
+        }
         if let Some(names) = self.selecting.get_mut(&name.namespace) {
             names.remove(name);
             if names.is_empty() {
@@ -31,6 +36,11 @@ impl AuthorizationPolicies {
 
     pub(super) fn get(&self, name: &Name) -> Option<&AuthorizationPolicy> {
         self.all.get(name).map(AsRef::as_ref)
+    }
+
+    /// Those that are attached to a service, in the order of their names.
+    pub(super) fn attached(&self, service: &Name) -> impl Iterator<Item = &AuthorizationPolicy> {
+        self.attached.get(service).filter_map(|name| self.get(name))
     }
 
     /// Those of a namespace that select a workload by its labels.

@@ -207,6 +207,14 @@ impl Index {
         namespaces.flat_map(|namespace| self.authorization_policies.selecting(namespace, labels))
     }
 
+    /// AuthorizationPolicies that are attached to a service.
+    pub fn attached_authorization_policies(
+        &self,
+        service: &Name,
+    ) -> impl Iterator<Item = &AuthorizationPolicy> {
+        self.authorization_policies.attached(service)
+    }
+
     /// Whether there is any PeerAuthentication.
     pub fn has_peer_authentications(&self) -> bool {
         !self.peer_authentications.is_empty()

@@ -98,11 +98,13 @@ fn authorization(number: u8, deny: bool, selects: Option<u8>, ports: Option<u16>
         action: if deny { PolicyAction::Deny } else { PolicyAction::Allow },
         dry_run: false,
         target: if ports == Some(82) {
-            PolicyTarget::Attached
+            let services = selects.into_iter().map(|service| format!("x{service}").into()).collect();
+            PolicyTarget::Attached { services, others: ["Gateway g".into()].into() }
         } else {
             PolicyTarget::Workloads(selector.into_iter().collect())
         },
         rules: vec![rule],
+        unread: None,
     })
 }
 

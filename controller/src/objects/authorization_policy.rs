@@ -1,6 +1,8 @@
 //! AuthorizationPolicies: who may connect to which pods.
 
 use super::{Map, Name};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use warren_common::model::PolicyMatch;
 
 /// `action`.
@@ -22,8 +24,13 @@ pub enum PolicyAction {
 pub enum PolicyTarget {
     /// Workloads with these labels; without any: all of the namespace, or of the mesh.
     Workloads(Map),
-    /// `targetRefs`: gateways and services, whose requests are looked into.
-    Attached,
+    /// `targetRefs`.
+    Attached {
+        /// Services of its namespace: it is for whom they lead to, at the ports that they lead to.
+        services: BTreeSet<Arc<str>>,
+        /// What else, as `kind name`: gateways and hosts outside, where nothing is judged.
+        others: BTreeSet<Arc<str>>,
+    },
 }
 
 /// One source, one operation or one condition, split into what every connection has and what needs HTTP.
@@ -59,12 +66,27 @@ pub struct AuthorizationPolicy {
     pub target: PolicyTarget,
     /// `rules`.
     pub rules: Vec<PolicyRule>,
+    /// It is not understood, and never was: why. Then this stands for it, and denies all that it may be for.
+    pub unread: Option<Arc<str>>,
 }
 
 impl AuthorizationPolicy {
     /// Whether connections are judged by it at all.
     pub fn judges(&self) -> bool {
-        self.action != PolicyAction::Audit && self.target != PolicyTarget::Attached
+        let is_for_somebody = match &self.target {
+            PolicyTarget::Workloads(_) => true,
+            PolicyTarget::Attached { services, .. } => !services.is_empty(),
+        };
+        self.action != PolicyAction::Audit && is_for_somebody
+    }
+
+    /// The services that it is attached to, if it judges.
+    pub fn services(&self) -> impl Iterator<Item = Name> + '_ {
+        let services = match &self.target {
+            PolicyTarget::Attached { services, .. } if self.judges() => Some(services),
+            _ => None,
+        };
+        services.into_iter().flatten().map(|name| Name::new(self.name.namespace.clone(), name.clone()))
     }
 
     /// The labels that it selects workloads by, if it judges and selects.

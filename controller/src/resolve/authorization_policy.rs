@@ -5,10 +5,11 @@
 //! reach, so whatever it matches is refused, as Istio does with a provider that it does not know.
 
 use super::ResolveConfig;
+use super::workload::mappings;
 use crate::index::Index;
 use crate::objects::{AuthorizationPolicy, Name, PolicyAction, PolicyPart, PolicyRule, PolicyTarget};
 use crate::source::Problem;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use warren_common::model::{self, PolicyMatch, PolicyName, PolicyScope, StringMatch};
 
@@ -24,37 +25,92 @@ pub(super) fn policy(
 ) -> Option<model::AuthorizationPolicy> {
     let policy = index.authorization_policy(name)?;
     let place = format!("AuthorizationPolicy {name}");
-    problems.extend(remarks(policy).map(|reason| Problem { place: place.clone(), line: None, reason }));
-    let PolicyTarget::Workloads(labels) = &policy.target else { return None };
+    problems.extend(remarks(index, policy).map(|reason| Problem {
+        place: place.clone(),
+        line: None,
+        reason,
+    }));
+    if !policy.judges() {
+        return None;
+    }
     let action = match policy.action {
         PolicyAction::Allow => model::PolicyAction::Allow,
-        PolicyAction::Deny | PolicyAction::Custom => model::PolicyAction::Deny,
-        PolicyAction::Audit => return None,
+        PolicyAction::Deny | PolicyAction::Custom | PolicyAction::Audit => model::PolicyAction::Deny,
     };
     let rules = policy.rules.iter().zip(0..).filter(|(rule, _)| {
         action == model::PolicyAction::Deny || rule.parts().all(|part| part.http.is_empty())
     });
+    let (scope, ports) = match &policy.target {
+        PolicyTarget::Attached { .. } => (PolicyScope::Workload, Some(Ports::of(index, policy))),
+        PolicyTarget::Workloads(labels) if !labels.is_empty() => (PolicyScope::Workload, None),
+        PolicyTarget::Workloads(_) if index.root_namespaces().contains(&name.namespace) => {
+            (PolicyScope::Global, None)
+        }
+        PolicyTarget::Workloads(_) => (PolicyScope::Namespace, None),
+    };
     Some(model::AuthorizationPolicy {
         name: PolicyName::new(&name.namespace, &name.name).ok()?,
-        scope: match (labels.is_empty(), index.root_namespaces().contains(&name.namespace)) {
-            (false, _) => PolicyScope::Workload,
-            (true, true) => PolicyScope::Global,
-            (true, false) => PolicyScope::Namespace,
-        },
+        scope,
         action,
         dry_run: policy.dry_run,
-        rules: rules.map(|(rule, index)| compiled(rule, index, config)).collect(),
+        only_ports: ports.as_ref().map(Ports::all),
+        rules: rules.map(|(rule, index)| compiled(rule, index, config, ports.as_ref())).collect(),
     })
 }
 
-fn compiled(rule: &PolicyRule, index: u32, config: &ResolveConfig) -> model::PolicyRule {
-    let one = |part: &PolicyPart| in_own_trust_domain(&part.connection, &config.trust_domain);
-    let any = |parts: &[PolicyPart]| parts.iter().map(one).collect::<Vec<_>>();
-    let clauses = [any(&rule.from), any(&rule.to)].into_iter();
-    let clauses = clauses.chain(rule.when.iter().map(|part| vec![one(part)]));
-    // What is absent or holds for everything constrains nothing.
-    let constrains =
-        |clause: &Vec<PolicyMatch>| !clause.is_empty() && !clause.contains(&PolicyMatch::default());
+/// Where the ports of a policy's services lead to: such a policy names a service's ports, connections have a workload's.
+struct Ports(BTreeMap<u16, BTreeSet<u16>>);
+
+impl Ports {
+    fn of(index: &Index, policy: &AuthorizationPolicy) -> Self {
+        let mut ports: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for name in policy.services() {
+            let Some(service) = index.service(&name) else { continue };
+            for mapping in index.slices_of_service(&name).flat_map(|slice| mappings(service, slice)) {
+                ports.entry(mapping.service_port).or_default().insert(mapping.target_port);
+            }
+        }
+        Self(ports)
+    }
+
+    /// All that they lead to.
+    fn all(&self) -> Vec<u16> {
+        self.0.values().flatten().copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn targets(&self, ports: &[u16]) -> Vec<u16> {
+        let targets = ports.iter().filter_map(|port| self.0.get(port)).flatten();
+        targets.copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The same of a workload's ports. None: it holds for no connection.
+    fn translated(&self, one: PolicyMatch) -> Option<PolicyMatch> {
+        let destination_ports = self.targets(&one.destination_ports);
+        let is_lost = destination_ports.is_empty() && !one.destination_ports.is_empty();
+        let not_destination_ports = self.targets(&one.not_destination_ports);
+        (!is_lost).then_some(PolicyMatch { destination_ports, not_destination_ports, ..one })
+    }
+}
+
+fn compiled(
+    rule: &PolicyRule,
+    index: u32,
+    config: &ResolveConfig,
+    ports: Option<&Ports>,
+) -> model::PolicyRule {
+    let one = |part: &PolicyPart| {
+        let one = in_own_trust_domain(&part.connection, &config.trust_domain);
+        match ports {
+            Some(ports) => ports.translated(one),
+            None => Some(one),
+        }
+    };
+    let parts = [rule.from.as_slice(), rule.to.as_slice()].into_iter();
+    // What is absent constrains nothing.
+    let parts = parts.chain(rule.when.iter().map(std::slice::from_ref)).filter(|parts| !parts.is_empty());
+    let clauses = parts.map(|parts| parts.iter().filter_map(one).collect::<Vec<_>>());
+    // Nor does what holds for everything. A clause of which nothing is left never holds.
+    let constrains = |clause: &Vec<PolicyMatch>| !clause.contains(&PolicyMatch::default());
     model::PolicyRule { index, clauses: clauses.filter(constrains).collect() }
 }
 
@@ -80,20 +136,36 @@ fn in_own(text: &StringMatch, own: &str) -> StringMatch {
 }
 
 /// What its author should know about a policy that does not do what it seems to say.
-fn remarks(policy: &AuthorizationPolicy) -> impl Iterator<Item = String> {
-    let attached = policy.target == PolicyTarget::Attached;
+fn remarks<'a>(index: &Index, policy: &'a AuthorizationPolicy) -> impl Iterator<Item = String> + use<'a> {
     let general = match policy.action {
-        _ if attached => {
-            Some("has no effect: targetRefs are of gateways and services, where nothing is judged")
-        }
+        _ if policy.unread.is_some() => None,
         PolicyAction::Audit => {
-            Some("has no effect: AUDIT refuses nothing, and nobody collects what it marks")
+            Some("has no effect: AUDIT refuses nothing, and nobody collects what it marks".to_owned())
         }
-        PolicyAction::Custom => {
-            Some("CUSTOM is not supported: its provider is not known, so what its rules match is denied")
-        }
+        PolicyAction::Custom => Some(
+            "CUSTOM is not supported: its provider is not known, so what its rules match is denied"
+                .to_owned(),
+        ),
         PolicyAction::Allow | PolicyAction::Deny => None,
     };
+    let unread = policy.unread.as_ref().map(|why| {
+        format!("is not understood and never was ({why}): nobody may enter the pods that it may be for")
+    });
+    let others = match &policy.target {
+        PolicyTarget::Attached { others, .. } if !others.is_empty() => {
+            let others = listed(&others.iter().collect::<Vec<_>>());
+            Some(format!("has no effect on {others}: only at services' pods connections are judged"))
+        }
+        _ => None,
+    };
+    let absent = policy.services().filter(|service| index.service(service).is_none());
+    let absent: Vec<_> = absent.map(|service| service.to_string()).collect();
+    let absent = (!absent.is_empty()).then(|| {
+        format!(
+            "is attached to services that are not there, and for nobody until they are: {}",
+            listed(&absent)
+        )
+    });
     let rules = || policy.rules.iter().zip(0..);
     let with_http = rules().filter(|(rule, _)| rule.parts().any(|part| !part.http.is_empty()));
     let numbers: Vec<String> = with_http.map(|(_, index): (_, u32)| index.to_string()).collect();
@@ -109,7 +181,7 @@ fn remarks(policy: &AuthorizationPolicy) -> impl Iterator<Item = String> {
             "rules {numbers} have {fields}, which are of HTTP, and requests are not looked into: {effect}"
         )
     });
-    general.map(str::to_owned).into_iter().chain(http)
+    [unread, general, others, absent, http].into_iter().flatten()
 }
 
 /// The first ones of a list that may be long.

@@ -136,7 +136,19 @@ fn actions_and_scopes() {
         ("istio-system/a", WEB, Some((Workload, Allow)), ""),
         ("shop/a", CUSTOM, Some((Namespace, Deny)), "CUSTOM is not supported"),
         ("shop/a", "action: AUDIT, rules: [{}]", None, "AUDIT refuses nothing"),
-        ("shop/a", "targetRefs: [{kind: Service, name: web}]", None, "has no effect: targetRefs"),
+        ("shop/a", "targetRefs: [{kind: Service, name: web}]", Some((Workload, Allow)), "not there"),
+        (
+            "shop/a",
+            "targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}]",
+            None,
+            "has no effect on Gateway web",
+        ),
+        (
+            "shop/a",
+            "targetRefs: [{kind: Service, name: web}, {group: networking.istio.io, kind: ServiceEntry, name: x}]",
+            Some((Workload, Allow)),
+            "has no effect on ServiceEntry x",
+        ),
     ] {
         let (policy, problems) = resolved(&yaml(name, spec), name, &config());
         assert_eq!(policy.map(|policy| (policy.scope, policy.action)), expected, "{name} {spec}");
@@ -167,6 +179,90 @@ fn workloads_name_what_selects_them() {
     ] {
         assert_eq!(named(&policies.concat()), expected, "{}", policies.concat());
     }
+}
+
+/// A service `web` whose port 80 leads to 8080 and 81 to 9090, and 82 nowhere, with a slice that names the pod.
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  clusterIP: 10.96.0.1
+  ports:
+  - {name: http, port: 80, targetPort: http}
+  - {name: admin, port: 81, targetPort: 9090}
+  - {name: none, port: 82, targetPort: none}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}, {name: admin, port: 9090}]
+endpoints: [{addresses: [10.0.0.1], conditions: {ready: false}}]
+";
+
+#[test]
+fn what_is_attached_to_a_service_is_for_who_stands_behind_it_at_its_ports() {
+    const TO_WEB: &str = "targetRefs: [{kind: Service, name: web}]";
+    let ports = |ports: &str| format!("rules: [{{to: [{{operation: {{{ports}}}}}]}}]");
+    for (action, rules, expected) in [
+        ("ALLOW", String::new(), ""),
+        ("DENY", "rules: [{}]".to_owned(), "0:"),
+        ("ALLOW", ports("ports: ['80']"), "0:[{destination_ports:[8080]}]"),
+        ("ALLOW", ports("ports: ['80', '81', '82', '8080']"), "0:[{destination_ports:[8080,9090]}]"),
+        // The service has no such port: no connection is one to it.
+        ("ALLOW", ports("ports: ['8080']"), "0:[]"),
+        ("DENY", ports("ports: ['82']"), "0:[]"),
+        ("DENY", ports("notPorts: ['80']"), "0:[{not_destination_ports:[8080]}]"),
+        ("DENY", ports("notPorts: ['8080']"), "0:"),
+        (
+            "DENY",
+            "rules: [{when: [{key: destination.port, values: ['81']}]}]".to_owned(),
+            "0:[{destination_ports:[9090]}]",
+        ),
+    ] {
+        let spec = [TO_WEB, &format!("action: {action}"), &rules].map(str::to_owned);
+        let spec = spec.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        let (policy, problems) = resolved(&(yaml("shop/a", &spec) + SERVICE), "shop/a", &config());
+        let policy = policy.unwrap();
+        assert_eq!((policy.scope, problems.as_str()), (PolicyScope::Workload, ""), "{spec}");
+        assert_eq!(policy.only_ports, Some(vec![8080, 9090]));
+        let clauses = |rule: &warren_common::model::PolicyRule| {
+            let clauses = rule.clauses.iter().map(|clause| serde_json::to_string(clause).unwrap());
+            format!("{}:{}", rule.index, clauses.collect::<String>().replace('"', ""))
+        };
+        assert_eq!(policy.rules.iter().map(clauses).collect::<String>(), expected, "{spec}");
+    }
+    // Those behind the service name it, whether it calls them ready or not; others do not.
+    assert_eq!(named(&(yaml("shop/a", TO_WEB) + SERVICE)), ["shop/a"]);
+    assert_eq!(named(&(yaml("shop/a", TO_WEB) + &SERVICE.replace("10.0.0.1", "10.0.0.2"))), [""; 0]);
+    assert_eq!(named(&(yaml("other/a", TO_WEB) + SERVICE)), [""; 0]);
+}
+
+#[test]
+fn a_policy_that_was_never_understood_denies_what_it_may_be_for() {
+    use crate::source::Change;
+    use crate::source::manifests::nevertheless;
+    const WEB: &str = "selector: {matchLabels: {app: web}}";
+    let yaml = yaml("shop/a", &format!("{WEB}, rulez: [{{}}]")) + &yaml("shop/b", "");
+    assert!(crate::source::manifests::parse(&yaml).is_err());
+    let mut index = Index::default();
+    for object in nevertheless(&yaml) {
+        index.apply(&Change::Upsert(object));
+    }
+    let resolved =
+        |name| resolve(&index, &config(), &ResourceKey::AuthorizationPolicy(Name::new("shop", name)));
+    let Resolved { resource: Some(Resource::Authorization(a)), problems, .. } = resolved("a") else {
+        panic!("nothing stands for it")
+    };
+    assert_eq!((a.scope, a.action, a.rules.len()), (PolicyScope::Workload, PolicyAction::Deny, 1));
+    assert!(a.rules[0].clauses.is_empty() && problems[0].reason.contains("never was"), "{problems:?}");
+    assert!(problems[0].reason.contains("rulez"), "{problems:?}");
+    // What is good of such a file counts as it is.
+    let Resolved { resource: Some(Resource::Authorization(b)), problems, .. } = resolved("b") else {
+        panic!("a good policy of a bad file is missing")
+    };
+    assert_eq!((b.action, b.rules.len(), problems.len()), (PolicyAction::Allow, 0, 0));
 }
 
 #[test]

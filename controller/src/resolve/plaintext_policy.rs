@@ -67,6 +67,7 @@ fn policy(name: PolicyName, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
         scope: PolicyScope::Workload,
         action: PolicyAction::Deny,
         dry_run: false,
+        only_ports: None,
         rules,
     }
 }

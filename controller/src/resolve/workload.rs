@@ -79,7 +79,15 @@ fn policies(index: &Index, pod: &Pod, mtls: &PeerAuthentication) -> Vec<PolicyNa
     let selecting = index.selecting_authorization_policies(&pod.name.namespace, &pod.labels);
     let named =
         selecting.filter_map(|policy| PolicyName::new(&policy.name.namespace, &policy.name.name).ok());
-    named.chain(plaintext_policy::of_pod(index, pod, mtls)).collect()
+    let mut names: Vec<_> = named.collect();
+    // Also where the service does not call it ready: it may be reached all the same.
+    let services = index.slices_of(pod).into_iter().filter_map(|slice| slice.service.as_ref());
+    for policy in services.flat_map(|service| index.attached_authorization_policies(service)) {
+        let name = PolicyName::new(&policy.name.namespace, &policy.name.name).ok();
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    names.extend(plaintext_policy::of_pod(index, pod, mtls));
+    names
 }
 
 /// The name that cluster DNS gives a pod with a hostname and a subdomain, as those of StatefulSets have.

@@ -104,9 +104,10 @@ fn converse(options: &Options, address: SocketAddr, report: &mut Value) -> Resul
 }
 
 fn send_pieces(bytes: &[u8], conn: &mut Conn) -> io::Result<()> {
-    conn.stream.set_tcp_nodelay(true)?;
+    conn.stream.set_nodelay(true)?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
     conn.write_all(first)?;
+    #[allow(clippy::disallowed_methods, reason = "the pause is what the other side is to see")]
     std::thread::sleep(Duration::from_millis(100));
     conn.write_all(second)
 }

@@ -56,14 +56,26 @@ fn any_match() -> impl Strategy<Value = PolicyMatch> {
 fn any_policies() -> impl Strategy<Value = Vec<AuthorizationPolicy>> {
     let rules = vec(vec(vec(any_match(), 0..3), 0..3), 0..3);
     let scope = select(&[PolicyScope::Global, PolicyScope::Namespace, PolicyScope::Workload][..]);
-    let one =
-        (rules, scope, select(&[Allow, Deny][..]), prop::bool::weighted(0.2), select(&["shop", "bank"][..]));
+    let only_ports = prop::option::weighted(0.2, vec(8080..8082_u16, 0..2));
+    let one = (
+        rules,
+        scope,
+        select(&[Allow, Deny][..]),
+        prop::bool::weighted(0.2),
+        select(&["shop", "bank"][..]),
+        only_ports,
+    );
     vec(one, 0..6).prop_map(|policies| {
-        let policy = |(number, (rules, scope, action, dry_run, namespace))| {
+        let policy = |(number, (rules, scope, action, dry_run, namespace, only_ports))| {
             let rules: Vec<Vec<Vec<PolicyMatch>>> = rules;
             let rule = |(index, clauses)| PolicyRule { index, clauses };
             let rules = (0..).zip(rules).map(rule).collect();
-            AuthorizationPolicy { scope, dry_run, ..policy(&format!("{namespace}/p{number}"), action, rules) }
+            AuthorizationPolicy {
+                scope,
+                dry_run,
+                only_ports,
+                ..policy(&format!("{namespace}/p{number}"), action, rules)
+            }
         };
         (0..).zip(policies).map(|(number, parts): (u32, _)| policy((number, parts))).collect()
     })

@@ -50,7 +50,7 @@ fn what_is_around_the_rules() {
         let policy = good(spec);
         let labels = match &policy.target {
             PolicyTarget::Workloads(labels) => Some(labels.len()),
-            PolicyTarget::Attached => None,
+            PolicyTarget::Attached { .. } => None,
         };
         assert_eq!((policy.action, policy.rules.len(), labels), (action, rules, selects), "{spec}");
         assert!(!policy.dry_run);
@@ -111,6 +111,8 @@ fn every_attribute_of_a_connection() {
         ),
         ("when: [{key: source.trustDomain, values: [a]}]", "{trust_domains:[{exact:a}]}"),
         ("when: [{key: connection.sni, values: ['*.test']}]", "{server_names:[{suffix:.test}]}"),
+        // Names of hosts are the same in any case.
+        ("when: [{key: connection.sni, notValues: [DB.Test]}]", "{not_server_names:[{exact:db.test}]}"),
     ] {
         assert_eq!(part(rule), (expected.to_owned(), vec![]), "{rule}");
     }

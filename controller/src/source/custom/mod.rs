@@ -8,7 +8,7 @@ mod peer_authentication;
 mod service_entry;
 mod workload_entry;
 
-pub(super) use authorization_policy::AuthorizationPolicy;
+pub(super) use authorization_policy::{AuthorizationPolicy, stand_in};
 pub(super) use peer_authentication::PeerAuthentication;
 pub(super) use service_entry::ServiceEntry;
 pub(super) use workload_entry::WorkloadEntry;

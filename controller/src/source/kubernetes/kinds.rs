@@ -3,6 +3,7 @@
 use super::raw::Raw;
 use crate::kubernetes::shorten;
 use crate::objects::{Kind, Object};
+use crate::source::custom::stand_in;
 use crate::source::kinds::{Decode, decode};
 use crate::source::{BUILT_IN_KINDS, CUSTOM_KINDS, ConvertError, ServedKind};
 use serde::Deserialize;
@@ -74,6 +75,14 @@ impl Row {
             false => decode(self.served.kind, raw),
         };
         object.map_err(|error| shorten(&error.to_string(), LONGEST_REASON))
+    }
+
+    /// What counts for an object that can't be used and never could.
+    pub(super) fn stand_in(&self, raw: &Raw, why: &str) -> Option<Object> {
+        match self.kind() {
+            Kind::AuthorizationPolicy => stand_in(&raw.decode().ok()?, why),
+            _ => None,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Ledger {
     rejected: BTreeMap<u64, Rejected>,
     rejected_at: BTreeMap<Name, u64>,
     next: u64,
+    /// For these the index has what stands for them.
+    stood_in: BTreeSet<Name>,
 }
 
 impl Ledger {
@@ -41,6 +43,7 @@ impl Ledger {
             rejected: BTreeMap::new(),
             rejected_at: BTreeMap::new(),
             next: 0,
+            stood_in: BTreeSet::new(),
         }
     }
 
@@ -49,12 +52,14 @@ impl Ledger {
         self.seen = Some(BTreeSet::new());
     }
 
-    /// An object is there. One that can't be used changes nothing: its last good version stays.
+    /// An object is there. One that can't be used changes nothing: its last good version stays. If there was none,
+    /// something may stand in for it, and says what it is for.
     pub(super) fn present(
         &mut self,
         name: Name,
         uid: &str,
         object: Result<Object, String>,
+        stand_in: impl FnOnce(&str) -> Option<Object>,
     ) -> Option<Change> {
         if let Some(seen) = &mut self.seen {
             seen.insert(name.clone());
@@ -70,8 +75,22 @@ impl Ledger {
                     self.next += 1;
                     self.next
                 });
-                self.rejected.insert(at, Rejected { name, uid: uid.to_owned(), reason });
-                None
+                let was_good = self.known.contains(&name) && !self.stood_in.contains(&name);
+                let stand_in = if was_good { None } else { stand_in(&reason) };
+                self.rejected.insert(at, Rejected { name: name.clone(), uid: uid.to_owned(), reason });
+                match stand_in {
+                    Some(object) => {
+                        self.stood_in.insert(name.clone());
+                        self.known.insert(name);
+                        Some(Change::Upsert(object))
+                    }
+                    // What stood in for an earlier version would refuse what nobody means any more.
+                    None if self.stood_in.remove(&name) => {
+                        self.known.remove(&name);
+                        Some(self.deletion(name))
+                    }
+                    None => None,
+                }
             }
         }
     }
@@ -118,8 +137,13 @@ impl Ledger {
         let (reported, more) = self.rejected();
         let kind = self.kind.as_str();
         let problem = |rejected: Rejected| {
-            let stays =
-                if self.known.contains(&rejected.name) { "; its last good version stays" } else { "" };
+            let stays = if self.stood_in.contains(&rejected.name) {
+                "; nobody may enter what it may be for"
+            } else if self.known.contains(&rejected.name) {
+                "; its last good version stays"
+            } else {
+                ""
+            };
             let reason = format!("rejected: {}{stays}", rejected.reason);
             Problem { place: format!("{kind} {}", rejected.name), line: None, reason }
         };
@@ -132,6 +156,7 @@ impl Ledger {
     }
 
     fn accept(&mut self, name: &Name) {
+        self.stood_in.remove(name);
         if let Some(at) = self.rejected_at.remove(name) {
             self.rejected.remove(&at);
         }
@@ -156,11 +181,11 @@ mod tests {
     }
 
     fn put(ledger: &mut Ledger, text: &str) -> Option<Change> {
-        ledger.present(name(text), "", Ok(namespace(text)))
+        ledger.present(name(text), "", Ok(namespace(text)), |_| None)
     }
 
     fn bad(ledger: &mut Ledger, text: &str) {
-        assert_eq!(ledger.present(name(text), "u", Err("broken".into())), None);
+        assert_eq!(ledger.present(name(text), "u", Err("broken".into()), |_| None), None);
     }
 
     fn deleted(text: &str) -> Change {
@@ -188,6 +213,24 @@ mod tests {
             assert_eq!(ledger.list_ends(), expected, "{before:?} {listed:?}");
             assert_eq!(ledger.problems(), []);
         }
+    }
+
+    #[test]
+    fn what_was_never_good_is_stood_in_for() {
+        let mut ledger = Ledger::new(Kind::Namespace);
+        let bad = |ledger: &mut Ledger, stand_in: Option<&str>| {
+            ledger.present(name("a"), "u", Err("broken".into()), |_| stand_in.map(namespace))
+        };
+        assert_eq!(bad(&mut ledger, Some("x")), Some(Change::Upsert(namespace("x"))));
+        assert!(ledger.problems()[0].reason.contains("nobody may enter"), "{:?}", ledger.problems());
+        assert_eq!(bad(&mut ledger, Some("y")), Some(Change::Upsert(namespace("y"))));
+        assert_eq!(bad(&mut ledger, None), Some(deleted("a")));
+        assert_eq!(bad(&mut ledger, None), None);
+        assert_eq!(put(&mut ledger, "a"), Some(Change::Upsert(namespace("a"))));
+        assert_eq!(bad(&mut ledger, Some("x")), None, "the last good version stays");
+        assert_eq!(ledger.gone(&name("a")), Some(deleted("a")));
+        bad(&mut ledger, Some("x"));
+        assert_eq!(ledger.gone(&name("a")), Some(deleted("a")), "what stood in goes too");
     }
 
     #[test]

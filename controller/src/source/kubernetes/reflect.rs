@@ -161,8 +161,9 @@ impl Reflector {
             }
             Event::Present(Item { head, raw }) => {
                 let (name, before) = (head.name(), ledger.has_rejected());
-                let change = ledger.present(name, &head.uid, self.row.object(&raw));
-                let touched = before || change.is_none();
+                let stand_in = |why: &str| self.row.stand_in(&raw, why);
+                let change = ledger.present(name, &head.uid, self.row.object(&raw), stand_in);
+                let touched = before || ledger.has_rejected();
                 (change.into_iter().collect(), touched)
             }
             Event::Gone(item) => {

@@ -21,6 +21,25 @@ struct File {
     /// Defined twice within the file; the first one counts.
     repeated: BTreeSet<Key>,
     error: Option<ParseError>,
+    /// It was good once.
+    good: bool,
+}
+
+impl File {
+    fn of(objects: Vec<Object>) -> Self {
+        let mut file = Self::default();
+        for object in objects {
+            match file.objects.entry(object.key()) {
+                Entry::Occupied(first) => {
+                    file.repeated.insert(first.key().clone());
+                }
+                Entry::Vacant(free) => {
+                    free.insert(object);
+                }
+            }
+        }
+        file
+    }
 }
 
 impl FileSet {
@@ -33,18 +52,16 @@ impl FileSet {
                 return Vec::new();
             }
         };
-        let mut file = File::default();
-        for object in objects {
-            match file.objects.entry(object.key()) {
-                Entry::Occupied(first) => {
-                    file.repeated.insert(first.key().clone());
-                }
-                Entry::Vacant(free) => {
-                    free.insert(object);
-                }
-            }
+        self.replace(path, Some(File { good: true, ..File::of(objects) }))
+    }
+
+    /// A file is bad. If it never was good, what of it must not be ignored counts nevertheless.
+    pub fn refuse(&mut self, path: &str, error: ParseError, nevertheless: Vec<Object>) -> Vec<Change> {
+        if let Some(file) = self.files.get_mut(path).filter(|file| file.good) {
+            file.error = Some(error);
+            return Vec::new();
         }
-        self.replace(path, Some(file))
+        self.replace(path, Some(File { error: Some(error), ..File::of(nevertheless) }))
     }
 
     /// A file is gone.
@@ -146,6 +163,18 @@ mod tests {
         files.update("a.yaml", bad());
         assert_eq!(files.remove("a.yaml"), [Change::Delete(namespace("x", "1").key())]);
         assert_eq!(files.problems(), []);
+    }
+
+    #[test]
+    fn of_a_file_that_never_was_good_some_counts() {
+        let mut files = FileSet::default();
+        let error = || ParseError { line: 3, reason: "broken".into() };
+        let found = files.refuse("a.yaml", error(), vec![namespace("x", "1")]);
+        assert_eq!(found, [Change::Upsert(namespace("x", "1"))]);
+        assert_eq!(files.refuse("a.yaml", error(), vec![]), [Change::Delete(namespace("x", "1").key())]);
+        assert_eq!(files.problems().len(), 1);
+        files.update("a.yaml", Ok(vec![namespace("y", "1")]));
+        assert_eq!(files.refuse("a.yaml", error(), vec![namespace("x", "1")]), [], "the last good one stays");
     }
 
     #[test]

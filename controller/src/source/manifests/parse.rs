@@ -2,8 +2,9 @@
 
 use super::super::ConvertError;
 use super::super::convert::shorten;
+use super::super::custom::stand_in;
 use super::super::kinds::{Decode, ServedKind, decode};
-use crate::objects::Object;
+use crate::objects::{Kind, Object};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_saphyr::{Options, Spanned};
@@ -55,6 +56,13 @@ pub fn parse(text: &str) -> Result<Parsed, ParseError> {
         document.read(&mut parsed)?;
     }
     Ok(parsed)
+}
+
+/// What counts of a file that [`parse`] refuses and that never was good: its AuthorizationPolicies, for without them pods
+/// would be more open than somebody meant. Those that can't be used are stood in for.
+pub fn nevertheless(text: &str) -> Vec<Object> {
+    let documents = documents(text.strip_prefix('\u{feff}').unwrap_or(text));
+    documents.iter().flat_map(Document::policies).collect()
 }
 
 /// One YAML document and where it begins.
@@ -112,6 +120,25 @@ impl Document<'_> {
             typed(&version, &kind, Reader::Item(self, line, item.value), parsed)?;
         }
         Ok(())
+    }
+
+    fn policies(&self) -> Vec<Object> {
+        let Ok(value) = self.decode::<serde_json::Value>() else { return Vec::new() };
+        let items = match value["kind"].as_str() {
+            Some("List") => value["items"].as_array().cloned().unwrap_or_default(),
+            _ => vec![value],
+        };
+        let policy = |item: serde_json::Value| {
+            let served = ServedKind::find(item["apiVersion"].as_str()?, item["kind"].as_str()?)?;
+            match served.kind {
+                Kind::AuthorizationPolicy => {
+                    let object = served.object(item.clone());
+                    object.map_or_else(|error| stand_in(&item, &error.to_string()), Some)
+                }
+                _ => None,
+            }
+        };
+        items.into_iter().filter_map(policy).collect()
     }
 
     fn decode<T: DeserializeOwned>(&self) -> Result<T, ParseError> {

@@ -1,6 +1,6 @@
 //! Looks at the directory and reads what may have changed.
 
-use super::{FileSet, ParseError, parse};
+use super::{FileSet, ParseError, nevertheless, parse};
 use crate::source::{Change, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -111,16 +111,20 @@ impl Scanner {
             return Vec::new();
         }
         self.stamps.insert(name.to_owned(), stamp);
-        let parsed = read(path).and_then(|text| parse(&text));
-        let parsed = parsed.map(|parsed| {
-            for kind in parsed.ignored {
-                if self.ignored.insert(format!("{name} {kind}")) {
-                    tracing::info!(file = name, %kind, "objects of this kind are not read yet");
-                }
+        let text = match read(path) {
+            Ok(text) => text,
+            Err(error) => return self.files.update(name, Err(error)),
+        };
+        let parsed = match parse(&text) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.files.refuse(name, error, nevertheless(&text)),
+        };
+        for kind in parsed.ignored {
+            if self.ignored.insert(format!("{name} {kind}")) {
+                tracing::info!(file = name, %kind, "objects of this kind are not read yet");
             }
-            parsed.objects
-        });
-        self.files.update(name, parsed)
+        }
+        self.files.update(name, Ok(parsed.objects))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `security.istio.io/AuthorizationPolicy`, with the checks of Istio's validation.
 
 mod condition;
+mod unread;
 mod values;
 
 use super::{Custom, MatchLabels, selector_labels};
@@ -8,7 +9,9 @@ use crate::objects::{self, Map, Object, PolicyAction, PolicyPart, PolicyRule, Po
 use crate::source::ConvertError;
 use crate::source::convert::invalid;
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+pub(in crate::source) use unread::stand_in;
 use values::{Text, accounts, globs, paths, ports, ranges, texts};
 use warren_common::model::{PolicyMatch, PolicyName};
 
@@ -144,6 +147,7 @@ impl TryFrom<AuthorizationPolicy> for Object {
             rules: rules.collect::<Result<_, _>>()?,
             target: target(spec.selector, spec.target_ref, spec.target_refs)?,
             name,
+            unread: None,
         }))
     }
 }
@@ -205,7 +209,14 @@ fn target(
         }
     }
     if !targets.is_empty() {
-        return Ok(PolicyTarget::Attached);
+        let (mut services, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for TargetRef { kind, name, .. } in targets {
+            match kind.as_str() {
+                "Service" => services.insert(Arc::from(name)),
+                _ => others.insert(format!("{kind} {name}").into()),
+            };
+        }
+        return Ok(PolicyTarget::Attached { services, others });
     }
     let labels: Map =
         selector_labels(selector.unwrap_or_default().match_labels, "spec.selector.matchLabels")?;
