@@ -2,6 +2,7 @@
 
 mod affinity;
 mod choose;
+pub mod http;
 
 pub use affinity::Affinity;
 

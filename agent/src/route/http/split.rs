@@ -1,0 +1,126 @@
+//! A choice by weight.
+
+use std::sync::Arc;
+
+/// Shares of a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    // Sums of the weights up to and with each; ascending.
+    ends: Arc<[u64]>,
+}
+
+impl Split {
+    /// Of weights relative to their sum.
+    pub fn new(weights: impl IntoIterator<Item = u32>) -> Self {
+        let mut sum = 0_u64;
+        let end = |weight| {
+            sum += u64::from(weight);
+            sum
+        };
+        Self { ends: weights.into_iter().map(end).collect() }
+    }
+
+    /// The one that a random number falls on; none if nobody has a share.
+    pub fn pick(&self, entropy: u64) -> Option<usize> {
+        let sum = *self.ends.last()?;
+        if sum == 0 {
+            return None;
+        }
+        let place = below(sum, entropy);
+        Some(self.ends.partition_point(|end| *end <= place))
+    }
+
+    /// The one of the `count`th request. Any successive requests are spread as the weights say, to within a few of them: the
+    /// multiples of the golden ratio are as even as a sequence can be at every point.
+    pub fn pick_nth(&self, count: u64) -> Option<usize> {
+        self.pick(spread(count))
+    }
+}
+
+/// The `count`th of a sequence of numbers that is evenly spread over all numbers wherever it is looked at (Weyl sequence of the
+/// golden ratio).
+pub fn spread(count: u64) -> u64 {
+    count.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A random number of all, as one below `bound` (0 for 0). Scaled, not a remainder: nobody is favoured.
+pub fn below(bound: u64, entropy: u64) -> u64 {
+    ((u128::from(entropy) * u128::from(bound)) >> 64) as u64
+}
+
+/// Whether a request is one of `per_million`, by a random number.
+pub fn is_drawn(per_million: u32, entropy: u64) -> bool {
+    below(1_000_000, entropy) < u64::from(per_million)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn nobody_without_a_share() {
+        assert_eq!(Split::new([]).pick(7), None);
+        assert_eq!(Split::new([0, 0]).pick(7), None);
+        let split = Split::new([0, 3, 0, 1, 0]);
+        for entropy in [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+            assert!(matches!(split.pick(entropy), Some(1 | 3)));
+        }
+        assert_eq!((split.pick(0), split.pick(u64::MAX)), (Some(1), Some(3)));
+        let (under, over) = (u64::MAX / 4 * 3, u64::MAX / 4 * 3 + 4);
+        assert_eq!((split.pick(under), split.pick(over)), (Some(1), Some(3)), "three quarters");
+    }
+
+    #[test]
+    fn a_million_is_all_and_none_is_none() {
+        assert!([0, 1, u64::MAX].iter().all(|n| is_drawn(1_000_000, *n) && !is_drawn(0, *n)));
+        let drawn = (0..1_000_000).filter(|n| is_drawn(1_000, spread(*n))).count();
+        assert!((995..=1005).contains(&drawn), "{drawn}");
+    }
+
+    proptest! {
+        /// No drift: after any number of requests from any start, every share is off by a few requests, not by a root of them.
+        #[test]
+        fn shares_are_even_at_every_point(
+            weights in proptest::collection::vec(0_u32..1000, 1..6),
+            start: u64,
+            requests in 1_u64..20_000,
+        ) {
+            let split = Split::new(weights.iter().copied());
+            let sum: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            let mut counts = vec![0_u64; weights.len()];
+            for n in 0..requests {
+                match split.pick_nth(start.wrapping_add(n)) {
+                    Some(index) => counts[index] += 1,
+                    None => prop_assert_eq!(sum, 0),
+                }
+            }
+            for (weight, count) in weights.iter().zip(counts) {
+                let exact = requests as f64 * f64::from(*weight) / sum.max(1) as f64;
+                prop_assert!((count as f64 - exact).abs() < 8.0, "{count} instead of {exact}");
+            }
+        }
+
+        /// Random numbers: the share is the weight's, by chi-square-like bounds of five deviations.
+        #[test]
+        fn chance_is_fair(weights in proptest::collection::vec(1_u32..100, 2..5), seed: u64) {
+            let split = Split::new(weights.iter().copied());
+            let sum: f64 = weights.iter().map(|weight| f64::from(*weight)).sum();
+            let (mut state, requests) = (seed, 20_000);
+            let mut counts = vec![0_u32; weights.len()];
+            for _ in 0..requests {
+                // splitmix64
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = state;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                counts[split.pick(z ^ (z >> 31)).unwrap()] += 1;
+            }
+            for (weight, count) in weights.iter().zip(counts) {
+                let share = f64::from(*weight) / sum;
+                let deviation = (f64::from(requests) * share * (1.0 - share)).sqrt();
+                prop_assert!((f64::from(count) - f64::from(requests) * share).abs() < 6.0 * deviation);
+            }
+        }
+    }
+}
