@@ -12,7 +12,7 @@ mod succession;
 use crate::accept::{Names, NetnsThread};
 use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
-use crate::control::ControlConfig;
+use crate::control::{ControlConfig, Trust};
 use crate::doors::Doors;
 use crate::gate::Gate;
 use crate::handover::{self, HandoverError, Offer};
@@ -180,10 +180,13 @@ async fn start(config: Config) -> Result<(), AppError> {
         (Arc::new(Store::new()), Interest::everything())
     };
     let controller = SharedControllerStatus::default();
+    let trust = Trust::new(config.controller_ca.clone(), Some(&config.state_dir));
+    tokio::spawn(trust.clone().follow(draining.clone()));
+    tokio::spawn(follow_trust(trust.clone(), Arc::clone(&store), draining.clone()));
     let xds_config = XdsConfig {
         url: config.controller_url.clone(),
         controller_name: config.controller_name.clone(),
-        ca_file: config.controller_ca.clone(),
+        trust: trust.clone(),
         token_file: config.token.clone(),
         node: Arc::clone(&name),
         state_dir: Some(config.state_dir.clone()),
@@ -197,7 +200,12 @@ async fn start(config: Config) -> Result<(), AppError> {
         draining.clone(),
     ));
 
-    let identities = start_identities(&config);
+    let identities = start_identities(&config, &trust);
+    tokio::spawn(identities.clone().report_trust());
+    observer.certificates_from({
+        let identities = identities.clone();
+        move || identities.soonest_end()
+    });
     tokio::spawn(follow_identities(
         identities.clone(),
         Arc::clone(&store),
@@ -371,19 +379,36 @@ fn start_workers(
     Workers::start(count, make).map_err(io("starting the workers"))
 }
 
-fn start_identities(config: &Config) -> Identities {
+fn start_identities(config: &Config, trust: &Trust) -> Identities {
     let control = ControlConfig {
         url: config.controller_url.clone(),
         controller_name: config.controller_name.clone(),
-        ca_file: config.controller_ca.clone(),
+        trust: trust.clone(),
         token_file: config.token.clone(),
     };
     let identity = IdentityConfig {
-        ca_file: config.controller_ca.clone(),
+        trust: trust.clone(),
         state_dir: Some(config.state_dir.clone()),
         validity: config.certificate_lifetime,
     };
     Identities::new(identity, Arc::new(ControllerCa::new(control)))
+}
+
+/// Hands on what the controller says about whom to trust.
+async fn follow_trust(trust: Trust, store: Arc<Store>, mut drain: DrainWatch) {
+    let mut changed = store.changed();
+    let mut known = None;
+    loop {
+        let told = store.guard().trust().cloned();
+        if let Some(bundle) = told.filter(|told| known.as_ref() != Some(told)) {
+            trust.accept(bundle.as_ref().clone()).await;
+            known = Some(bundle);
+        }
+        tokio::select! {
+            more = changed.changed() => if more.is_err() { return },
+            () = drain.started() => return,
+        }
+    }
 }
 
 /// Keeps the set of wanted certificates equal to the identities of this node's enrolled pods.

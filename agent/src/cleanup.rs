@@ -4,6 +4,7 @@
 //! until it is told to stop, so that whoever waits for it can see that.
 
 use crate::cni::{self, InstallConfig, InstallError};
+use crate::control;
 use crate::identity;
 use crate::kernel::{BpfKernel, KernelError};
 use crate::observe::{EndpointError, bind, serve_readiness};
@@ -81,6 +82,7 @@ fn clean(config: &CleanupConfig) -> Result<(), CleanupError> {
     for path in identity::saved(&config.state_dir)
         .chain(xds::saved(&config.state_dir))
         .chain(pods::saved(&config.state_dir))
+        .chain(control::saved(&config.state_dir))
     {
         remove(&path)?;
     }
@@ -113,7 +115,9 @@ mod tests {
         for file in ["state/certs/key.pem", "state/other", "admin.sock"] {
             fs::write(at(file), "x").unwrap();
         }
-        for saved in xds::saved(&at("state")).chain(pods::saved(&at("state"))) {
+        for saved in
+            xds::saved(&at("state")).chain(pods::saved(&at("state"))).chain(control::saved(&at("state")))
+        {
             fs::write(saved, "x").unwrap();
         }
         let config = CleanupConfig {

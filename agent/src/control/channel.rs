@@ -1,11 +1,12 @@
 //! The authenticated channel to the controller: TLS against its CA, the agent's token on every request.
 
+use super::trust::{Trust, TrustError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 /// The name in the controller's certificate, unless configured otherwise.
@@ -26,8 +27,8 @@ pub struct ControlConfig {
     pub url: String,
     /// The name that its certificate must carry, whatever the URL says; see [`DEFAULT_CONTROLLER_NAME`].
     pub controller_name: String,
-    /// PEM certificates that its certificate must lead to.
-    pub ca_file: PathBuf,
+    /// What its certificate must lead to.
+    pub trust: Trust,
     /// The service account token of the agent.
     pub token_file: PathBuf,
 }
@@ -51,6 +52,9 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is nothing to verify it by.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The token file holds no token.
     #[error("{} does not hold a token: empty, or characters that no header can carry", path.display())]
     Token {
@@ -67,7 +71,7 @@ pub enum ControlError {
     },
 }
 
-/// Connects, with the CA and the token that stand in the files now: both are rotated while the agent runs.
+/// Connects, with the roots and the token of now: both are rotated while the agent runs.
 ///
 /// # Errors
 /// [`ControlError`], naming the file or the peer at fault.
@@ -77,7 +81,7 @@ pub async fn connect(config: &ControlConfig) -> Result<ControlChannel, ControlEr
     if endpoint.uri().scheme_str() != Some("https") {
         return Err(url());
     }
-    let ca = read("CA certificates", &config.ca_file).await?;
+    let anchors = config.trust.refresh().await?;
     let token = read("token", &config.token_file).await?;
     let token =
         BearerToken::new(&token).ok_or_else(|| ControlError::Token { path: config.token_file.clone() })?;
@@ -87,7 +91,7 @@ pub async fn connect(config: &ControlConfig) -> Result<ControlChannel, ControlEr
     };
     let tls = ClientTlsConfig::new()
         .domain_name(&config.controller_name)
-        .ca_certificate(Certificate::from_pem(ca))
+        .trust_anchors(anchors.anchors())
         .timeout(CONNECT_TIMEOUT);
     let channel = endpoint
         .tls_config(tls)
@@ -171,7 +175,7 @@ mod tests {
         let mut config = ControlConfig {
             url: "http://127.0.0.1:1".to_owned(),
             controller_name: DEFAULT_CONTROLLER_NAME.to_owned(),
-            ca_file: ca_file.clone(),
+            trust: Trust::new(ca_file.clone(), None),
             token_file: token_file.clone(),
         };
         assert!(
@@ -179,8 +183,11 @@ mod tests {
             "never the token in the clear"
         );
         config.url = "https://127.0.0.1:1".to_owned();
-        assert!(matches!(connect(&config).await, Err(ControlError::File { what: "CA certificates", .. })));
+        assert!(matches!(connect(&config).await, Err(ControlError::Trust(TrustError::Read { .. }))));
         std::fs::write(&ca_file, "").unwrap();
+        assert!(matches!(connect(&config).await, Err(ControlError::Trust(TrustError::Content { .. }))));
+        let own = rcgen::CertificateParams::default().self_signed(&rcgen::KeyPair::generate().unwrap());
+        std::fs::write(&ca_file, own.unwrap().pem()).unwrap();
         assert!(matches!(connect(&config).await, Err(ControlError::File { what: "token", .. })));
         std::fs::write(&token_file, "\n").unwrap();
         assert!(matches!(connect(&config).await, Err(ControlError::Token { .. })));

@@ -1,13 +1,17 @@
 //! Checks a chain before it is used: the CA may be wrong, and a file may be old.
 
 use super::peer::{PeerError, peer_identity_at};
-use super::roots::Roots;
 use super::tls::verify_chain;
+use crate::control::Anchors;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use warren_common::model::Identity;
+use warren_common::model::admin::RootCertificate;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::parse_x509_certificate;
 use x509_parser::time::ASN1Time;
 
@@ -39,13 +43,15 @@ pub(super) struct CheckedChain {
     pub(super) not_after: SystemTime,
     /// Hexadecimal.
     pub(super) serial: String,
+    /// SHA-256 (hexadecimal) of the certificate that signed it, which follows it.
+    pub(super) signer: String,
 }
 
 /// Checks that `chain`, leaf first, leads to `roots`, is valid at `now`, and is `expected`'s.
 pub(super) fn check(
     chain: &[CertificateDer<'static>],
     expected: &Identity,
-    roots: &Roots,
+    roots: &Anchors,
     now: SystemTime,
 ) -> Result<CheckedChain, ChainError> {
     let found = peer_identity_at(Some(chain), expected.trust_domain(), now)?;
@@ -64,7 +70,27 @@ pub(super) fn check(
         not_before: system_time(parsed.validity().not_before),
         not_after: system_time(parsed.validity().not_after),
         serial: parsed.raw_serial_as_string(),
+        signer: chain.get(1).map(fingerprint).unwrap_or_default(),
     })
+}
+
+fn fingerprint(der: &CertificateDer<'static>) -> String {
+    Sha256::digest(der).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// Certificates for people.
+pub(super) fn describe(certificates: &[CertificateDer<'static>]) -> Vec<RootCertificate> {
+    let parsed = certificates.iter().filter_map(|der| parse_x509_certificate(der).ok());
+    let describe = |(_, certificate): (_, X509Certificate<'_>)| RootCertificate {
+        subject: certificate.subject().to_string(),
+        serial: certificate.raw_serial_as_string(),
+        not_after: rfc3339(system_time(certificate.validity().not_after)),
+    };
+    parsed.map(describe).collect()
 }
 
 /// A certificate's time; before 1970 it is 1970.

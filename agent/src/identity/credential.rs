@@ -2,8 +2,8 @@
 
 use super::chain::{CheckedChain, rfc3339};
 use super::renewal::renew_at;
-use super::roots::Roots;
 use super::tls::{client_config, server_config};
+use crate::control::Anchors;
 use rcgen::KeyPair;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
@@ -30,6 +30,10 @@ pub struct Credential {
     pub renew_at: SystemTime,
     /// Serial number, hexadecimal.
     pub serial: String,
+    /// SHA-256 (hexadecimal) of the certificate that signed it.
+    pub signer: String,
+    /// What it verifies peers by.
+    pub anchors: Arc<Anchors>,
 }
 
 impl Credential {
@@ -38,22 +42,24 @@ impl Credential {
         identity: Identity,
         key: &KeyPair,
         chain: CheckedChain,
-        roots: &Roots,
+        anchors: Arc<Anchors>,
         generation: u64,
         issued: Option<SystemTime>,
     ) -> Result<Self, rustls::Error> {
         let der = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let CheckedChain { certificates, not_before, not_after, serial } = chain;
+        let CheckedChain { certificates, not_before, not_after, serial, signer } = chain;
         let from = issued.map_or(not_before, |issued| issued.max(not_before));
         Ok(Self {
             identity,
-            client: Arc::new(client_config(certificates.clone(), der(), roots.store.clone())?),
-            server: Arc::new(server_config(certificates, der(), roots.store.clone())?),
+            client: Arc::new(client_config(certificates.clone(), der(), anchors.store.clone())?),
+            server: Arc::new(server_config(certificates, der(), anchors.store.clone())?),
             generation,
             not_before,
             not_after,
             renew_at: renew_at(from, not_after, rand::random()),
             serial,
+            signer,
+            anchors,
         })
     }
 

@@ -58,7 +58,7 @@ impl KeyFolder {
     pub(super) fn save(
         &self,
         identity: &Identity,
-        key: &KeyPair,
+        key_pem: &str,
         chain: &SignedChain,
         unwanted: impl FnOnce() -> bool,
     ) -> io::Result<()> {
@@ -67,7 +67,7 @@ impl KeyFolder {
             return Ok(());
         }
         let path = self.path.join(file_name(identity));
-        write_atomically(&path, &[key.serialize_pem().as_bytes(), b"\n", chain.pem.as_bytes()])
+        write_atomically(&path, &[key_pem.as_bytes(), b"\n", chain.pem.as_bytes()])
     }
 
     /// Deletes every file that belongs to none of the identities that `wanted` names at that moment.

@@ -1,10 +1,11 @@
 //! The identities of this node: which are wanted, and what each has to prove itself with.
 
 use super::ca::CertificateAuthority;
-use super::chain::rfc3339;
+use super::chain::{describe, rfc3339};
 use super::credential::{Credential, CredentialError};
 use super::files::KeyFolder;
 use super::worker::{Shared, Slot, keep_certified};
+use crate::control::Trust;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -16,19 +17,22 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use warren_common::model::Identity;
 use warren_common::model::admin::{Certificate, Certificates};
+use warren_common::model::{Identity, TrustReport};
 
 /// How identities are certified.
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
-    /// PEM certificates that every peer's chain, and our own, must lead to; read at every renewal.
-    pub ca_file: PathBuf,
+    /// What every peer's chain, and our own, must lead to.
+    pub trust: Trust,
     /// Where keys and chains are kept (in `certs/`); without it an agent does not start without its controller.
     pub state_dir: Option<PathBuf>,
     /// The validity to ask for.
     pub validity: Duration,
 }
+
+/// How often it is looked whether an expired certificate is to be reported no more.
+const REPORT: Duration = Duration::from_secs(5);
 
 type Entries = HashMap<Identity, Arc<Entry>>;
 
@@ -182,6 +186,44 @@ impl Identities {
         }
     }
 
+    /// Tells, whenever it changes, by which roots this node verifies and whose certificates it has.
+    pub async fn report_trust(self) {
+        let shared = &self.0.shared;
+        let (mut certified, mut trusted) = (shared.certified.subscribe(), shared.config.trust.changed());
+        let mut wanted = self.0.changed.subscribe();
+        loop {
+            certified.mark_unchanged();
+            trusted.mark_unchanged();
+            wanted.mark_unchanged();
+            let mut report = TrustReport::default();
+            let entries = self.0.entries.load_full();
+            for credential in entries.values().filter_map(|entry| entry.slot.credential.load_full()) {
+                if credential.left(shared.now()).is_some() {
+                    report.bundles.insert(credential.anchors.id.clone());
+                    report.signers.insert(credential.signer.clone());
+                }
+            }
+            report.bundles.extend(shared.config.trust.current().map(|anchors| anchors.id.clone()));
+            shared.config.trust.report(report);
+            // Expiry tells nobody.
+            tokio::select! {
+                _ = certified.changed() => {}
+                _ = trusted.changed() => {}
+                _ = wanted.changed() => {}
+                () = tokio::time::sleep(REPORT) => {}
+            }
+        }
+    }
+
+    /// When the first of this node's certificates ends (Unix seconds), if it has any.
+    pub fn soonest_end(&self) -> Option<i64> {
+        let entries = self.0.entries.load();
+        let ends =
+            entries.values().filter_map(|entry| Some(entry.slot.credential.load().as_ref()?.not_after));
+        let since = ends.min()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).ok()
+    }
+
     fn ready(&self, identity: &Identity) -> Option<Arc<Credential>> {
         let credential = self.0.entries.load().get(identity)?.slot.credential.load_full()?;
         credential.left(self.0.shared.now()).map(|_| credential)
@@ -192,7 +234,8 @@ impl Identities {
         let entries = self.0.entries.load();
         let mut certificates: Vec<_> = entries.values().map(|entry| self.describe(&entry.slot)).collect();
         certificates.sort_by(|a, b| a.identity.cmp(&b.identity));
-        let roots = self.0.shared.roots.load().as_ref().map(|roots| roots.describe()).unwrap_or_default();
+        let roots = self.0.shared.config.trust.current();
+        let roots = roots.map(|anchors| describe(&anchors.certificates)).unwrap_or_default();
         Certificates { certificates, roots }
     }
 

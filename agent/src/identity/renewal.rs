@@ -17,6 +17,12 @@ pub(super) fn renew_at(from: SystemTime, not_after: SystemTime, random: f64) -> 
     from + lifetime.mul_f64(0.5 * jitter).max(SHORTEST)
 }
 
+/// When to renew because another certificate signs now: within `within`, each at a time of its own, so that the nodes of a
+/// mesh don't ask all at once. Not at once either: another replica of the controller may still sign with the old one.
+pub(super) fn renew_for_signer(now: SystemTime, within: Duration, random: f64) -> SystemTime {
+    now + within.mul_f64(0.1 + 0.9 * random.clamp(0.0, 1.0)).max(SHORTEST)
+}
+
 /// How long to wait after failure number `attempt` (from 0). `left` is what remains of the certificate in use.
 pub(super) fn retry_delay(attempt: u32, left: Option<Duration>, random: f64) -> Duration {
     let cap = left.map_or(RETRY.cap, |left| (left / TRIES).clamp(RETRY.base, RETRY.cap));
@@ -54,6 +60,20 @@ mod tests {
             renew_at(UNIX_EPOCH + Duration::from_secs(9), expired, 0.5)
                 < UNIX_EPOCH + Duration::from_secs(10)
         );
+    }
+
+    #[test]
+    fn another_signer_is_followed_in_time_and_not_by_all_at_once() {
+        for (within_s, random, expected_ms) in
+            [(300, 0.0, 30_000), (300, 1.0, 300_000), (1, 0.0, 500), (0, 1.0, 500)]
+        {
+            let at = renew_for_signer(UNIX_EPOCH, Duration::from_secs(within_s), random);
+            assert_eq!(
+                at.duration_since(UNIX_EPOCH).unwrap().as_millis(),
+                expected_ms,
+                "{within_s} {random}"
+            );
+        }
     }
 
     #[test]

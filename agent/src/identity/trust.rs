@@ -1,8 +1,8 @@
 //! Whether a peer that was trusted at its handshake still is.
 
 use super::manager::Identities;
-use super::roots::Roots;
 use super::tls::verify_chain;
+use crate::control::Anchors;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::future::pending;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,12 +21,12 @@ pub struct Proof {
 pub struct Distrusted(#[source] rustls::Error);
 
 impl Proof {
-    /// Whether it would be accepted with these roots. Its age does not matter: a certificate may expire under an open
-    /// connection.
-    fn holds(&self, roots: &Roots) -> Result<(), rustls::Error> {
+    /// Whether an open connection may have been proven by it. Its age does not matter: a certificate may expire under an open
+    /// connection, and so may a root be retired in order.
+    fn holds(&self, anchors: &Anchors) -> Result<(), rustls::Error> {
         let (leaf, intermediates) = self.chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         let at = UnixTime::since_unix_epoch(self.at.duration_since(UNIX_EPOCH).unwrap_or_default());
-        verify_chain(leaf, intermediates, &roots.store, at)
+        verify_chain(leaf, intermediates, &anchors.open, at)
     }
 }
 
@@ -39,11 +39,11 @@ impl Identities {
 
     /// Waits until the roots are others and the peer is trusted no longer; costs nothing while they stay.
     pub async fn distrust(&self, proof: &Proof) -> Distrusted {
-        let shared = self.shared();
-        let mut changed = shared.trust.subscribe();
+        let trust = &self.shared().config.trust;
+        let mut changed = trust.changed();
         while changed.changed().await.is_ok() {
-            if let Some(roots) = shared.roots.load_full()
-                && let Err(error) = proof.holds(&roots)
+            if let Some(anchors) = trust.current()
+                && let Err(error) = proof.holds(&anchors)
             {
                 return Distrusted(error);
             }

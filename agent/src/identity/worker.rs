@@ -6,8 +6,8 @@ use super::credential::Credential;
 use super::files::KeyFolder;
 use super::keys::{KeyError, certificate_request, generate};
 use super::manager::IdentityConfig;
-use super::renewal::retry_delay;
-use super::roots::{Roots, RootsError};
+use super::renewal::{renew_for_signer, retry_delay};
+use crate::control::{Anchors, TrustError};
 use arc_swap::ArcSwapOption;
 use rcgen::KeyPair;
 use std::io;
@@ -28,9 +28,8 @@ pub(super) struct Shared {
     pub(super) ca: Arc<dyn CertificateAuthority>,
     pub(super) folder: Option<Arc<KeyFolder>>,
     pub(super) clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
-    pub(super) roots: ArcSwapOption<Roots>,
-    /// Wakes when the roots are others than before.
-    pub(super) trust: watch::Sender<()>,
+    /// Wakes when an identity has another certificate, or none any more.
+    pub(super) certified: watch::Sender<()>,
     pub(super) generation: AtomicU64,
     pub(super) at_once: Semaphore,
 }
@@ -48,8 +47,7 @@ impl Shared {
             ca,
             folder,
             clock,
-            roots: ArcSwapOption::empty(),
-            trust: watch::channel(()).0,
+            certified: watch::channel(()).0,
             generation: AtomicU64::new(0),
             at_once,
         }
@@ -91,7 +89,7 @@ impl Slot {
 #[derive(Debug, thiserror::Error)]
 enum IssueError {
     #[error(transparent)]
-    Roots(#[from] RootsError),
+    Roots(#[from] TrustError),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -104,22 +102,44 @@ enum IssueError {
     Saved(io::Error),
 }
 
+/// What a credential is made of: it is made again when others are trusted.
+struct Held {
+    key: KeyPair,
+    chain: SignedChain,
+    /// When the CA signed, if that is known.
+    issued: Option<SystemTime>,
+}
+
 /// Runs until it is aborted, which the manager does when the last pod of the identity goes.
 pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
-    let mut due = take_up_saved(&shared, &slot).await.unwrap_or_else(|| shared.now());
+    let mut trusted = shared.config.trust.changed();
+    let mut held = take_up_saved(&shared, &slot).await;
+    let mut due = match held {
+        Some(_) => next_renewal(&shared, &slot),
+        None => shared.now(),
+    };
     let mut failures = 0;
     loop {
-        until(&shared, due).await;
+        tokio::select! {
+            () = until(&shared, due) => {}
+            // The sender outlives every task.
+            _ = trusted.changed() => {
+                due = trust_again(&shared, &slot, held.as_ref(), due);
+                continue;
+            }
+        }
         match issue(&shared, &slot.identity).await {
-            Ok((credential, key, chain)) => {
+            Ok((credential, new)) => {
                 tracing::info!(
                     identity = %slot.identity, serial = credential.serial, generation = credential.generation,
                     not_after = rfc3339(credential.not_after), "certificate issued"
                 );
-                due = credential.renew_at;
                 failures = 0;
                 slot.install(credential);
-                save(&shared, &slot, key, chain).await;
+                shared.certified.send_replace(());
+                due = next_renewal(&shared, &slot);
+                save(&shared, &slot, &new).await;
+                held = Some(new);
             }
             Err(error) => {
                 tracing::warn!(identity = %slot.identity, %error, "no certificate");
@@ -133,6 +153,49 @@ pub(super) async fn keep_certified(shared: Arc<Shared>, slot: Arc<Slot>) {
     }
 }
 
+/// When the credential in use is to be renewed: at half-life, or soon when another certificate signs now.
+fn next_renewal(shared: &Shared, slot: &Slot) -> SystemTime {
+    let now = shared.now();
+    let Some(credential) = slot.credential.load_full() else { return now };
+    match shared.config.trust.current() {
+        Some(anchors) if anchors.signer.as_ref().is_some_and(|signer| *signer != credential.signer) => {
+            credential.renew_at.min(renew_for_signer(now, anchors.renew_within, rand::random()))
+        }
+        _ => credential.renew_at,
+    }
+}
+
+/// Others are trusted, or another certificate signs. Handshakes must go by that at once: the credential is made again, and
+/// one whose own chain is not trusted any more is used no longer. Says when to renew.
+fn trust_again(shared: &Shared, slot: &Slot, held: Option<&Held>, due: SystemTime) -> SystemTime {
+    let now = shared.now();
+    let (Some(anchors), Some(held)) = (shared.config.trust.current(), held) else {
+        // The first certificate may only have lacked a root.
+        return if slot.credential.load().is_none() { now } else { due };
+    };
+    let (before, signer) = match slot.credential.load().as_ref() {
+        Some(credential) => (Some(credential.anchors.clone()), credential.signer.clone()),
+        None => (None, String::new()),
+    };
+    if before.is_none_or(|before| !before.is_same(&anchors)) {
+        match credential(shared, &slot.identity, &held.key, &held.chain, &anchors, held.issued) {
+            Ok(credential) => slot.install(credential),
+            Err(error) => {
+                tracing::warn!(identity = %slot.identity, %error, "certificate not used any more");
+                slot.credential.store(None);
+                slot.outcome.send_replace(Some(error.to_string().into()));
+                shared.certified.send_replace(());
+                return now;
+            }
+        }
+        shared.certified.send_replace(());
+    }
+    match &anchors.signer {
+        Some(signs) if *signs != signer => due.min(next_renewal(shared, slot)),
+        _ => due,
+    }
+}
+
 async fn until(shared: &Shared, due: SystemTime) {
     while let Ok(left) = due.duration_since(shared.now())
         && !left.is_zero()
@@ -141,18 +204,18 @@ async fn until(shared: &Shared, due: SystemTime) {
     }
 }
 
-async fn issue(
-    shared: &Shared,
-    identity: &Identity,
-) -> Result<(Credential, KeyPair, SignedChain), IssueError> {
+async fn issue(shared: &Shared, identity: &Identity) -> Result<(Credential, Held), IssueError> {
     // The semaphore is never closed; a missing permit would only mean less patience.
     let _permit = shared.at_once.acquire().await;
-    let roots = load_roots(shared).await?;
+    let anchors = shared.config.trust.refresh().await?;
     let key = generate()?;
     let csr = certificate_request(&key, identity)?;
     let chain = shared.ca.sign(identity, csr, shared.config.validity).await?;
-    let credential = credential(shared, identity, &key, &chain, &roots, Some(shared.now()))?;
-    Ok((credential, key, chain))
+    // Meanwhile others may be trusted.
+    let anchors = shared.config.trust.current().unwrap_or(anchors);
+    let issued = Some(shared.now());
+    let credential = credential(shared, identity, &key, &chain, &anchors, issued)?;
+    Ok((credential, Held { key, chain, issued }))
 }
 
 fn credential(
@@ -160,31 +223,22 @@ fn credential(
     identity: &Identity,
     key: &KeyPair,
     chain: &SignedChain,
-    roots: &Roots,
+    anchors: &Arc<Anchors>,
     issued: Option<SystemTime>,
 ) -> Result<Credential, IssueError> {
-    let checked = check(&chain.certificates, identity, roots, shared.now())?;
+    let checked = check(&chain.certificates, identity, anchors, shared.now())?;
     let generation = shared.generation.fetch_add(1, Ordering::Relaxed) + 1;
-    Ok(Credential::new(identity.clone(), key, checked, roots, generation, issued)?)
+    Ok(Credential::new(identity.clone(), key, checked, anchors.clone(), generation, issued)?)
 }
 
-async fn load_roots(shared: &Shared) -> Result<Arc<Roots>, RootsError> {
-    let roots = Arc::new(Roots::load(&shared.config.ca_file).await?);
-    let before = shared.roots.swap(Some(roots.clone()));
-    if before.is_none_or(|before| before.certificates != roots.certificates) {
-        shared.trust.send_replace(());
-    }
-    Ok(roots)
-}
-
-/// Uses what the last run of the agent left, if it still holds. Returns when to renew it.
-async fn take_up_saved(shared: &Arc<Shared>, slot: &Slot) -> Option<SystemTime> {
+/// Uses what the last run of the agent left, if it still holds.
+async fn take_up_saved(shared: &Arc<Shared>, slot: &Slot) -> Option<Held> {
     match saved(shared, &slot.identity).await {
-        Ok(Some(credential)) => {
+        Ok(Some((credential, held))) => {
             tracing::info!(identity = %slot.identity, serial = credential.serial, "certificate loaded from disk");
-            let due = credential.renew_at;
             slot.install(credential);
-            Some(due)
+            shared.certified.send_replace(());
+            Some(held)
         }
         Ok(None) => None,
         Err(error) => {
@@ -194,7 +248,7 @@ async fn take_up_saved(shared: &Arc<Shared>, slot: &Slot) -> Option<SystemTime> 
     }
 }
 
-async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<Credential>, IssueError> {
+async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<(Credential, Held)>, IssueError> {
     let Some(folder) = shared.folder.clone() else {
         return Ok(None);
     };
@@ -203,14 +257,16 @@ async fn saved(shared: &Shared, identity: &Identity) -> Result<Option<Credential
     let Some((key, chain)) = loaded.map_err(io::Error::other).flatten().map_err(IssueError::Saved)? else {
         return Ok(None);
     };
-    let roots = load_roots(shared).await?;
-    credential(shared, identity, &key, &chain, &roots, None).map(Some)
+    let anchors = shared.config.trust.refresh().await?;
+    let credential = credential(shared, identity, &key, &chain, &anchors, None)?;
+    Ok(Some((credential, Held { key, chain, issued: None })))
 }
 
-async fn save(shared: &Shared, slot: &Arc<Slot>, key: KeyPair, chain: SignedChain) {
+async fn save(shared: &Shared, slot: &Arc<Slot>, held: &Held) {
     let (Some(folder), slot) = (shared.folder.clone(), slot.clone()) else {
         return;
     };
+    let (key, chain) = (held.key.serialize_pem(), held.chain.clone());
     let saved = tokio::task::spawn_blocking(move || {
         folder.save(&slot.identity, &key, &chain, || slot.retired.load(Ordering::Acquire))
     });

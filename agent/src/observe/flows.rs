@@ -127,6 +127,11 @@ impl Observer {
         self.inner.metrics.limits_from(Box::new(read));
     }
 
+    /// Asks `read` for the end of the first certificate that ends (Unix seconds) at every scrape.
+    pub fn certificates_from(&self, read: impl Fn() -> Option<i64> + Send + Sync + 'static) {
+        self.inner.metrics.certificates_from(Box::new(read));
+    }
+
     /// Gives the metrics the bytes of open connections that they have not seen yet.
     pub fn count_bytes(&self) {
         for record in self.open_records() {

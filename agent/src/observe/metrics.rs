@@ -42,6 +42,8 @@ impl Series {
     }
 }
 
+/// A point in time (Unix seconds), if there is one.
+type Moment = Box<dyn Fn() -> Option<i64> + Send + Sync>;
 type Named = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 
 /// Everything that is counted.
@@ -60,6 +62,7 @@ pub(super) struct Metrics {
     kernel: RwLock<Option<Named>>,
     pods: RwLock<Option<Named>>,
     limits: RwLock<Option<Named>>,
+    certificates: RwLock<Option<Moment>>,
 }
 
 impl Metrics {
@@ -111,6 +114,11 @@ impl Metrics {
     /// Asks `source` for refusals by limit at every scrape.
     pub(super) fn limits_from(&self, source: Named) {
         *self.limits.write() = Some(source);
+    }
+
+    /// Asks `source` for the end of the first certificate that ends at every scrape.
+    pub(super) fn certificates_from(&self, source: Moment) {
+        *self.certificates.write() = Some(source);
     }
 
     /// All metrics as OpenMetrics text.
@@ -213,6 +221,11 @@ impl Scrape {
             encoder.encode_descriptor("warren_limit_refusals", help, None, MetricType::Counter)?;
         for (limit, count) in limits {
             family.encode_family(&[("limit", limit)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        if let Some(end) = metrics.certificates.read().as_ref().and_then(|read| read()) {
+            let help = "End of the first workload certificate of this node that ends, Unix seconds";
+            let name = "warren_certificate_expiry_timestamp_seconds";
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&end)?;
         }
         let pods = metrics.pods.read().as_ref().map(|read| read()).unwrap_or_default();
         let help = "Pods of this node by state; pending ones should be in the mesh and talk in plaintext";

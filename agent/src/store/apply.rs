@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
 use warren_common::model::{
-    AuthorizationPolicy, Identity, PolicyName, Service, ServiceName, Workload, WorkloadUid,
+    AuthorizationPolicy, Identity, PolicyName, Service, ServiceName, TrustBundle, Workload, WorkloadUid,
 };
 
 /// One change to the mesh.
@@ -41,6 +41,8 @@ pub enum MeshChange {
     Traffic(Arc<Traffic>),
     /// Nothing is said any more about the traffic to the service of this name, `namespace/hostname`.
     TrafficGone(String),
+    /// The controller says whom to trust.
+    Trust(Arc<TrustBundle>),
     /// This address was asked about, and nothing has it.
     Absent(IpAddr),
     /// This address is not asked about any more: who has it will not be told.
@@ -81,6 +83,9 @@ impl Mesh {
                 MeshChange::Traffic(traffic) => self.put_traffic(traffic),
                 MeshChange::TrafficGone(name) => {
                     service_name(&name).is_some_and(|name| self.traffic.remove(&name).is_some())
+                }
+                MeshChange::Trust(bundle) => {
+                    self.trust.replace(bundle.clone()).is_none_or(|before| before != bundle)
                 }
                 MeshChange::Absent(ip) => self.note_absent(ip.to_canonical(), true),
                 MeshChange::Forget(ip) => self.note_absent(ip.to_canonical(), false),

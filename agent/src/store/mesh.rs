@@ -6,7 +6,7 @@ use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
-use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+use warren_common::model::{Service, ServiceName, TrustBundle, Workload, WorkloadUid};
 
 /// Workloads, services, policies and routes at one point in time.
 ///
@@ -26,6 +26,8 @@ pub struct Mesh {
     pub(super) policies: Policies,
     // Also of services that are not known (yet).
     pub(super) traffic: OrdMap<ServiceName, Arc<Traffic>>,
+    // Kept on disk by whoever uses it.
+    pub(super) trust: Option<Arc<TrustBundle>>,
     pub(super) scope: Scope,
 }
 
@@ -131,6 +133,11 @@ impl Mesh {
     /// All routes and policies, ordered by the services that they are of.
     pub fn all_traffic(&self) -> impl ExactSizeIterator<Item = &Arc<Traffic>> {
         self.traffic.values()
+    }
+
+    /// Whom to trust, as the controller last said since the agent started.
+    pub fn trust(&self) -> Option<&Arc<TrustBundle>> {
+        self.trust.as_ref()
     }
 
     /// The policies.

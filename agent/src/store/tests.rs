@@ -275,7 +275,8 @@ impl Model {
             | MeshChange::PolicyGone(_)
             | MeshChange::Revoked(_)
             | MeshChange::Traffic(_)
-            | MeshChange::TrafficGone(_) => {}
+            | MeshChange::TrafficGone(_)
+            | MeshChange::Trust(_) => {}
             MeshChange::Remove(gone) => {
                 self.claim(&gone, &[], false);
                 self.workloads.retain(|uid, _| *uid.0 != *gone);

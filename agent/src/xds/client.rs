@@ -3,20 +3,24 @@
 use super::disk::{self, Saved, Writer};
 use super::session::{Outcome, Session};
 use super::status::SharedControllerStatus;
-use crate::control::{Backoff, ControlConfig, ControlError, connect};
+use crate::control::{Backoff, ControlConfig, ControlError, Trust, connect};
 use crate::interest::{Demand, Interest};
 use crate::store::{MeshChange, Store};
 use prost_types::{Struct, Value, value::Kind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use warren_common::model::TrustReport;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
 };
-use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MORE_FOLLOWS, TRAFFIC_TYPE_URL};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MORE_FOLLOWS, TRAFFIC_TYPE_URL, TRUST_TYPE_URL,
+    trust_report_fields,
+};
 use warren_common::runtime::{DrainWatch, ReadinessGuard};
 
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(15) };
@@ -36,8 +40,8 @@ pub struct XdsConfig {
     pub url: String,
     /// The name that its certificate must carry.
     pub controller_name: String,
-    /// PEM certificates that its certificate must lead to; read at every connect.
-    pub ca_file: PathBuf,
+    /// What its certificate must lead to; and what the controller is told of it.
+    pub trust: Trust,
     /// The agent's token; read at every connect.
     pub token_file: PathBuf,
     /// The agent's node.
@@ -184,12 +188,14 @@ impl Link {
         let control = ControlConfig {
             url: self.config.url.clone(),
             controller_name: self.config.controller_name.clone(),
-            ca_file: self.config.ca_file.clone(),
+            trust: self.config.trust.clone(),
             token_file: self.config.token_file.clone(),
         };
         let channel = connect(&control).await?;
         let mut client =
             AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut reports = self.config.trust.reports();
+        reports.mark_unchanged();
         let first = self.session.on_connect();
         // Each response is answered before the next is read, so there is room for every answer.
         let (requests, queue) = mpsc::channel(first.len() + 1);
@@ -205,13 +211,14 @@ impl Link {
         });
         self.interest.away(None);
         tracing::info!(url = self.config.url, "session with the controller");
-        self.exchange(responses.into_inner(), &requests).await
+        self.exchange(responses.into_inner(), &requests, reports).await
     }
 
     async fn exchange(
         &mut self,
         mut responses: Streaming<DeltaDiscoveryResponse>,
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+        mut reports: watch::Receiver<TrustReport>,
     ) -> Result<(), StreamError> {
         loop {
             let request = tokio::select! {
@@ -219,6 +226,8 @@ impl Link {
                     Some(response) => Some(self.take(response)),
                     None => return Ok(()),
                 },
+                // The sender is our own.
+                _ = reports.changed() => Some(self.report()),
                 demand = self.interest.demand(), if self.interest.asks() => {
                     let (leave, ask) = self.tell(&demand);
                     if let Some(leave) = leave && requests.send(leave).await.is_err() {
@@ -302,16 +311,23 @@ impl Link {
         }
     }
 
+    /// Says how far the certificates of this node are; it asks for nothing.
+    fn report(&self) -> DeltaDiscoveryRequest {
+        let type_url = TRUST_TYPE_URL.to_owned();
+        DeltaDiscoveryRequest { type_url, node: Some(self.node()), ..Default::default() }
+    }
+
     fn node(&self) -> Node {
         let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
         let fields = [
             ("NODE_NAME".to_owned(), text(&self.config.node)),
             ("WARREN_VERSION".to_owned(), text(env!("CARGO_PKG_VERSION"))),
         ];
+        let report = trust_report_fields(&self.config.trust.reports().borrow());
         Node {
             id: self.config.node.to_string(),
             cluster: String::new(),
-            metadata: Some(Struct { fields: fields.into() }),
+            metadata: Some(Struct { fields: fields.into_iter().chain(report).collect() }),
         }
     }
 }

@@ -26,8 +26,9 @@ use warren_common::model::{PolicyName, Sharing};
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
-    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, WireError, decode_address, decode_authorization, decode_envelope,
-    decode_namespace, decode_revocations, decode_traffic, scope_of_authorization, traffic_name,
+    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, TRUST, TRUST_TYPE_URL, WireError, decode_address,
+    decode_authorization, decode_envelope, decode_namespace, decode_revocations, decode_traffic,
+    decode_trust, scope_of_authorization, traffic_name,
 };
 
 /// google.rpc.Code.INVALID_ARGUMENT.
@@ -125,7 +126,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// A session that holds nothing yet and wants every address, enrolled namespace, policy, revocation and route.
+    /// A session that holds nothing yet and wants every address, enrolled namespace, policy, revocation, route and root.
     pub fn new() -> Self {
         Self::wanting(Wanted::Everything)
     }
@@ -185,8 +186,18 @@ impl Session {
             remove: MeshChange::TrafficGone,
             versions: Versions::new(),
         };
+        let trust = Subscription {
+            type_url: TRUST_TYPE_URL,
+            wanted: Wanted::Everything,
+            heard: || None,
+            decode: decode_trusted,
+            refuse: |_, _| None,
+            // A controller that says nothing of it changes nothing.
+            remove: MeshChange::Remove,
+            versions: Versions::new(),
+        };
         Self {
-            subscriptions: vec![addresses, namespaces, policies, revocations, traffic],
+            subscriptions: vec![addresses, namespaces, policies, revocations, traffic, trust],
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
@@ -481,6 +492,13 @@ fn decode_routes(resource: &Resource) -> Result<MeshChange, RejectionReason> {
         return Err(RejectionReason::Name(name));
     }
     Ok(MeshChange::Traffic(Arc::new(traffic)))
+}
+
+fn decode_trusted(resource: &Resource) -> Result<MeshChange, RejectionReason> {
+    if resource.name != TRUST {
+        return Err(RejectionReason::Name(TRUST.to_owned()));
+    }
+    Ok(MeshChange::Trust(Arc::new(decode_trust(content(resource, TRUST_TYPE_URL)?)?)))
 }
 
 /// A policy that is not understood may be one that forbids: its place is kept.

@@ -331,12 +331,67 @@ pub struct GuardedPod {
 /// `GET /v1/ca` of the controller: its certificate authority.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaStatus {
-    /// End of the root, RFC 3339.
+    /// End of the root, RFC 3339; while a new one is being distributed, of that.
     pub root_not_after: String,
-    /// End of the certificate that signs, or of its chain if that ends before, RFC 3339.
+    /// End of the certificate that signs, or of its chain if that ends before, RFC 3339; as above.
     pub signing_not_after: String,
+    /// Where somebody plugged the CA in; absent when it is warren's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugged_in: Option<String>,
+    /// Every root that agents know, the one that signs first.
+    pub roots: Vec<CaRoot>,
+    /// How far the rotation is, or the last one was.
+    pub rotation: CaRotation,
+    /// What ends soon, and what to do about it.
+    #[serde(default)]
+    pub alarms: Vec<CaAlarm>,
     /// Identities that nobody may use any more, ordered.
     pub revoked: Vec<Identity>,
+}
+
+/// A root of the CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRoot {
+    /// Subject and serial number.
+    #[serde(flatten)]
+    pub certificate: RootCertificate,
+    /// `trusted`, or `retired`: it vouches for open connections alone.
+    pub state: String,
+}
+
+/// How far a rotation is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaRotation {
+    /// `steady`, `distributing`, `renewing` or `dropping`.
+    pub phase: String,
+    /// What is, or was last, replaced: `signer` or `root`.
+    pub kind: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// When the phase ends at the latest, RFC 3339; absent when nothing is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// SHA-256 of the certificate that signs, hexadecimal.
+    pub signer: String,
+    /// Nodes that are connected or have pods of the mesh.
+    pub nodes: usize,
+    /// Those that verify peers by the roots of now and by no others.
+    pub with_roots: usize,
+    /// Those that have no certificate but of the one that signs now.
+    pub renewed: usize,
+    /// Some of those that are not there yet, with why.
+    pub behind: Vec<String>,
+}
+
+/// Something of the CA that ends soon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaAlarm {
+    /// What ends in how long.
+    pub what: String,
+    /// What to do.
+    pub todo: String,
+    /// Very soon.
+    pub urgent: bool,
 }
 
 /// Any error the admin socket answers with.

@@ -6,6 +6,7 @@ mod peer_authentication;
 mod service;
 mod sharing;
 mod steering;
+mod trust;
 mod workload;
 
 pub mod admin;
@@ -21,6 +22,7 @@ pub use peer_authentication::{MtlsRule, PeerAuthentication};
 pub use service::{AppProtocol, Service, ServiceName, ServiceOrigin, ServicePort};
 pub use sharing::Sharing;
 pub use steering::{Hints, Locality, Mode, Scope, Steering};
+pub use trust::{TrustBundle, TrustReport};
 pub use workload::{
     Enrolment, Health, HealthyTarget, Labels, Placement, PortMapping, Served, TunnelProtocol, Workload,
     WorkloadKind, WorkloadUid,

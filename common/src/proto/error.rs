@@ -22,4 +22,7 @@ pub enum WireError {
     /// The names of an identity do not form one.
     #[error(transparent)]
     Identity(#[from] crate::model::IdentityError),
+    /// A trust bundle without roots, or with too many.
+    #[error("it names {0} roots; expected 1 to {1} certificates, retired ones included")]
+    Roots(usize, usize),
 }

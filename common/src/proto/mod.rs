@@ -14,6 +14,7 @@ mod peer_authentication;
 mod revocations;
 mod steering;
 mod traffic;
+mod trust;
 
 pub use address::{ADDRESS_TYPE_URL, MeshResource, decode_address, encode_address};
 pub use authorization::{
@@ -25,6 +26,7 @@ pub use error::WireError;
 pub use namespace::{NAMESPACE_TYPE_URL, decode_namespace, encode_namespace};
 pub use revocations::{REVOCATIONS, REVOCATIONS_TYPE_URL, decode_revocations, encode_revocations};
 pub use traffic::{TRAFFIC_TYPE_URL, decode_traffic, encode_traffic, traffic_name};
+pub use trust::{TRUST, TRUST_TYPE_URL, decode_trust, encode_trust, trust_report, trust_report_fields};
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod generated {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use warren_agent::control::Trust;
 use warren_agent::interest::Interest;
 use warren_agent::store::{Mesh, Store};
 use warren_agent::xds::{self, SharedControllerStatus, XdsConfig};
@@ -38,7 +39,7 @@ impl Agent {
         let config = XdsConfig {
             url: format!("https://{ADDRESS}"),
             controller_name: NAME.to_owned(),
-            ca_file: directory.join("ca/root-cert.pem"),
+            trust: Trust::new(directory.join("ca/root-cert.pem"), None),
             token_file: token_file(directory, number),
             node: node(number).into(),
             state_dir: state.then(|| directory.join(format!("state-{number}-{by_interest}"))),

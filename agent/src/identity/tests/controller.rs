@@ -1,5 +1,5 @@
 use super::fake::{FakeCa, clock, id};
-use crate::control::ControlConfig;
+use crate::control::{ControlConfig, Trust};
 use crate::identity::keys::{certificate_request, generate};
 use crate::identity::{CaError, CertificateAuthority as _, ControllerCa, SignedChain};
 use rcgen::{CertificateParams, KeyPair};
@@ -61,7 +61,7 @@ async fn the_controller_signs_for_the_token_of_now_and_says_why_not() {
     let config = ControlConfig {
         url,
         controller_name: NAME.to_owned(),
-        ca_file: path("ca.pem"),
+        trust: Trust::new(path("ca.pem"), None),
         token_file: path("token"),
     };
     let ca = ControllerCa::new(config);

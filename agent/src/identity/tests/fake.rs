@@ -5,12 +5,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
-use warren_common::model::Identity;
+use warren_common::model::{Identity, TrustBundle};
 
 pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -58,6 +59,8 @@ pub(super) struct FakeCa {
     foreign: Root,
     clock: Clock,
     recipe: Mutex<Recipe>,
+    /// Signs instead, when there is one.
+    successor: Mutex<Option<Root>>,
     asked: AtomicUsize,
 }
 
@@ -86,6 +89,7 @@ impl FakeCa {
             foreign: roots.1,
             clock,
             recipe: Mutex::default(),
+            successor: Mutex::default(),
             asked: AtomicUsize::new(0),
         })
     }
@@ -97,6 +101,28 @@ impl FakeCa {
     /// How many certificates were asked for.
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// A new certificate signs from now on.
+    pub(super) fn succeed(&self) {
+        let key = KeyPair::generate().unwrap();
+        let next = Root::signed_by(ca_params("warren test successor"), key, &self.root).unwrap();
+        *self.successor.lock().unwrap() = Some(next);
+    }
+
+    /// What the controller would say about whom to trust, beside other roots.
+    pub(super) fn bundle(&self, id: &str, others: &[&Self]) -> TrustBundle {
+        let successor = self.successor.lock().unwrap();
+        let signer = successor.as_ref().unwrap_or(&self.intermediate);
+        let signer = Sha256::digest(signer.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let others = others.iter().map(|other| other.root.der().to_vec());
+        TrustBundle {
+            id: id.to_owned(),
+            roots: std::iter::once(self.root.der().to_vec()).chain(others).collect(),
+            retired: Vec::new(),
+            signer,
+            renew_within: Duration::from_secs(100),
+        }
     }
 
     pub(super) fn write_root(&self, path: &Path) {
@@ -122,13 +148,15 @@ impl FakeCa {
         let not_before = (self.clock)() - recipe.age;
         params.not_before = not_before.into();
         params.not_after = (not_before + recipe.lifetime).into();
-        let issuer = if recipe.foreign_root { &self.foreign } else { &self.intermediate };
+        let successor = self.successor.lock().unwrap();
+        let own = successor.as_ref().unwrap_or(&self.intermediate);
+        let issuer = if recipe.foreign_root { &self.foreign } else { own };
         let leaf = if recipe.foreign_key {
             params.signed_by(&KeyPair::generate().unwrap(), issuer)
         } else {
             params.signed_by(&request.public_key, issuer)
         };
-        SignedChain::from_pem(leaf.unwrap().pem() + &self.intermediate.pem() + &self.root.pem())
+        SignedChain::from_pem(leaf.unwrap().pem() + &own.pem() + &self.root.pem())
     }
 }
 

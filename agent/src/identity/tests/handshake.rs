@@ -1,7 +1,7 @@
 use super::fake::{FakeCa, Recipe, clock, id, uri};
+use crate::control::{Anchors, Trust};
 use crate::identity::chain::check;
 use crate::identity::keys::{certificate_request, generate};
-use crate::identity::roots::Roots;
 use crate::identity::tls::{client_config, server_config};
 use crate::identity::{CertificateAuthority as _, PeerError, peer_identity};
 use rcgen::{CertificateParams, KeyPair};
@@ -26,7 +26,7 @@ async fn side(ca: &FakeCa, account: &str, recipe: Recipe) -> Side {
     let csr = certificate_request(&key, &id(account)).unwrap();
     let mut chain = ca.sign(&id(account), csr, Duration::from_secs(60)).await.unwrap().certificates;
     chain.pop();
-    let roots = roots(ca).await.store;
+    let roots = roots(ca).await.store.clone();
     let der = || PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     Side {
         client: client_config(chain.clone(), der(), roots.clone()).unwrap().into(),
@@ -34,10 +34,10 @@ async fn side(ca: &FakeCa, account: &str, recipe: Recipe) -> Side {
     }
 }
 
-async fn roots(ca: &FakeCa) -> Roots {
+async fn roots(ca: &FakeCa) -> Arc<Anchors> {
     let folder = tempfile::tempdir().unwrap();
     ca.write_root(&folder.path().join("ca.pem"));
-    Roots::load(&folder.path().join("ca.pem")).await.unwrap()
+    Trust::new(folder.path().join("ca.pem"), None).refresh().await.unwrap()
 }
 
 type Streams = (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>);
@@ -104,7 +104,7 @@ async fn bad_certificates_are_refused_by_both_sides() {
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/good")];
     let own = vec![params.self_signed(&key).unwrap().der().clone()];
-    let store = roots(&ca).await.store;
+    let store = roots(&ca).await.store.clone();
     let der = || PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let client = Arc::new(client_config(own.clone(), der(), store.clone()).unwrap());
     let server = Arc::new(server_config(own, der(), store).unwrap());

@@ -1,4 +1,5 @@
 use super::fake::{Clock, FakeCa, Recipe, clock, id};
+use crate::control::Trust;
 use crate::identity::keys::{certificate_request, generate};
 use crate::identity::{CertificateAuthority as _, Credential, CredentialError, Identities, IdentityConfig};
 use rustls_pki_types::ServerName;
@@ -31,9 +32,17 @@ impl World {
         Self { folder, clock, ca }
     }
 
+    fn trust(&self) -> Trust {
+        Trust::new(self.folder.path().join("ca.pem"), None)
+    }
+
     fn start(&self) -> Identities {
+        self.start_with(self.trust())
+    }
+
+    fn start_with(&self, trust: Trust) -> Identities {
         let config = IdentityConfig {
-            ca_file: self.folder.path().join("ca.pem"),
+            trust,
             state_dir: Some(self.folder.path().join("state")),
             validity: seconds(3600),
         };
@@ -293,5 +302,100 @@ async fn a_peer_is_distrusted_when_its_root_goes_and_not_before() {
     assert!(!distrusting.is_finished());
     std::fs::write(&path, new).unwrap();
     let said = tokio::time::timeout(seconds(8000), distrusting).await.unwrap().unwrap();
+    assert!(said.contains("none of the roots"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_signer_is_followed_within_its_time_and_that_is_reported() {
+    let world = World::new();
+    let trust = world.trust();
+    let identities = world.start_with(trust.clone());
+    tokio::spawn(identities.clone().report_trust());
+    let names: Vec<_> = (0..20).map(|at| format!("pod-{at}")).collect();
+    identities.want(names.iter().map(|name| id(name)).collect());
+    for name in &names {
+        identities.credential(&id(name), seconds(60)).await.unwrap();
+    }
+    trust.accept(world.ca.bundle("b1", &[])).await;
+    let mut reports = trust.reports();
+    let first = world.ca.bundle("", &[]).signer;
+    let done = |bundle: &'static str, signer: String| {
+        move |report: &warren_common::model::TrustReport| {
+            report.bundles.iter().eq([bundle]) && report.signers.iter().eq([&signer])
+        }
+    };
+    reports.wait_for(done("b1", first.clone())).await.unwrap();
+    assert_eq!(world.ca.asked(), 20, "what the right one has signed is not renewed");
+
+    world.ca.succeed();
+    let told = tokio::time::Instant::now();
+    trust.accept(world.ca.bundle("b1", &[])).await;
+    tokio::time::sleep(seconds(5)).await;
+    assert_eq!(world.ca.asked(), 20, "not at once: other replicas may sign with the old one");
+    tokio::time::sleep(seconds(50)).await;
+    assert!((22..40).contains(&world.ca.asked()), "not all at the same time: {}", world.ca.asked());
+    reports.wait_for(done("b1", world.ca.bundle("", &[]).signer)).await.unwrap();
+    assert!(told.elapsed() < seconds(101) && world.ca.asked() == 40, "{:?}", told.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_go_by_the_roots_of_now() {
+    let world = World::new();
+    let trust = world.trust();
+    let identities = world.start_with(trust.clone());
+    identities.want(wanted(&["cart"]));
+    let first = identities.credential(&id("cart"), SOON).await.unwrap();
+    // Another mesh's pod, or a new root's.
+    let other = FakeCa::new(world.clock.clone());
+    let far = World { folder: tempfile::tempdir().unwrap(), clock: world.clock.clone(), ca: other.clone() };
+    world.ca.write_root(&far.folder.path().join("ca.pem"));
+    let both = Trust::new(far.folder.path().join("ca.pem"), None);
+    both.accept(other.bundle("both", &[&*world.ca])).await;
+    let others = far.start_with(both);
+    others.want(wanted(&["web"]));
+    let web = others.credential(&id("web"), SOON).await.unwrap();
+    let is_let_in = async |server: &Credential| {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("10.0.0.1").unwrap();
+        let connect = TlsConnector::from(web.client.clone()).connect(name, near);
+        let (_near, far) = tokio::join!(connect, TlsAcceptor::from(server.server.clone()).accept(far));
+        far.is_ok()
+    };
+    assert!(!is_let_in(&first).await);
+    trust.accept(world.ca.bundle("two", &[&*other])).await;
+    tokio::time::sleep(seconds(1)).await;
+    let second = identities.credential(&id("cart"), SOON).await.unwrap();
+    assert!(second.generation > first.generation && second.serial == first.serial);
+    assert!(is_let_in(&second).await);
+    trust.accept(world.ca.bundle("one", &[])).await;
+    tokio::time::sleep(seconds(1)).await;
+    let third = identities.credential(&id("cart"), SOON).await.unwrap();
+    assert!(!is_let_in(&third).await && third.serial == first.serial);
+
+    // Its own root goes: it is used no more, and nobody can give a better one.
+    trust.accept(other.bundle("others", &[])).await;
+    tokio::time::sleep(seconds(1)).await;
+    let error = identities.credential(&id("cart"), seconds(1)).await.unwrap_err();
+    assert!(matches!(&error, CredentialError::Pending { reason, .. } if reason.contains("roots")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_root_that_is_retired_vouches_for_what_is_open() {
+    let world = World::new();
+    let trust = world.trust();
+    let identities = world.start_with(trust.clone());
+    let other = FakeCa::new(world.clock.clone());
+    trust.accept(world.ca.bundle("both", &[&*other])).await;
+    let request = certificate_request(&generate().unwrap(), &id("web")).unwrap();
+    let signed = other.sign(&id("web"), request, seconds(3600)).await.unwrap();
+    let proof = identities.proof(Some(&signed.certificates));
+    let distrusting = tokio::spawn(async move { identities.distrust(&proof).await.to_string() });
+    tokio::time::sleep(seconds(1)).await;
+    let retired = other.bundle("", &[]).roots;
+    trust.accept(warren_common::model::TrustBundle { retired, ..world.ca.bundle("one", &[]) }).await;
+    tokio::time::sleep(seconds(10)).await;
+    assert!(!distrusting.is_finished());
+    trust.accept(world.ca.bundle("forgotten", &[])).await;
+    let said = tokio::time::timeout(SOON, distrusting).await.unwrap().unwrap();
     assert!(said.contains("none of the roots"), "{said}");
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::Trust;
 use crate::interest::Interest;
 use crate::store::Store;
 use crate::xds::{SharedControllerStatus, XdsConfig, run};
@@ -118,7 +119,7 @@ impl Agent {
         let config = XdsConfig {
             url: url.to_owned(),
             controller_name: NAME.to_owned(),
-            ca_file: folder.join("ca.pem"),
+            trust: Trust::new(folder.join("ca.pem"), None),
             token_file: folder.join("token"),
             node: "n1".into(),
             state_dir: Some(folder.join("state")),
@@ -276,7 +277,7 @@ async fn a_controller_of_another_name_or_ca_is_refused() {
     let config = |folder: &Path, name: &str| crate::control::ControlConfig {
         url: controller.url.clone(),
         controller_name: name.to_owned(),
-        ca_file: folder.join("ca.pem"),
+        trust: Trust::new(folder.join("ca.pem"), None),
         token_file: folder.join("token"),
     };
     std::fs::write(other.path().join("token"), "t").unwrap();

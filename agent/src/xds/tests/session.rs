@@ -3,7 +3,7 @@ use crate::store::MeshChange;
 use crate::xds::Session;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use warren_common::proto::{REVOCATIONS_TYPE_URL, decode_envelope};
+use warren_common::proto::{REVOCATIONS_TYPE_URL, TRUST_TYPE_URL, decode_envelope};
 
 fn held(session: &Session) -> BTreeMap<String, String> {
     session.on_connect().remove(0).initial_resource_versions.into_iter().collect()
@@ -17,14 +17,15 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn the_first_request_wants_everything_and_tells_versions() {
     let mut session = Session::new();
     let first = session.on_connect();
-    assert_eq!(first.len(), 5);
     let types = [
         ADDRESS_TYPE_URL,
         NAMESPACE_TYPE_URL,
         AUTHORIZATION_TYPE_URL,
         REVOCATIONS_TYPE_URL,
         TRAFFIC_TYPE_URL,
+        TRUST_TYPE_URL,
     ];
+    assert_eq!(first.len(), types.len());
     for (request, type_url) in first.iter().zip(types) {
         assert_eq!(request.type_url, type_url);
         assert!(request.resource_names_subscribe.is_empty() && request.initial_resource_versions.is_empty());
