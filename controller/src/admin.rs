@@ -5,10 +5,14 @@
 //!   GET  /v1/ca                              how the CA is, and who is revoked
 //!   POST /v1/ca/revoke?identity=spiffe://... nobody may use it any more
 //!   POST /v1/ca/undo?identity=spiffe://...   somebody may again
+//!   POST /v1/ca/rotate                       a new signing certificate
+//!   POST /v1/ca/rotate-root                  a new root
+//!   POST /v1/ca/forget                       roots that were dropped vouch for nothing any more
 //! ```
 
-use crate::ca::Authority;
 use crate::ca::revocations::Revocations;
+use crate::ca::rotation::{Kind, Phase};
+use crate::ca::{CaError, Keeper, describe, now};
 use crate::listen;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -17,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,7 +32,9 @@ use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use warren_common::model::Identity;
-use warren_common::model::admin::{AdminError as Said, CaStatus};
+use warren_common::model::admin::{
+    AdminError as Said, CaAlarm, CaRoot, CaRotation, CaStatus, RootCertificate,
+};
 use warren_common::runtime::{DrainWatch, bind_private};
 
 /// People and scripts; more connections than this wait.
@@ -68,10 +75,12 @@ pub enum AdminError {
 }
 
 /// What is asked and told.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) authority: Arc<Authority>,
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) revocations: Arc<Revocations>,
+    /// The nodes that have pods of the mesh.
+    pub(crate) meshed: Arc<dyn Fn() -> BTreeSet<String> + Send + Sync>,
 }
 
 impl Admin {
@@ -140,7 +149,7 @@ impl Admin {
 
     async fn respond(&self, method: &Method, uri: &http::Uri) -> Response<Full<Bytes>> {
         match (method, uri.path()) {
-            (&Method::GET, "/v1/ca") => json(StatusCode::OK, &self.status()),
+            (&Method::GET, "/v1/ca") => json(StatusCode::OK, &self.status().await),
             (&Method::POST, path @ ("/v1/ca/revoke" | "/v1/ca/undo")) => {
                 let identity = match identity(uri.query().unwrap_or_default()) {
                     Ok(identity) => identity,
@@ -150,7 +159,7 @@ impl Admin {
                 match self.revocations.set(&identity, revoke).await {
                     Ok(changed) => {
                         tracing::warn!(%identity, revoke, changed, "told to change who is revoked");
-                        json(StatusCode::OK, &self.status())
+                        json(StatusCode::OK, &self.status().await)
                     }
                     Err(why) => error(
                         StatusCode::SERVICE_UNAVAILABLE,
@@ -158,21 +167,75 @@ impl Admin {
                     ),
                 }
             }
-            (_, "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo") => {
-                error(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path"))
+            (&Method::POST, path @ ("/v1/ca/rotate" | "/v1/ca/rotate-root" | "/v1/ca/forget")) => {
+                tracing::warn!(path, "told to change the CA");
+                let done = match path {
+                    "/v1/ca/rotate" => self.keeper.rotate(Kind::Signer, now()).await,
+                    "/v1/ca/rotate-root" => self.keeper.rotate(Kind::Root, now()).await,
+                    _ => self.keeper.forget(now()).await,
+                };
+                match done {
+                    Ok(()) => json(StatusCode::OK, &self.status().await),
+                    Err(why @ (CaError::Busy(_) | CaError::PluggedIn(_))) => {
+                        error(StatusCode::CONFLICT, format!("nothing was changed: {why}"))
+                    }
+                    Err(why) => error(StatusCode::SERVICE_UNAVAILABLE, format!("nothing was changed: {why}")),
+                }
             }
+            (
+                _,
+                "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo" | "/v1/ca/rotate" | "/v1/ca/rotate-root"
+                | "/v1/ca/forget",
+            ) => error(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path")),
             (_, path) => {
-                let there = "GET /v1/ca, POST /v1/ca/revoke, POST /v1/ca/undo";
+                let there = "GET /v1/ca, POST /v1/ca/{revoke,undo,rotate,rotate-root,forget}";
                 error(StatusCode::NOT_FOUND, format!("there is no {path:?} here; there is {there}"))
             }
         }
     }
 
-    fn status(&self) -> CaStatus {
-        let (root, signing) = self.authority.expiry();
+    async fn status(&self) -> CaStatus {
+        let ca = self.keeper.current();
+        let progress = self.keeper.progress(&(self.meshed)()).await;
+        let (root, signing) = ca.ages();
+        let (trusted, retired) = ca.roots();
+        let list = |ders: &[_], state: &str| {
+            let roots = ders.iter().filter_map(describe);
+            let roots = roots.map(|(subject, serial, not_after)| CaRoot {
+                certificate: RootCertificate { subject, serial, not_after: rfc3339(not_after) },
+                state: state.to_owned(),
+            });
+            roots.collect::<Vec<_>>()
+        };
+        let position = ca.position;
+        let kind = match position.kind {
+            Kind::Signer => "signer",
+            Kind::Root => "root",
+        };
+        let alarms = ca.alarms(now().unix_timestamp()).into_iter();
         CaStatus {
-            root_not_after: rfc3339(root),
-            signing_not_after: rfc3339(signing),
+            root_not_after: rfc3339(root.to),
+            signing_not_after: rfc3339(signing.to),
+            plugged_in: ca.plugged_in.clone(),
+            roots: [list(&trusted, "trusted"), list(&retired, "retired")].concat(),
+            rotation: CaRotation {
+                phase: position.phase.as_str().to_owned(),
+                kind: kind.to_owned(),
+                since: rfc3339(position.since),
+                until: (position.phase != Phase::Steady).then(|| rfc3339(position.until)),
+                signer: ca.trust.signer.clone(),
+                nodes: progress.nodes,
+                with_roots: progress.with_bundle,
+                renewed: progress.renewed,
+                behind: progress.behind,
+            },
+            alarms: alarms
+                .map(|alarm| CaAlarm {
+                    what: alarm.text,
+                    todo: alarm.todo.to_owned(),
+                    urgent: alarm.is_urgent,
+                })
+                .collect(),
             revoked: self.revocations.list().iter().cloned().collect(),
         }
     }

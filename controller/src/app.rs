@@ -4,11 +4,12 @@ mod backend;
 
 pub use crate::admin::AdminConfig;
 use crate::admin::{self, Admin};
-use crate::ca::RootsError;
 use crate::ca::authorise::Rules;
+use crate::ca::keeper::Following;
 use crate::ca::revocations::RevocationError;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingConfig, ServingError, server_config};
+use crate::ca::{CaError, RotationConfig};
 use crate::index::Index;
 pub use crate::index::RootNamespaces;
 use crate::kubernetes::ConnectError;
@@ -19,23 +20,26 @@ use crate::observe::{Http, Metrics};
 use crate::pipeline::Pipeline;
 pub use crate::pipeline::PipelineConfig;
 use crate::push::publish::Published;
-use crate::push::revocations;
 use crate::push::server::DiscoveryService;
+use crate::push::{revocations, trust};
 pub use crate::resolve::ResolveConfig;
+use crate::resolve::meshed_nodes;
 pub use crate::source::manifests::ManifestsConfig;
 use crate::source::manifests::ManifestsError;
 use crate::source::{Change, SourceProblems};
 use backend::{Backend, Running, Shared};
 use parking_lot::RwLock;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use warren_common::model::TrustBundle;
 use warren_common::proto::auth::IstioCertificateServiceServer;
 use warren_common::proto::discovery::AggregatedDiscoveryServiceServer;
-use warren_common::proto::{REVOCATIONS, REVOCATIONS_TYPE_URL};
+use warren_common::proto::{REVOCATIONS, REVOCATIONS_TYPE_URL, TRUST, TRUST_TYPE_URL};
 use warren_common::runtime::{DrainWatch, Readiness, ReadinessGuard};
 
 /// Batches between source and pipeline; the source waits when they are full.
@@ -93,6 +97,8 @@ pub enum Source {
 pub struct CaConfig {
     /// Longest lifetime of a workload's certificate.
     pub lifetime: Duration,
+    /// How a CA of our own is kept fresh.
+    pub rotation: RotationConfig,
     /// Service accounts that agents run as; no other account may ask for the identities of its node.
     pub agent_accounts: Vec<Name>,
 }
@@ -108,7 +114,7 @@ pub enum AppError {
     Connect(#[from] ConnectError),
     /// The CA.
     #[error("certificate authority: {0}")]
-    Roots(#[from] RootsError),
+    Ca(#[from] CaError),
     /// The identities that are revoked.
     #[error(transparent)]
     Revocations(#[from] RevocationError),
@@ -206,15 +212,35 @@ impl Controller {
             running = backend.start(&config, &shared, &drain) => Some(running),
             () = ending.started() => None,
         };
-        let Some(Running { authority, revocations: revoked, authenticator, _source: source, status }) =
-            running
+        let Some(Running { keeper, revocations: revoked, authenticator, _source: source, status }) = running
         else {
             let _ = answers.await;
             return Ok(());
         };
-        let (root, signing) = authority.expiry();
-        metrics.ca_expiry(root, signing);
-        Admin { authority: authority.clone(), revocations: revoked.clone() }.spawn(&config.admin, &drain)?;
+        let meshed: Arc<dyn Fn() -> BTreeSet<String> + Send + Sync> = {
+            let index = index.clone();
+            Arc::new(move || meshed_nodes(&index.read()))
+        };
+        let admin = Admin { keeper: keeper.clone(), revocations: revoked.clone(), meshed: meshed.clone() };
+        admin.spawn(&config.admin, &drain)?;
+        let tell_trust = {
+            let published = published.clone();
+            move |bundle: &TrustBundle| {
+                published.apply(vec![(TRUST_TYPE_URL, TRUST.to_owned(), Some(trust(bundle)))]);
+            }
+        };
+        let following = Following {
+            leads: match &status {
+                Some(status) => Box::new(status.leads()),
+                // Nobody else is there.
+                None => Box::new(|| true),
+            },
+            meshed: Box::new(move || meshed()),
+            tell: Box::new(tell_trust),
+            problems: problems.clone(),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(keeper.clone().follow(following, drain.clone()));
         let tell = {
             let published = published.clone();
             move |list: &_| {
@@ -224,7 +250,7 @@ impl Controller {
         };
         tokio::spawn(revoked.clone().follow(tell, problems.clone(), drain.clone()));
         let authenticator = Arc::new(authenticator);
-        let tls = server_config(authority.clone(), config.serving)?;
+        let tls = server_config(keeper.clone(), config.serving)?;
 
         let (read, mut first_batch_read) = mpsc::channel::<()>(1);
         let pipeline = Pipeline {
@@ -240,8 +266,13 @@ impl Controller {
         // Served before, an agent that resumes would be told that everything is gone.
         let _ = first_batch_read.recv().await;
 
-        let discovery =
-            DiscoveryService::new(published, authenticator.clone(), metrics.clone(), drain.clone());
+        let discovery = DiscoveryService::new(
+            published,
+            authenticator.clone(),
+            keeper.roster().clone(),
+            metrics.clone(),
+            drain.clone(),
+        );
         let certificates = CertificateService {
             authenticator,
             rules: Rules {
@@ -250,7 +281,7 @@ impl Controller {
             },
             index,
             revocations: revoked,
-            authority,
+            keeper,
             lifetime: config.ca.lifetime,
             metrics,
         };

@@ -1,6 +1,8 @@
 //! The real server on a real socket: manifests on disk, TLS, tokens, a tonic client.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub)]
 
+#[path = "grpc/rotation.rs"]
+mod rotation;
 mod support;
 
 use rustls_pki_types::pem::PemObject;

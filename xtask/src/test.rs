@@ -56,11 +56,21 @@ const KUBERNETES: &str = "kubernetes";
 
 /// The lab's suites that `security` runs.
 const SECURITY: &[&str] =
-    &["authorization", "boundaries", "limits", "mtls", "policy", "revocation", "server_name"];
+    &["authorization", "boundaries", "limits", "mtls", "policy", "revocation", "rotation", "server_name"];
 
 /// Parts of the paths of the library tests that `security` runs.
-const SECURITY_TABLES: &[&str] =
-    &["authori", "peer_authentication", "policy", "identity", "plaintext", "gate::", "limits::", "peek"];
+const SECURITY_TABLES: &[&str] = &[
+    "authori",
+    "peer_authentication",
+    "policy",
+    "identity",
+    "plaintext",
+    "gate::",
+    "limits::",
+    "peek",
+    "ca::",
+    "trust",
+];
 
 /// How long each fuzz target runs, seconds.
 const FUZZ_SECONDS: u32 = 10;

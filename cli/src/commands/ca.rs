@@ -26,8 +26,23 @@ pub(crate) struct CaArgs {
 
 #[derive(Debug, Subcommand)]
 enum CaCommand {
-    /// When the CA ends, and who is revoked
+    /// When the CA ends, how far a rotation is, and who is revoked
     Status {
+        /// How to print it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// New keys: the signing certificate, or the root with it; in phases that `warren ca status` shows, without a failed connection
+    Rotate {
+        /// A new root: every node learns it before it signs, and forgets the old one after the last certificate of it
+        #[arg(long)]
+        root: bool,
+        /// How to print it
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// End the connections that were proven by roots which were dropped: they may stay open otherwise
+    Forget {
         /// How to print it
         #[arg(short, long, default_value = "table")]
         output: Output,
@@ -48,6 +63,11 @@ enum CaCommand {
 pub(crate) fn run(args: &CaArgs) -> Result<ExitCode> {
     let (method, path, output) = match &args.command {
         CaCommand::Status { output } => (Method::GET, "/v1/ca".to_owned(), output),
+        CaCommand::Rotate { root, output } => {
+            let path = if *root { "/v1/ca/rotate-root" } else { "/v1/ca/rotate" };
+            (Method::POST, path.to_owned(), output)
+        }
+        CaCommand::Forget { output } => (Method::POST, "/v1/ca/forget".to_owned(), output),
         CaCommand::Revoke { identity, undo, output } => {
             let verb = if *undo { "undo" } else { "revoke" };
             (Method::POST, format!("/v1/ca/{verb}?identity={identity}"), output)

@@ -11,6 +11,7 @@ use warren_controller::app::{
     self, AdminConfig, CaConfig, Config, KubernetesConfig, ManifestsConfig, PipelineConfig, ResolveConfig,
     RootNamespaces, Source,
 };
+use warren_controller::ca::RotationConfig;
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
 
@@ -43,7 +44,7 @@ pub(crate) struct ControllerArgs {
     /// Loopback address where the same is served, for the API server's port-forward; anybody who reaches it may revoke
     #[arg(long, env = "WARREN_ADMIN_ADDRESS", value_name = "ADDRESS", value_parser = super::agent::loopback)]
     admin_address: Option<SocketAddr>,
-    /// With --manifests: directory of the CA (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem); made if empty
+    /// With --manifests: directory of the CA (root-cert.pem, ca-cert.pem, ca-key.pem, cert-chain.pem), followed; made if empty
     #[arg(long, env = "WARREN_CA_DIR", default_value = "/var/lib/warren/ca", value_name = "DIR")]
     ca_dir: PathBuf,
     /// With --manifests: public keys that tokens are verified with (JWK Set); read again when the file changes
@@ -77,6 +78,24 @@ pub(crate) struct ControllerArgs {
         value_name = "TIME"
     )]
     certificate_lifetime: Duration,
+    /// Lifetime of a root that the controller makes
+    #[arg(long, env = "WARREN_CA_ROOT_LIFETIME", default_value = "3650d", value_parser = duration, value_name = "TIME")]
+    ca_root_lifetime: Duration,
+    /// Lifetime of a signing certificate that the controller makes
+    #[arg(long, env = "WARREN_CA_SIGNER_LIFETIME", default_value = "365d", value_parser = duration, value_name = "TIME")]
+    ca_signer_lifetime: Duration,
+    /// Percent of their lifetime after which root and signing certificate are replaced; 0: by `warren ca rotate` alone
+    #[arg(
+        long,
+        env = "WARREN_CA_ROTATE_AT",
+        default_value = "66",
+        value_parser = clap::value_parser!(u8).range(0..=90),
+        value_name = "PERCENT"
+    )]
+    ca_rotate_at: u8,
+    /// How long each phase of a rotation lasts at least: agents that are not connected find new roots in their file by then
+    #[arg(long, env = "WARREN_CA_SETTLE", default_value = "10m", value_parser = duration, value_name = "TIME")]
+    ca_settle: Duration,
     /// Namespace whose objects without a selector hold for the whole mesh; may be given more than once, the most
     /// important first
     #[arg(
@@ -165,7 +184,16 @@ impl From<ControllerArgs> for Config {
             },
             root_namespaces: RootNamespaces(args.root_namespaces.into_iter().map(Into::into).collect()),
             pipeline: PipelineConfig::default(),
-            ca: CaConfig { lifetime: args.certificate_lifetime, agent_accounts: args.agent_accounts },
+            ca: CaConfig {
+                lifetime: args.certificate_lifetime,
+                rotation: RotationConfig {
+                    root_lifetime: args.ca_root_lifetime,
+                    signer_lifetime: args.ca_signer_lifetime,
+                    rotate_at: (args.ca_rotate_at > 0).then(|| f64::from(args.ca_rotate_at) / 100.0),
+                    settle: args.ca_settle,
+                },
+                agent_accounts: args.agent_accounts,
+            },
             audience: args.token_audience,
             listen: args.listen,
             metrics_listen: args.metrics_listen,

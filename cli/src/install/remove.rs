@@ -109,6 +109,7 @@ pub(crate) async fn delete(
     let made = [
         by_controller("coordination.k8s.io/v1", "Lease", "warren-controller"),
         by_controller("v1", "ConfigMap", "warren-ca-root"),
+        by_controller("v1", "ConfigMap", "warren-ca-progress"),
         by_controller("v1", "Secret", "warren-ca"),
     ];
     // A controller that still ends would make them again.

@@ -3,7 +3,7 @@
 use super::units::until;
 use super::{Style, Table, clean, remaining};
 use time::OffsetDateTime;
-use warren_common::model::admin::{CaStatus, Certificates};
+use warren_common::model::admin::{CaAlarm, CaRoot, CaRotation, CaStatus, Certificates, RootCertificate};
 
 /// Certificates and roots of each node, with the time they have left at `now`. The node itself needs no name.
 pub(crate) fn certificates(
@@ -53,13 +53,39 @@ pub(crate) fn certificates(
     text + &rootless
 }
 
-/// The CA, with the time it has left at `now`, and who is revoked.
+/// The CA, with the time it has left at `now`, how far a rotation is, and who is revoked.
 pub(crate) fn ca(status: &CaStatus, now: OffsetDateTime, style: Style) -> String {
-    let mut table = Table::new(&["CERTIFICATE", "ENDS"]);
-    for (name, end) in [("root", &status.root_not_after), ("signing", &status.signing_not_after)] {
-        table.row([name.to_owned(), remaining(Some(end), now)]);
+    let CaRotation { phase, kind, until, nodes, with_roots, renewed, behind, .. } = &status.rotation;
+    let mut text = match (&status.plugged_in, phase.as_str()) {
+        (Some(place), "steady") => format!("plugged in: {}\n", clean(place)),
+        (None, "steady") => "no rotation is under way\n".to_owned(),
+        _ => {
+            let what = if kind == "root" { "the root" } else { "the signing certificate" };
+            format!(
+                "{what} is being replaced: {} (until {} at the latest)\n",
+                clean(phase),
+                remaining(until.as_deref(), now)
+            )
+        }
+    };
+    text += &format!(
+        "{nodes} nodes: {with_roots} have these roots, {renewed} have certificates of the one that signs\n"
+    );
+    for node in behind.iter().filter(|_| phase != "steady") {
+        text += &format!("  {}\n", clean(node));
     }
-    let mut text = table.render(style) + "\n";
+    let mut table = Table::new(&["CERTIFICATE", "ENDS", "STATE", "SERIAL"]);
+    let signing = remaining(Some(&status.signing_not_after), now);
+    table.row(["signing".to_owned(), signing, "signs".to_owned(), String::new()]);
+    for CaRoot { certificate, state } in &status.roots {
+        let ends = remaining(Some(&certificate.not_after), now);
+        table.row([certificate.subject.clone(), ends, state.clone(), certificate.serial.clone()]);
+    }
+    text += &format!("\n{}\n", table.render(style));
+    for CaAlarm { what, todo, urgent } in &status.alarms {
+        let sign = if *urgent { style.cross() } else { style.warning() };
+        text += &format!("{sign} {}\n  {}\n", clean(what), clean(todo));
+    }
     if status.revoked.is_empty() {
         return text + "no identity is revoked\n";
     }
@@ -92,7 +118,11 @@ pub(crate) fn trouble(certificates: &Certificates, now: OffsetDateTime) -> Vec<S
         found.push("there are no roots: no peer can be verified".to_owned());
     }
     for root in &certificates.roots {
-        if until(&root.not_after, now).is_some_and(|left| left < time::Duration::days(30)) {
+        // While one is being replaced there is another that lives longer.
+        let lasts = |root: &RootCertificate| {
+            until(&root.not_after, now).is_some_and(|left| left >= time::Duration::days(30))
+        };
+        if !certificates.roots.iter().any(lasts) {
             found.push(format!("root {}: ends {}", root.subject, remaining(Some(&root.not_after), now)));
         }
     }
@@ -140,6 +170,35 @@ O=warren      in 3650d 0h  01
         let text = certificates(&nodes, NOW, Style::plain(false));
         assert!(text.starts_with("NODE  IDENTITY") && text.contains("\nn1    spiffe://"), "{text}");
         assert!(text.contains("\nn1    O=warren") && text.contains("x no roots on n2:"), "{text}");
+    }
+
+    #[test]
+    fn a_rotation_shows_how_far_it_is_and_what_ends_soon() {
+        let mut status: CaStatus = serde_json::from_value(serde_json::json!({
+            "root_not_after": "2036-05-01T12:00:00Z", "signing_not_after": "2026-05-06T12:00:00Z",
+            "roots": [{"subject": "CN=new", "serial": "02", "not_after": "2036-05-01T12:00:00Z", "state": "trusted"},
+                      {"subject": "CN=old", "serial": "01", "not_after": "2026-05-05T12:00:00Z", "state": "retired"}],
+            "rotation": {"phase": "renewing", "kind": "root", "since": "2026-05-04T11:00:00Z",
+                         "until": "2026-05-04T13:00:00Z", "signer": "00", "nodes": 3, "with_roots": 2, "renewed": 1,
+                         "behind": ["n3: not connected"]},
+            "alarms": [{"what": "the signing certificate ends in 2 days", "todo": "`warren ca rotate`", "urgent": false}],
+            "revoked": []}))
+        .unwrap();
+        let text = ca(&status, NOW, Style::plain(true));
+        for expected in [
+            "the root is being replaced: renewing (until in 1h 0m at the latest)",
+            "3 nodes: 2 have these roots, 1 have certificates of the one that signs",
+            "  n3: not connected",
+            "CN=old       in 1d 0h     retired  01",
+            "the signing certificate ends in 2 days\n  `warren ca rotate`",
+            "no identity is revoked",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in\n{text}");
+        }
+        (status.rotation.phase, status.plugged_in) =
+            ("steady".to_owned(), Some("the Secret cacerts".to_owned()));
+        let text = ca(&status, NOW, Style::plain(true));
+        assert!(text.starts_with("plugged in: the Secret cacerts\n") && !text.contains("n3"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{AppError, Config, Source};
 use crate::ca::revocations::Revocations;
-use crate::ca::{self, Authenticator, Authority, KeyFile, KeyFileConfig, TokenReviews, load_or_create};
+use crate::ca::{Authenticator, Keeper, KeyFile, KeyFileConfig, TokenReviews};
 use crate::index::Index;
 use crate::kubernetes::Cluster;
 use crate::observe::Metrics;
@@ -23,7 +23,7 @@ const CA_PLACE: &str = "certificate authority";
 /// What can be had without asking anybody.
 pub(super) enum Backend {
     Manifests {
-        authority: Arc<Authority>,
+        keeper: Arc<Keeper>,
         revocations: Revocations,
         tokens: KeyFileConfig,
         source: ManifestsHandle,
@@ -36,7 +36,7 @@ pub(super) enum Backend {
 
 /// All of it at work.
 pub(super) struct Running {
-    pub(super) authority: Arc<Authority>,
+    pub(super) keeper: Arc<Keeper>,
     pub(super) revocations: Arc<Revocations>,
     pub(super) authenticator: Authenticator,
     /// Follows the source until it is dropped.
@@ -69,7 +69,10 @@ impl Backend {
     ) -> Result<Self, AppError> {
         match &config.source {
             Source::Manifests { manifests, ca_directory, jwks, issuer } => {
-                let authority = load_or_create(ca_directory, &config.resolve.trust_domain, ca::now())?;
+                let (trust_domain, ca) = (&config.resolve.trust_domain, &config.ca);
+                let keeper =
+                    Keeper::in_directory(ca_directory.clone(), trust_domain, ca.rotation, ca.lifetime)
+                        .await?;
                 let revocations = Revocations::in_directory(ca_directory.clone())?;
                 let source = manifests::watch(manifests.clone(), problems.clone(), batches)?;
                 let tokens = KeyFileConfig {
@@ -77,7 +80,7 @@ impl Backend {
                     audience: config.audience.clone(),
                     issuer: issuer.clone(),
                 };
-                Ok(Self::Manifests { authority: Arc::new(authority), revocations, tokens, source })
+                Ok(Self::Manifests { keeper: Arc::new(keeper), revocations, tokens, source })
             }
             Source::Kubernetes(kubernetes) => {
                 Ok(Self::Kubernetes { cluster: Cluster::connect(kubernetes).await?, batches })
@@ -88,13 +91,13 @@ impl Backend {
     /// Sets everything to work; waits for what a cluster has not got ready yet.
     pub(super) async fn start(self, config: &Config, shared: &Shared, drain: &DrainWatch) -> Running {
         match self {
-            Self::Manifests { authority, revocations, tokens, source } => {
+            Self::Manifests { keeper, revocations, tokens, source } => {
                 let keys = KeyFile::new(tokens);
                 if let Err(error) = keys.check().await {
                     tracing::warn!(%error, "agents can't get in until this is repaired");
                 }
                 Running {
-                    authority,
+                    keeper,
                     revocations: Arc::new(revocations),
                     authenticator: Authenticator::Keys(keys),
                     _source: SourceHandle::Manifests(source),
@@ -105,14 +108,13 @@ impl Backend {
                 let rejections = Rejections::default();
                 let Shared { problems, readiness, .. } = shared;
                 let source = kubernetes::watch(&cluster, problems, &rejections, readiness, batches);
-                let trust_domain = &config.resolve.trust_domain;
-                let authority =
-                    patiently(shared, || ca::read_or_create(&cluster, trust_domain, ca::now())).await;
-                let authority = Arc::new(authority);
+                let (trust_domain, ca) = (&config.resolve.trust_domain, &config.ca);
+                let open = || Keeper::in_cluster(&cluster, trust_domain, ca.rotation, ca.lifetime);
+                let keeper = Arc::new(patiently(shared, open).await);
                 let revocations = Arc::new(patiently(shared, || Revocations::in_cluster(&cluster)).await);
                 let status = Status {
                     cluster: cluster.clone(),
-                    root: authority.roots_pem(),
+                    keeper: keeper.clone(),
                     revocations: revocations.clone(),
                     rejections,
                     problems: problems.clone(),
@@ -120,7 +122,7 @@ impl Backend {
                 };
                 let reviews = TokenReviews::new(cluster, config.audience.clone(), shared.index.clone());
                 Running {
-                    authority,
+                    keeper,
                     revocations,
                     authenticator: Authenticator::Reviews(reviews),
                     _source: SourceHandle::Kubernetes(source),

@@ -1,16 +1,13 @@
-//! Root, signing certificate, chain and key of a CA as PEM texts, wherever they are kept. Pure but for random numbers.
+//! Root, signing certificate, chain and key of a CA as PEM texts, wherever they are kept. Pure.
 //!
 //! The layout is that of Istio's `cacerts`: `root-cert.pem`, `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem`.
 
 use super::sign::Authority;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData,
-};
+use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::fmt;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -22,7 +19,6 @@ pub(super) const CERTIFICATE: &str = "ca-cert.pem";
 pub(super) const KEY: &str = "ca-key.pem";
 /// From the signing certificate up to below the root; may be absent.
 pub(super) const CHAIN: &str = "cert-chain.pem";
-const ROOT_LIFETIME: Duration = Duration::days(3650);
 /// Longest chain from the signing certificate to the root.
 const MAX_CHAIN: usize = 8;
 
@@ -61,6 +57,9 @@ impl fmt::Debug for Bundle {
 }
 
 impl Bundle {
+    /// The names of the parts.
+    pub(super) const NAMES: [&'static str; 4] = [ROOT, CERTIFICATE, CHAIN, KEY];
+
     /// The parts as `part` finds them by name; `None` when there is none of them at all.
     ///
     /// # Errors
@@ -79,26 +78,6 @@ impl Bundle {
             chain: chain.unwrap_or_default(),
             key: key.ok_or(BundleError::Missing(KEY))?,
         }))
-    }
-
-    /// A new self-signed CA.
-    ///
-    /// # Errors
-    /// When the library refuses.
-    pub(super) fn generate(trust_domain: &str, now: OffsetDateTime) -> Result<Self, BundleError> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::OrganizationName, trust_domain);
-        params.distinguished_name.push(DnType::CommonName, "warren root");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = Vec::<ExtendedKeyUsagePurpose>::new();
-        params.not_before = now - Duration::hours(1);
-        params.not_after = now + ROOT_LIFETIME;
-        let root = params.self_signed(&key)?.pem();
-        Ok(Self { certificate: root.clone(), chain: root.clone(), root, key: key.serialize_pem() })
     }
 
     /// The name and the text of every part, the key first: whoever sees a certificate also finds its key.
@@ -136,10 +115,11 @@ impl Bundle {
         let issuer = Issuer::from_ca_cert_der(own, key)?;
         Ok(Authority {
             issuer,
+            certificate: own.clone(),
             intermediates,
             roots,
+            cross: None,
             not_after: not_after.min(root_not_after),
-            root_not_after,
         })
     }
 }
@@ -196,7 +176,11 @@ pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Option<X509Certificate<'
         .map(|(_, certificate)| certificate)
 }
 
-fn certificates(part: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, BundleError> {
+/// The certificates of a part.
+pub(super) fn certificates(
+    part: &'static str,
+    text: &str,
+) -> Result<Vec<CertificateDer<'static>>, BundleError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     certificates.map_err(|error| BundleError::Bad { part, reason: format!("not PEM: {error}") })
 }

@@ -2,9 +2,10 @@
 
 use super::authenticate::Authenticator;
 use super::authorise::{Rules, authorise};
+use super::keeper::Keeper;
 use super::now;
 use super::revocations::Revocations;
-use super::sign::{Authority, SignError};
+use super::sign::SignError;
 use crate::index::Index;
 use crate::observe::{CertificateOutcome, Metrics};
 use parking_lot::RwLock;
@@ -32,7 +33,7 @@ pub struct CertificateService {
     /// For whom not to sign.
     pub revocations: Arc<Revocations>,
     /// Signs.
-    pub authority: Arc<Authority>,
+    pub keeper: Arc<Keeper>,
     /// Longest lifetime of a certificate.
     pub lifetime: Duration,
     /// Counts.
@@ -79,8 +80,9 @@ impl CertificateService {
             return Err((CertificateOutcome::Refused, Status::permission_denied(why)));
         }
         let lifetime = self.lifetime(request.validity_duration);
+        let ca = self.keeper.current();
         let cert_chain =
-            self.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {
+            ca.authority.sign(&request.csr, &identity, lifetime, now()).map_err(|error| match error {
                 SignError::Request(error) => {
                     (CertificateOutcome::BadCsr, Status::invalid_argument(error.to_string()))
                 }

@@ -1,7 +1,10 @@
-//! The controller's own TLS: a certificate of its own CA, made anew before it ends.
+//! The controller's own TLS: a certificate of its own CA, made anew before it ends, and when another one signs.
+//!
+//! After a new root its chain also leads to the one before: agents that know only that one get in and learn the new one.
 
+use super::keeper::{Ca, Keeper};
 use super::now;
-use super::sign::{Authority, SignError};
+use super::sign::SignError;
 use parking_lot::Mutex;
 use rcgen::KeyPair;
 use rustls::ServerConfig;
@@ -40,9 +43,9 @@ pub enum ServingError {
 ///
 /// # Errors
 /// When the first certificate can't be made.
-pub fn server_config(authority: Arc<Authority>, config: ServingConfig) -> Result<ServerConfig, ServingError> {
-    let current = Mutex::new(issue(&authority, &config)?);
-    let resolver = Renewing { authority, config, current };
+pub fn server_config(keeper: Arc<Keeper>, config: ServingConfig) -> Result<ServerConfig, ServingError> {
+    let current = Mutex::new(issue(&keeper.current(), &config)?);
+    let resolver = Renewing { keeper, config, current };
     let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
@@ -53,34 +56,42 @@ pub fn server_config(authority: Arc<Authority>, config: ServingConfig) -> Result
 
 #[derive(Debug)]
 struct Renewing {
-    authority: Arc<Authority>,
+    keeper: Arc<Keeper>,
     config: ServingConfig,
-    current: Mutex<(OffsetDateTime, Arc<CertifiedKey>)>,
+    current: Mutex<Served>,
+}
+
+#[derive(Debug)]
+struct Served {
+    /// When to replace it.
+    until: OffsetDateTime,
+    /// Who signed it.
+    signer: String,
+    key: Arc<CertifiedKey>,
 }
 
 impl ResolvesServerCert for Renewing {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut current = self.current.lock();
-        if now() >= current.0 {
+        let ca = self.keeper.current();
+        if now() >= current.until || ca.trust.signer != current.signer {
             // One signature, about 0.1 ms: no need for a task of its own.
-            match issue(&self.authority, &self.config) {
+            match issue(&ca, &self.config) {
                 Ok(fresh) => *current = fresh,
                 Err(error) => tracing::error!(%error, "the server's certificate is not renewed"),
             }
         }
-        Some(current.1.clone())
+        Some(current.key.clone())
     }
 }
 
-/// A fresh certificate and when to replace it.
-fn issue(
-    authority: &Authority,
-    config: &ServingConfig,
-) -> Result<(OffsetDateTime, Arc<CertifiedKey>), ServingError> {
+/// A fresh certificate.
+fn issue(ca: &Ca, config: &ServingConfig) -> Result<Served, ServingError> {
     let now = now();
     let key = KeyPair::generate()?;
-    let chain = authority.serving(&key, &config.names, config.lifetime, now)?;
+    let chain = ca.authority.serving(&key, &config.names, config.lifetime, now)?;
     let der = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let signing = aws_lc_rs::default_provider().key_provider.load_private_key(der)?;
-    Ok((now + config.lifetime / 2, Arc::new(CertifiedKey::new(chain, signing))))
+    let key = Arc::new(CertifiedKey::new(chain, signing));
+    Ok(Served { until: now + config.lifetime / 2, signer: ca.trust.signer.clone(), key })
 }

@@ -35,12 +35,15 @@ pub enum SignError {
 #[derive(Debug)]
 pub struct Authority {
     pub(super) issuer: Issuer<'static, KeyPair>,
-    /// From the CA that signed the signing one's leaf, up to below the root.
+    /// The certificate that signs.
+    pub(super) certificate: CertificateDer<'static>,
+    /// From the certificate that signs up to below the root.
     pub(super) intermediates: Vec<CertificateDer<'static>>,
     /// Trust anchors; the first one signed the chain.
     pub(super) roots: Vec<CertificateDer<'static>>,
+    /// The first root's key signed by the root before it, for whoever only knows that one.
+    pub(super) cross: Option<CertificateDer<'static>>,
     pub(super) not_after: OffsetDateTime,
-    pub(super) root_not_after: OffsetDateTime,
 }
 
 impl Authority {
@@ -77,17 +80,7 @@ impl Authority {
         };
         let names = names.iter().map(name).collect::<Result<_, _>>()?;
         let leaf = self.leaf(key, names, lifetime, now)?;
-        Ok(std::iter::once(leaf.der()).chain(&self.intermediates).cloned().collect())
-    }
-
-    /// Trust anchors as PEM.
-    pub fn roots_pem(&self) -> String {
-        self.roots.iter().map(|root| pem(root)).collect()
-    }
-
-    /// When the root and the signing certificate end (Unix seconds).
-    pub fn expiry(&self) -> (i64, i64) {
-        (self.root_not_after.unix_timestamp(), self.not_after.unix_timestamp())
+        Ok(std::iter::once(leaf.der()).chain(&self.intermediates).chain(&self.cross).cloned().collect())
     }
 
     fn leaf(

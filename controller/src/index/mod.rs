@@ -98,6 +98,11 @@ impl Index {
         self.pods.get(name).map(AsRef::as_ref)
     }
 
+    /// Every pod, in the order of their names.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().map(AsRef::as_ref)
+    }
+
     /// A service.
     pub fn service(&self, name: &Name) -> Option<&Service> {
         self.services.get(name).map(AsRef::as_ref)

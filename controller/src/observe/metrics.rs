@@ -33,6 +33,11 @@ impl TypedMetric for PlainCounter {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TypeLabel {
     r#type: String,
 }
@@ -57,6 +62,7 @@ pub struct Metrics {
     sign_errors: PlainCounter,
     root_expiry: Gauge,
     chain_expiry: Gauge,
+    phase: Family<PhaseLabel, Gauge>,
 }
 
 /// Counts a connected agent until it is dropped.
@@ -122,6 +128,11 @@ impl Default for Metrics {
                 "citadel_server_cert_chain_expiry_timestamp",
                 "End of the signing CA, Unix seconds",
             ),
+            phase: {
+                let phase = Family::<PhaseLabel, Gauge>::default();
+                r.register("warren_ca_rotation", "1 at the phase that the CA is in", phase.clone());
+                phase
+            },
             registry: Arc::default(),
         };
         Self { registry: Arc::new(Mutex::new(registry)), ..metrics }
@@ -178,6 +189,13 @@ impl Metrics {
     pub fn ca_expiry(&self, root: i64, signing: i64) {
         self.root_expiry.set(root);
         self.chain_expiry.set(signing);
+    }
+
+    /// Where the CA stands.
+    pub fn ca_phase(&self, phase: &'static str) {
+        for one in ["steady", "distributing", "renewing", "dropping"] {
+            self.phase.get_or_create(&PhaseLabel { phase: one }).set(i64::from(one == phase));
+        }
     }
 
     /// How a certificate request went.

@@ -10,4 +10,4 @@ pub mod session;
 pub mod table;
 mod version;
 
-pub use version::{resource, revocations};
+pub use version::{resource, revocations, trust};

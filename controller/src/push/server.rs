@@ -2,16 +2,17 @@
 
 use super::publish::Published;
 use super::session::{Event, Request, Response, Session, SessionError};
-use crate::ca::Authenticator;
+use crate::ca::rotation::Seat;
+use crate::ca::{Authenticator, Roster};
 use crate::observe::Metrics;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use warren_common::proto::MORE_FOLLOWS;
 use warren_common::proto::discovery::{
     AggregatedDiscoveryService, DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 };
+use warren_common::proto::{MORE_FOLLOWS, trust_report};
 use warren_common::runtime::DrainWatch;
 
 /// A response (bytes): large enough that a first state of 30 MB takes few round trips, small enough that a thousand
@@ -23,6 +24,7 @@ const MAX_RESPONSE: usize = 512 << 10;
 pub struct DiscoveryService {
     published: Arc<Published>,
     authenticator: Arc<Authenticator>,
+    roster: Roster,
     metrics: Metrics,
     drain: DrainWatch,
 }
@@ -32,10 +34,11 @@ impl DiscoveryService {
     pub fn new(
         published: Arc<Published>,
         authenticator: Arc<Authenticator>,
+        roster: Roster,
         metrics: Metrics,
         drain: DrainWatch,
     ) -> Self {
-        Self { published, authenticator, metrics, drain }
+        Self { published, authenticator, roster, metrics, drain }
     }
 }
 
@@ -51,6 +54,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
         let caller = caller.map_err(|error| error.status())?;
         let (responses, stream) = mpsc::channel(1);
         let client = Client {
+            seat: self.roster.join(caller.node.clone()),
             node: caller.node,
             requests: request.into_inner(),
             responses,
@@ -64,6 +68,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
 
 struct Client {
     node: Arc<str>,
+    seat: Seat,
     requests: Streaming<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     published: Arc<Published>,
@@ -116,6 +121,9 @@ impl Client {
     fn take(&self, session: &mut Session, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if let Some(node) = named_node(&request).filter(|_| self.node.is_empty()) {
             session.of_node(node);
+        }
+        if let Some(report) = request.node.as_ref().and_then(trust_report) {
+            self.seat.report(report);
         }
         let request = from_wire(request);
         let type_url = request.type_url.clone();

@@ -5,11 +5,12 @@ use crate::resolve;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use warren_common::model::{Identity, ServiceName, Workload};
+use warren_common::model::{Identity, ServiceName, TrustBundle, Workload};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
-    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, discovery, encode_address, encode_authorization, encode_envelope,
-    encode_namespace, encode_revocations, encode_traffic, traffic_name,
+    REVOCATIONS_TYPE_URL, TRAFFIC_TYPE_URL, TRUST, TRUST_TYPE_URL, discovery, encode_address,
+    encode_authorization, encode_envelope, encode_namespace, encode_revocations, encode_traffic,
+    encode_trust, traffic_name,
 };
 
 /// Encodes a resource.
@@ -50,6 +51,12 @@ pub fn revocations(revoked: &BTreeSet<Identity>) -> Option<Resource> {
     let content = encode_revocations(revoked);
     let any = any(REVOCATIONS_TYPE_URL, content.clone());
     (!revoked.is_empty()).then(|| sealed(REVOCATIONS.to_owned(), any, &content, Vec::new(), Vec::new()))
+}
+
+/// Encodes whom to trust.
+pub fn trust(bundle: &TrustBundle) -> Resource {
+    let content = encode_trust(bundle);
+    sealed(TRUST.to_owned(), any(TRUST_TYPE_URL, content.clone()), &content, Vec::new(), Vec::new())
 }
 
 fn any(type_url: &str, value: Vec<u8>) -> prost_types::Any {

@@ -3,6 +3,7 @@
 use crate::index::Index;
 use crate::objects::{Map, Pod};
 use crate::source::Problem;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 use warren_common::model::Enrolment;
@@ -29,6 +30,16 @@ pub(super) fn enrolment(index: &Index, pod: &Pod, problems: &mut Vec<Problem>) -
         exclude_inbound_ports: list(&pod.annotations, EXCLUDE_INBOUND_PORTS, "a port", port, &mut report),
         exclude_outbound_cidrs: list(&pod.annotations, EXCLUDE_OUTBOUND_CIDRS, "a CIDR", cidr, &mut report),
     }
+}
+
+/// The nodes that have pods of the mesh.
+pub(crate) fn meshed_nodes(index: &Index) -> BTreeSet<String> {
+    let is_meshed = |pod: &&Pod| {
+        let of_namespace = || decision(index.namespace_labels(&pod.name.namespace)?, &mut |_| {});
+        let enrolled = decision(&pod.labels, &mut |_| {}).or_else(of_namespace).unwrap_or(false);
+        enrolled && !pod.host_network && pod.is_live() && !pod.node.is_empty()
+    };
+    index.pods().filter(is_meshed).map(|pod| pod.node.to_string()).collect()
 }
 
 /// Whether a namespace's label enrols the pods in it.

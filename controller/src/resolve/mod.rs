@@ -10,6 +10,8 @@ mod plaintext_policy;
 mod service;
 mod workload;
 
+pub(crate) use enrolment::meshed_nodes;
+
 use crate::index::{Index, ResourceKey};
 use crate::objects::{EntryAddress, Kind, Name};
 use crate::source::Problem;

@@ -1,6 +1,7 @@
 //! Events (events.k8s.io/v1) about objects that are rejected, where `kubectl describe` shows them.
 
 use super::reports::Report;
+use crate::ca::rotation::Alarm;
 use crate::kubernetes::{CallError, Cluster, shorten};
 use crate::source::kubernetes::Rejection;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -19,7 +20,15 @@ const LONGEST_NAME: usize = 200;
 
 /// Writes one event, or counts up the one that is there.
 pub(super) async fn write(cluster: &Cluster, report: &Report) -> Result<(), CallError> {
-    let event = event(report, cluster.instance(), Timestamp::now());
+    put(cluster, event(report, cluster.instance(), Timestamp::now()), report.count).await
+}
+
+/// The same about a CA that ends soon.
+pub(super) async fn write_alarm(cluster: &Cluster, alarm: &Alarm, count: i32) -> Result<(), CallError> {
+    put(cluster, alarm_event(alarm, cluster.namespace(), cluster.instance(), Timestamp::now()), count).await
+}
+
+async fn put(cluster: &Cluster, event: Event, count: i32) -> Result<(), CallError> {
     let namespace = event.metadata.namespace.clone().unwrap_or_default();
     match cluster.create(Some(&namespace), &event).await {
         Ok(_) => Ok(()),
@@ -27,11 +36,38 @@ pub(super) async fn write(cluster: &Cluster, report: &Report) -> Result<(), Call
             let name = event.metadata.name.unwrap_or_default();
             let last = event.event_time;
             let series = serde_json::json!({
-                "series": {"count": report.count.max(2), "lastObservedTime": last},
+                "series": {"count": count.max(2), "lastObservedTime": last},
             });
             cluster.patch::<Event>(&namespace, &name, series).await.map(drop)
         }
         Err(error) => Err(error),
+    }
+}
+
+fn alarm_event(alarm: &Alarm, namespace: &str, instance: &str, now: Timestamp) -> Event {
+    let hash: String = Sha256::digest(alarm.what).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("warren-ca-root.{hash}")),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        action: Some("Rotate".to_owned()),
+        event_time: Some(MicroTime(now)),
+        note: Some(shorten(&format!("{}: {}", alarm.text, alarm.todo), LONGEST_NOTE)),
+        reason: Some("CertificateExpires".to_owned()),
+        // What everybody may look at, unlike the Secret.
+        regarding: Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("ConfigMap".to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some("warren-ca-root".to_owned()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(CONTROLLER.to_owned()),
+        reporting_instance: Some(shorten(instance, 128)),
+        type_: Some("Warning".to_owned()),
+        ..Event::default()
     }
 }
 
@@ -81,6 +117,7 @@ fn name(rejection: &Rejection) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::rotation::{Validity, alarm};
     use crate::objects::{Kind, Name};
     use crate::source::kubernetes::Rejected;
 
@@ -108,6 +145,19 @@ mod tests {
             assert_ne!(first, name(&rejection("n", object, "y")));
             assert!(first.len() <= 253 && !first.contains(".."), "{first}");
         }
+    }
+
+    #[test]
+    fn a_ca_that_ends_is_one_event_however_long_it_has() {
+        let alarm = |left| {
+            let validity = Validity { from: 0, to: 86_400 * 365 };
+            alarm("the root", validity, true, validity.to - left).unwrap()
+        };
+        let event = |left| alarm_event(&alarm(left), "warren-system", "pod-1", Timestamp::UNIX_EPOCH);
+        let (first, second) = (event(86_400 * 5), event(3000));
+        assert_eq!(first.metadata.name, second.metadata.name);
+        assert!(first.note.clone().unwrap().starts_with("the root ends in 5 days: "), "{first:?}");
+        assert_ne!(first.note, second.note);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What is written back to the cluster, by one replica at a time: the root for agents, and events about objects that
-//! are rejected. [`lease`] and [`reports`] are pure.
+//! What is written back to the cluster, by one replica at a time: the roots for agents, and events about objects that
+//! are rejected and about a CA that ends soon. [`lease`] and [`reports`] are pure.
 
 mod events;
 mod leader;
@@ -8,12 +8,13 @@ mod reports;
 mod root;
 
 use crate::ca::revocations::Revocations;
+use crate::ca::{self, Keeper};
 use crate::kubernetes::{CallError, Cluster};
 use crate::observe::Metrics;
 use crate::source::kubernetes::Rejections;
 use crate::source::{Problem, SourceProblems};
 use leader::{Leader, Leadership};
-use reports::Reports;
+use reports::{Alarms, Reports};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -29,8 +30,8 @@ const EVENTS_PLACE: &str = "events";
 /// Writes as long as this replica leads.
 pub(crate) struct Status {
     pub(crate) cluster: Cluster,
-    /// Trust anchors, PEM.
-    pub(crate) root: String,
+    /// Knows the trust anchors, and what ends soon.
+    pub(crate) keeper: Arc<Keeper>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) rejections: Rejections,
     pub(crate) problems: SourceProblems,
@@ -39,11 +40,18 @@ pub(crate) struct Status {
 
 /// The tasks; they end with the drain.
 pub(crate) struct StatusTask {
+    leadership: Leadership,
     leader: JoinHandle<()>,
     writer: JoinHandle<()>,
 }
 
 impl StatusTask {
+    /// Whether this replica leads, asked again and again.
+    pub(crate) fn leads(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let leadership = self.leadership.clone();
+        move || leadership.holds()
+    }
+
     /// Waits until the lease has been given back.
     pub(crate) async fn ended(self) {
         let _ = (self.leader.await, self.writer.await);
@@ -55,6 +63,7 @@ impl Status {
     pub(crate) fn spawn(self, drain: DrainWatch) -> StatusTask {
         let (leader, leadership) = Leader::new(self.cluster.clone(), self.problems.clone());
         StatusTask {
+            leadership: leadership.clone(),
             leader: tokio::spawn(leader.run(drain.clone())),
             writer: tokio::spawn(self.run(leadership, drain)),
         }
@@ -75,9 +84,10 @@ impl Status {
                 self.report(ROOT_PLACE, None);
                 self.report(EVENTS_PLACE, None);
                 // A new leader says everything again; what was said is counted up.
-                term = leads.then(|| (0, Reports::new(Instant::now())));
+                term = leads.then(|| (0, Reports::new(Instant::now()), Alarms::default()));
             }
-            if let Some((round, reports)) = &mut term {
+            if let Some((round, reports, alarms)) = &mut term {
+                self.warn(alarms, &leadership).await;
                 self.write(*round, reports, &leadership).await;
                 *round += 1;
             }
@@ -86,7 +96,8 @@ impl Status {
 
     async fn write(&self, round: u64, reports: &mut Reports, leadership: &Leadership) {
         if round.is_multiple_of(ROOT_ROUNDS) {
-            let result = root::ensure(&self.cluster, &self.root, &self.revocations).await;
+            let result =
+                root::ensure(&self.cluster, &self.keeper.current().roots_pem(), &self.revocations).await;
             self.report(ROOT_PLACE, result.err().map(|error| format!("agents may lack the root: {error}")));
         }
         for report in reports.due(self.rejections.list(), Instant::now()) {
@@ -103,6 +114,19 @@ impl Status {
                 }
                 // It is in the problems all the same.
                 Err(error) => tracing::debug!(%error, "event not written"),
+            }
+        }
+    }
+
+    /// Says what of the CA ends soon.
+    async fn warn(&self, alarms: &mut Alarms, leadership: &Leadership) {
+        for alarm in self.keeper.current().alarms(ca::now().unix_timestamp()) {
+            let Some(count) = alarms.due(alarm.what, Instant::now()).filter(|_| leadership.holds()) else {
+                continue;
+            };
+            tracing::warn!(what = alarm.text, todo = alarm.todo, "the CA ends soon");
+            if let Err(error) = events::write_alarm(&self.cluster, &alarm, count).await {
+                tracing::debug!(%error, "event not written");
             }
         }
     }

@@ -76,6 +76,25 @@ impl Reports {
     }
 }
 
+/// What was said of things that end soon.
+#[derive(Debug, Default)]
+pub(super) struct Alarms {
+    said: BTreeMap<&'static str, (Instant, i32)>,
+}
+
+impl Alarms {
+    /// How often it has been said with this time, if it is to be said now.
+    pub(super) fn due(&mut self, what: &'static str, now: Instant) -> Option<i32> {
+        let (at, count) = self.said.get(what).copied().unzip();
+        if at.is_some_and(|at| now.saturating_duration_since(at) < REPEAT) {
+            return None;
+        }
+        let count = count.unwrap_or(0_i32).saturating_add(1);
+        self.said.insert(what, (now, count));
+        Some(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +128,17 @@ mod tests {
             let expected: Vec<_> =
                 expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
             assert_eq!(names(&due), expected, "after {at_s} s");
+        }
+    }
+
+    #[test]
+    fn an_alarm_is_repeated_before_it_is_forgotten() {
+        let start = Instant::now();
+        let mut alarms = Alarms::default();
+        for (at_s, what, expected) in
+            [(0, "a", Some(1)), (1, "a", None), (1, "b", Some(1)), (1799, "a", None), (1800, "a", Some(2))]
+        {
+            assert_eq!(alarms.due(what, start + Duration::from_secs(at_s)), expected, "{what} at {at_s} s");
         }
     }
 

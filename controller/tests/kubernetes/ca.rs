@@ -17,7 +17,7 @@ async fn replicas_agree_on_one_ca_and_one_leader() {
     let replicas = [one, two, three];
     let root = until("the root", || namespace.root()).await;
     let secret = namespace.cluster.json(&["-n", &namespace.name, "get", "secret", "warren-ca"]);
-    assert_eq!(secret["data"].as_object().unwrap().len(), 4);
+    assert_eq!(secret["data"].as_object().unwrap().len(), 5);
     let mut leaders = Vec::new();
     for replica in replicas {
         // A TLS connection: its certificate is of the one CA.

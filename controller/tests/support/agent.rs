@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use warren_common::model::{TrustBundle, TrustReport};
 use warren_common::proto::discovery::{
-    AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as Rejection,
+    AggregatedDiscoveryServiceClient, DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node,
+    Status as Rejection,
 };
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, decode_address, decode_authorization, decode_envelope,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, TRUST_TYPE_URL, decode_address, decode_authorization,
+    decode_envelope, decode_trust, trust_report_fields,
 };
 
 /// A delta-ADS client that acknowledges what it is told.
@@ -18,6 +21,9 @@ pub struct Agent {
     responses: Streaming<DeltaDiscoveryResponse>,
     /// Name to version and content.
     pub holds: BTreeMap<String, (String, String)>,
+    /// The last bundle of roots.
+    #[allow(dead_code, reason = "not every suite asks whom to trust")]
+    pub trust: Option<TrustBundle>,
 }
 
 impl Agent {
@@ -52,12 +58,33 @@ impl Agent {
         let mut client = AggregatedDiscoveryServiceClient::new(server.channel().await);
         let request = authorised(bearer, ReceiverStream::new(stream));
         let responses = soon("the stream", client.delta_aggregated_resources(request)).await?.into_inner();
-        Ok(Self { requests, responses, holds: BTreeMap::new() })
+        Ok(Self { requests, responses, holds: BTreeMap::new(), trust: None })
     }
 
     /// Subscribes and unsubscribes.
     pub async fn change(&self, subscribe: &[&str], unsubscribe: &[&str]) {
         self.requests.send(change(subscribe, unsubscribe)).await.unwrap();
+    }
+
+    /// Says by which bundle it verifies and whose certificates it has.
+    #[allow(dead_code, reason = "not every suite asks whom to trust")]
+    pub async fn report(&self, bundle: &str, signer: &str) {
+        let report = TrustReport { bundles: [bundle.to_owned()].into(), signers: [signer.to_owned()].into() };
+        let metadata = prost_types::Struct { fields: trust_report_fields(&report).into() };
+        let node = Node { metadata: Some(metadata), ..Node::default() };
+        let type_url = TRUST_TYPE_URL.to_owned();
+        let request = DeltaDiscoveryRequest { type_url, node: Some(node), ..Default::default() };
+        self.requests.send(request).await.unwrap();
+    }
+
+    /// The next bundle of roots that differs from what it was told before.
+    #[allow(dead_code, reason = "not every suite asks whom to trust")]
+    pub async fn next_trust(&mut self) -> TrustBundle {
+        let before = self.trust.clone();
+        while self.trust == before {
+            self.next().await;
+        }
+        self.trust.clone().unwrap()
     }
 
     pub fn versions(&self) -> BTreeMap<String, String> {
@@ -75,6 +102,11 @@ impl Agent {
                 AUTHORIZATION_TYPE_URL => {
                     let policy = decode_authorization(&content.value).unwrap();
                     (policy.name.to_string(), format!("{policy:?}"))
+                }
+                TRUST_TYPE_URL => {
+                    let bundle = decode_trust(&content.value).unwrap();
+                    self.trust = Some(bundle.clone());
+                    (resource.name.clone(), format!("{bundle:?}"))
                 }
                 _ => {
                     let address = decode_address(&content.value).unwrap();

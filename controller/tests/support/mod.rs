@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 use tonic::Status;
 use warren_common::model::Identity;
-use warren_common::proto::ADDRESS_TYPE_URL;
 use warren_common::proto::auth::IstioCertificateRequest;
+use warren_common::proto::{ADDRESS_TYPE_URL, TRUST_TYPE_URL};
 use warren_controller::app::{ManifestsConfig, Source};
 use warren_controller::objects::Name;
 
@@ -146,6 +146,12 @@ impl Controller {
     ) -> Agent {
         let bearer = self.sign(&Token::agent("n1"));
         Agent::open(self, bearer.as_deref(), type_url, subscribe, held).await.unwrap()
+    }
+
+    /// An agent that asks whom to trust.
+    pub async fn agent_on(&self, node: &'static str) -> Agent {
+        let bearer = self.sign(&Token::agent(node));
+        Agent::open(self, bearer.as_deref(), TRUST_TYPE_URL, &[], &BTreeMap::new()).await.unwrap()
     }
 
     /// An agent of node n1 that asks for nothing yet.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -16,6 +17,7 @@ use warren_common::runtime::{DrainTrigger, Readiness, drain};
 use warren_controller::app::{
     self, AdminConfig, AppError, CaConfig, Config, PipelineConfig, ResolveConfig, RootNamespaces, Source,
 };
+use warren_controller::ca::RotationConfig;
 use warren_controller::ca::serving::ServingConfig;
 use warren_controller::objects::Name;
 
@@ -33,6 +35,8 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Server {
     grpc: SocketAddr,
     http: SocketAddr,
+    #[allow(dead_code, reason = "its drop removes the folder")]
+    admin: TempDir,
     trigger: DrainTrigger,
     task: JoinHandle<Result<(), AppError>>,
     /// The root that its certificate is verified with, once it is known.
@@ -41,6 +45,7 @@ pub struct Server {
 
 impl Server {
     pub async fn start(source: Source, agent_account: Name) -> Self {
+        let admin = tempfile::tempdir().unwrap();
         let config = Config {
             source,
             resolve: ResolveConfig {
@@ -50,7 +55,11 @@ impl Server {
             },
             root_namespaces: RootNamespaces::default(),
             pipeline: PipelineConfig::default(),
-            ca: CaConfig { lifetime: Duration::from_secs(86_400), agent_accounts: vec![agent_account] },
+            ca: CaConfig {
+                lifetime: Duration::from_secs(86_400),
+                rotation: RotationConfig { settle: Duration::from_secs(1), ..RotationConfig::default() },
+                agent_accounts: vec![agent_account],
+            },
             audience: AUDIENCE.into(),
             serving: ServingConfig {
                 names: vec!["localhost".into(), "127.0.0.1".into()],
@@ -58,13 +67,13 @@ impl Server {
             },
             listen: "127.0.0.1:0".parse().unwrap(),
             metrics_listen: "127.0.0.1:0".parse().unwrap(),
-            admin: AdminConfig::default(),
+            admin: AdminConfig { socket: Some(admin.path().join("admin.sock")), address: None },
         };
         let controller = app::Controller::bind(config, Readiness::default()).await.unwrap();
         let (grpc, http) = (controller.grpc_address().unwrap(), controller.metrics_address().unwrap());
         let (trigger, watch) = drain();
         let task = tokio::spawn(controller.serve(watch));
-        Self { grpc, http, trigger, task, root: OnceLock::new() }
+        Self { grpc, http, admin, trigger, task, root: OnceLock::new() }
     }
 
     /// Ends it in order.
@@ -99,12 +108,38 @@ impl Server {
         text
     }
 
+    /// What the admin API answers, once it is there.
+    #[allow(dead_code, reason = "asked where there is no cluster")]
+    pub async fn admin(&self, method: &str, path: &str) -> (u16, serde_json::Value) {
+        let socket = self.admin.path().join("admin.sock");
+        let connected = async {
+            loop {
+                match tokio::net::UnixStream::connect(&socket).await {
+                    Ok(stream) => return stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let mut stream = soon("the admin API", connected).await;
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: controller\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, serde_json::from_str(body).unwrap())
+    }
+
     pub async fn channel(&self) -> Channel {
-        let root = self.root.get().expect("the root is known");
+        self.channel_by(self.root.get().expect("the root is known")).await.unwrap()
+    }
+
+    /// A connection that is verified by this root.
+    pub async fn channel_by(&self, root: &str) -> Result<Channel, tonic::transport::Error> {
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root)).domain_name("localhost");
         let endpoint =
             Endpoint::from_shared(format!("https://{}", self.grpc)).unwrap().tls_config(tls).unwrap();
-        soon("the connection", endpoint.connect()).await.unwrap()
+        soon("the connection", endpoint.connect()).await
     }
 
     pub async fn certificate(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 use warren_tests::lab::Lab;
@@ -11,6 +12,8 @@ use warren_tests::lab::Lab;
 /// A certificate authority.
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
+    /// From the certificate that signs upwards.
+    above: Vec<CertificateDer<'static>>,
 }
 
 /// A certificate and its key.
@@ -34,7 +37,9 @@ impl Ca {
             std::fs::read_to_string(lab.dir().join("ca").join(name)).with_context(|| name.to_owned())
         };
         let key = KeyPair::from_pem(&read("ca-key.pem")?)?;
-        Ok(Self { issuer: Issuer::from_ca_cert_pem(&read("ca-cert.pem")?, key)? })
+        let certificate = read("ca-cert.pem")?;
+        let above = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
+        Ok(Self { issuer: Issuer::from_ca_cert_pem(&certificate, key)?, above })
     }
 
     /// Another one, which nobody trusts.
@@ -42,14 +47,16 @@ impl Ca {
         let mut params = CertificateParams::default();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        Ok(Self { issuer: Issuer::new(params, KeyPair::generate()?) })
+        Ok(Self { issuer: Issuer::new(params, KeyPair::generate()?), above: Vec::new() })
     }
 
     /// Signs a certificate with this name: a SPIFFE ID, or a DNS name.
     pub(crate) fn sign(&self, name: &str, valid: Valid) -> Result<Papers> {
         let key = KeyPair::generate()?;
         let certificate = params(name, valid)?.signed_by(&key, &self.issuer)?;
-        Ok(Papers::new(certificate.der().clone(), &key))
+        let mut papers = Papers::new(certificate.der().clone(), &key);
+        papers.chain.extend(self.above.iter().cloned());
+        Ok(papers)
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::client::{Agent, ClientError, get};
 use crate::render::certs::trouble;
 use crate::render::check::Finding;
+use crate::render::remaining;
 use std::path::Path;
 use time::OffsetDateTime;
 use warren_common::model::admin::{Certificates, PodState, Status};
@@ -68,9 +69,22 @@ pub(super) fn certificates_of(certificates: &Certificates, now: OffsetDateTime) 
     let found = trouble(certificates, now);
     if found.is_empty() {
         let (ours, roots) = (certificates.certificates.len(), certificates.roots.len());
-        return Finding::good("certificates", format!("{ours} in good time, {roots} trusted roots"));
+        let first = |ends: Vec<&str>| {
+            ends.into_iter()
+                .min()
+                .map_or(String::new(), |end| format!(" (the first ends {})", remaining(Some(end), now)))
+        };
+        let leaves =
+            first(certificates.certificates.iter().filter_map(|one| one.not_after.as_deref()).collect());
+        let anchors = first(certificates.roots.iter().map(|root| root.not_after.as_str()).collect());
+        let detail = format!("{ours} in good time{leaves}, {roots} trusted roots{anchors}");
+        return Finding::good("certificates", detail);
     }
-    let todo = "is the controller reachable, and is the pod's service account allowed? `warren certs` has the details";
+    let todo = if found.iter().any(|line| line.starts_with("root ")) {
+        "`warren ca status` says how the CA is, `warren ca rotate --root` makes a new root (a plugged-in one: replace its files)"
+    } else {
+        "is the controller reachable, and is the pod's service account allowed? `warren certs` has the details"
+    };
     Finding::bad("certificates", found.join("; "), todo)
 }
 

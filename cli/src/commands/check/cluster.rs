@@ -3,13 +3,14 @@
 use super::CheckArgs;
 use super::agent::{certificates_of, judge};
 use crate::agents::{Answers, Unreachable, find};
-use crate::client::saying;
-use crate::cluster::{Cluster, check};
+use crate::client::{Agent, get, saying};
+use crate::cluster::{Cluster, check, controllers};
 use crate::render::check::{Finding, Outcome};
+use crate::render::remaining;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
-use warren_common::model::admin::{Certificates, Status};
+use warren_common::model::admin::{CaStatus, Certificates, Status};
 
 /// Everything that can be seen from here.
 pub(super) async fn look(args: &CheckArgs) -> Result<Vec<Finding>> {
@@ -34,7 +35,39 @@ pub(super) async fn look(args: &CheckArgs) -> Result<Vec<Finding>> {
             found.push(Finding::bad("agents' own reports", what, todo));
         }
     }
+    let asked = async {
+        let controller = Agent::Pod(Box::new(controllers(&cluster).await?));
+        anyhow::Ok(get::<CaStatus>(&controller, "/v1/ca").await?)
+    };
+    found.push(match asked.await {
+        Ok(status) => authority(&status, OffsetDateTime::now_utc()),
+        Err(error) => {
+            let said = error.to_string();
+            let (what, _) = said.split_once('\n').unwrap_or((&said, ""));
+            let todo = "asking needs the right to create pods/portforward in its namespace";
+            Finding::warning("certificate authority", format!("could not be asked: {what}"), todo)
+        }
+    });
     Ok(found)
+}
+
+/// How long the CA lasts, and whether a rotation hangs.
+fn authority(status: &CaStatus, now: OffsetDateTime) -> Finding {
+    let name = "certificate authority";
+    let ends = |at: &str| remaining(Some(at), now);
+    let (root, signing) = (ends(&status.root_not_after), ends(&status.signing_not_after));
+    if let Some(worst) = status.alarms.iter().find(|alarm| alarm.urgent).or(status.alarms.first()) {
+        let what: Vec<_> = status.alarms.iter().map(|alarm| alarm.what.as_str()).collect();
+        let new = if worst.urgent { Finding::bad } else { Finding::warning };
+        return new(name, what.join(", "), worst.todo.clone());
+    }
+    let rotation = &status.rotation;
+    let phase = if rotation.phase == "steady" {
+        String::new()
+    } else {
+        format!("; a rotation is under way ({}; {} nodes behind)", rotation.phase, rotation.behind.len())
+    };
+    Finding::good(name, format!("root ends {root}, signing certificate {signing}{phase}"))
 }
 
 /// What the agents say: one line where all say the same and it is good, else one per node.
@@ -96,6 +129,7 @@ fn versions(status: &Answers<Status>) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use warren_common::model::admin::CaAlarm;
 
     fn status(version: &str, ready: bool) -> Status {
         serde_json::from_value(serde_json::json!({
@@ -107,6 +141,30 @@ mod tests {
 
     fn certificates() -> Certificates {
         serde_json::from_value(serde_json::json!({"certificates": [], "roots": []})).unwrap()
+    }
+
+    #[test]
+    fn a_ca_that_ends_soon_is_trouble() {
+        let mut status: CaStatus = serde_json::from_value(serde_json::json!({
+            "root_not_after": "1980-01-01T00:00:00Z", "signing_not_after": "1971-01-01T00:00:00Z", "roots": [],
+            "rotation": {"phase": "renewing", "kind": "signer", "since": "1970-01-01T00:00:00Z", "signer": "",
+                         "nodes": 1, "with_roots": 1, "renewed": 0, "behind": ["n1: has older certificates"]},
+            "revoked": []}))
+        .unwrap();
+        let found = authority(&status, OffsetDateTime::UNIX_EPOCH);
+        assert!(
+            found.result == Outcome::Good && found.detail.ends_with("(renewing; 1 nodes behind)"),
+            "{found:?}"
+        );
+        let alarm = |what: &str, urgent| CaAlarm { what: what.to_owned(), todo: format!("{what}!"), urgent };
+        status.alarms = vec![alarm("a", false)];
+        assert_eq!(authority(&status, OffsetDateTime::UNIX_EPOCH).result, Outcome::Warning);
+        status.alarms.push(alarm("b", true));
+        let found = authority(&status, OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(
+            (found.result, found.detail.as_str(), found.todo.as_deref()),
+            (Outcome::Bad, "a, b", Some("b!"))
+        );
     }
 
     #[test]
