@@ -49,6 +49,31 @@ impl Lab {
         self.change_pod(pod, |record| record.ready = ready)
     }
 
+    /// Asks for a pod's deletion: the API says so, and its processes go on until the test ends them.
+    pub fn terminate_pod(&self, pod: &str) -> Result<()> {
+        self.change_pod(pod, |record| record.terminating = true)
+    }
+
+    /// Takes a node off the network, or puts it back: nothing gets to it or from it.
+    pub fn plug_node(&self, node: &str, plugged: bool) -> Result<()> {
+        let state = if plugged { "up" } else { "down" };
+        network::order(self.fabric.netns(), &format!("link set {node} {state}\n"))
+    }
+
+    /// Takes a pod off its node's network, or puts it back.
+    pub fn plug_pod(&self, pod: &str, plugged: bool) -> Result<()> {
+        let link = self.pod(pod).link().clone();
+        let state = if plugged { "up" } else { "down" };
+        network::order(&link.node.netns, &format!("link set {} {state}\n", link.device()))
+    }
+
+    /// Whether a node hears of the controller.
+    pub fn plug_controller(&self, node: &str, plugged: bool) -> Result<()> {
+        let verb = if plugged { "del" } else { "add" };
+        let node = self.node(node).ip4();
+        network::order(self.ctl.netns(), &format!("route {verb} blackhole {node}/32\n"))
+    }
+
     /// Adds a service.
     pub fn add_service(&self, spec: &ServiceSpec) -> Result<()> {
         self.change(|world| insert_service(world, spec))

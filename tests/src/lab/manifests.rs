@@ -120,6 +120,10 @@ fn pod(record: &PodRecord) -> Value {
     if !record.annotations.is_empty() {
         metadata["annotations"] = json!(record.annotations);
     }
+    if record.terminating {
+        metadata["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        metadata["deletionGracePeriodSeconds"] = json!(30);
+    }
     if let Some(owner) = &record.owner {
         metadata["ownerReferences"] =
             json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "controller": true }]);
@@ -181,7 +185,11 @@ fn endpoint_slice(world: &World, record: &ServiceRecord, family: &str) -> Value 
         let address = if family == "IPv4" { pod.ip4.to_string() } else { pod.ip6.to_string() };
         json!({
             "addresses": [address],
-            "conditions": { "ready": pod.ready, "serving": pod.ready, "terminating": false },
+            "conditions": {
+                "ready": pod.ready && !pod.terminating,
+                "serving": pod.ready,
+                "terminating": pod.terminating,
+            },
             "nodeName": pod.node,
             "targetRef": { "kind": "Pod", "name": pod.name, "namespace": pod.namespace, "uid": pod.uid },
         })

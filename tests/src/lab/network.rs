@@ -159,6 +159,11 @@ pub(crate) fn attach(link: &Link) -> Result<()> {
     run_all([(&link.netns, link.pod_side())])
 }
 
+/// Gives orders of `ip -batch` in a namespace.
+pub(crate) fn order(netns: &NetNs, orders: &str) -> Result<()> {
+    run_all([(netns, orders.to_owned())])
+}
+
 /// Takes a pod's link away; its routes and neighbours go with it.
 pub(crate) fn detach(link: &Link) -> Result<()> {
     run_all([(&link.node.netns, format!("link del {}\n", link.device()))])

@@ -65,6 +65,10 @@ impl Pod {
         self.0.record.ip6
     }
 
+    pub(super) fn link(&self) -> &Link {
+        &self.0.link
+    }
+
     /// Its namespace and cgroup.
     #[must_use]
     pub fn place(&self) -> &Place {
@@ -191,5 +195,6 @@ fn record(spec: &PodSpec, node: &str, node_ip4: Ipv4Addr, node_number: u8, numbe
         node_ip4,
         ready: spec.ready,
         addressed: true,
+        terminating: false,
     })
 }

@@ -33,6 +33,8 @@ pub(crate) struct PodRecord {
     pub(crate) ready: bool,
     /// The API tells its addresses.
     pub(crate) addressed: bool,
+    /// Its deletion has been asked for.
+    pub(crate) terminating: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +108,6 @@ impl World {
 
     /// The pods that get a service's connections.
     pub(crate) fn ready_endpoints<'a>(&'a self, service: &'a ServiceRecord) -> Vec<&'a PodRecord> {
-        self.endpoints(service).filter(|pod| pod.ready).collect()
+        self.endpoints(service).filter(|pod| pod.ready && !pod.terminating).collect()
     }
 }

@@ -2,15 +2,24 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::sys;
+
 mod modes;
+
+/// How often a graceful server looks whether it is to stop.
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -29,6 +38,9 @@ pub(crate) struct Options {
     /// `witness` ends its own direction at once
     #[arg(long)]
     end_first: bool,
+    /// When stdin ends, stop listening, let open connections end, and end: as a server that was told to terminate
+    #[arg(long)]
+    graceful: bool,
     /// What `http` and `server-first` call themselves
     #[arg(long, default_value = "warren")]
     label: String,
@@ -80,11 +92,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let names: Vec<_> =
         listeners.iter().filter_map(|one| one.local_addr().ok()).map(|at| at.to_string()).collect();
     super::report(&json!({ "listening": names }));
+    let stop = Arc::new(AtomicBool::new(false));
+    if options.graceful {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            super::wait_for_stdin();
+            stop.store(true, Ordering::Release);
+        });
+    }
+    // Every connection holds a sender: nothing is ever received, but the end of all.
+    let (open, ended) = mpsc::channel::<()>();
     let serving: Vec<_> = listeners
         .into_iter()
         .map(|listener| {
-            let options = Arc::clone(&options);
-            thread::spawn(move || accept_all(&listener, &options))
+            let (options, stop, open) = (Arc::clone(&options), Arc::clone(&stop), open.clone());
+            thread::spawn(move || accept_all(&listener, &options, &stop, &open))
         })
         .collect();
     for thread in serving {
@@ -92,6 +114,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             bail!("a listener panicked");
         }
     }
+    drop(open);
+    while ended.recv().is_ok() {}
     Ok(())
 }
 
@@ -113,8 +137,17 @@ fn listen(family: Family, port: u16) -> Result<TcpListener> {
     open().with_context(|| format!("cannot listen on {address}"))
 }
 
-fn accept_all(listener: &TcpListener, options: &Arc<Options>) {
+/// Serves who comes until it is told to stop; each connection holds `open`.
+fn accept_all(listener: &TcpListener, options: &Arc<Options>, stop: &AtomicBool, open: &Sender<()>) {
     loop {
+        if options.graceful {
+            match sys::poll(listener.as_fd(), libc::POLLIN, POLL) {
+                // Whoever is in the queue is accepted first.
+                Ok(false) if stop.load(Ordering::Acquire) => return,
+                Ok(false) => continue,
+                Ok(true) | Err(_) => {}
+            }
+        }
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -122,8 +155,9 @@ fn accept_all(listener: &TcpListener, options: &Arc<Options>) {
                 continue;
             }
         };
-        let options = Arc::clone(options);
+        let (options, open) = (Arc::clone(options), open.clone());
         let serve = move || {
+            let _open = open;
             // What a client does to its connection is its own business.
             let _ = one(stream, peer, &options);
         };
@@ -143,7 +177,7 @@ fn one(stream: TcpStream, accepted: SocketAddr, options: &Options) -> io::Result
         Mode::Source => modes::source(stream, options.bytes),
         Mode::Http => modes::http(stream, &options.label),
         Mode::Witness => modes::witness(stream, options.end_first),
-        Mode::Rst => Socket::from(stream).set_linger(Some(std::time::Duration::ZERO)),
+        Mode::Rst => Socket::from(stream).set_linger(Some(Duration::ZERO)),
         Mode::Close => Ok(()),
         Mode::Exchange => super::bulk::serve(&stream),
         Mode::Token => modes::token(stream),
