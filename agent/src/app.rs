@@ -14,6 +14,7 @@ use crate::cni::{self, InstallConfig};
 use crate::context::{Context, Node};
 use crate::control::{ControlConfig, Trust};
 use crate::doors::Doors;
+use crate::farewell;
 use crate::gate::Gate;
 use crate::handover::{self, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
@@ -239,7 +240,9 @@ async fn start(config: Config) -> Result<(), AppError> {
         pods: Arc::clone(&registry),
         names: Names::default(),
         affinity: parking_lot::Mutex::default(),
+        failing: parking_lot::Mutex::default(),
     });
+    tokio::spawn(farewell::forget_clients(Arc::clone(&node)));
     let tunnels = Arc::new(AtomicU64::new(0));
     let workers = start_workers(&config, &node, &tunnels)?;
     let discovery = ProcDiscovery::new(pods_cgroup, config.proc_dir.clone())
@@ -371,10 +374,10 @@ fn start_workers(
         count => count,
     };
     let (node, tunnels) = (Arc::clone(node), Arc::clone(tunnels));
-    let make = move || Context {
-        node: Arc::clone(&node),
-        gate: Gate::start(Arc::clone(&node.store)),
-        tunnels: Rc::new(Pool::new(Arc::clone(&tunnels))),
+    let make = move || {
+        let tunnels = Rc::new(Pool::new(Arc::clone(&tunnels)));
+        tokio::task::spawn_local(farewell::close_tunnels(Rc::clone(&tunnels), Arc::clone(&node)));
+        Context { node: Arc::clone(&node), gate: Gate::start(Arc::clone(&node.store)), tunnels }
     };
     Workers::start(count, make).map_err(io("starting the workers"))
 }

@@ -8,7 +8,7 @@ use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::observe::Observer;
 use crate::pods::PodRegistry;
-use crate::route::Affinity;
+use crate::route::{Affinity, Failing};
 use crate::store::Store;
 use crate::tunnel::Pool;
 use parking_lot::Mutex;
@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub names: Names,
     /// Which endpoints the pods of this node had last.
     pub affinity: Mutex<Affinity>,
+    /// Which endpoints have failed lately.
+    pub failing: Mutex<Failing>,
 }
 
 /// One worker's view: connections, tunnels and pools never leave it.

@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
-use warren_common::model::{Identity, Workload};
+use warren_common::model::{Health, Identity, Workload};
 
 /// How long a peer may take for the TLS handshake.
 const TLS_DEADLINE: Duration = Duration::from_secs(10);
@@ -64,6 +64,12 @@ pub(crate) enum Refusal {
     /// The stream asks for what is not this pod's.
     #[error("{0}")]
     NotForUs(String),
+    /// The pod goes, and the client can go to others.
+    #[error("the pod {0} is about to go; there are others")]
+    Leaving(Arc<str>),
+    /// The address was another pod's, or will be.
+    #[error("the connection is meant for another pod than {0}, which has its address now")]
+    Misdirected(Arc<str>),
 }
 
 /// Why a tunnel was not let in.
@@ -94,6 +100,8 @@ pub(crate) struct LocalArrival<'a> {
     pub workload: Arc<Workload>,
     /// The client's side of the connection, of which nothing has been read.
     pub socket: &'a TcpStream,
+    /// How long its application may take to accept.
+    pub patience: Duration,
 }
 
 /// A connection of this node inside a pod of this node.
@@ -110,6 +118,7 @@ pub(crate) struct LocalVisit {
 pub(crate) struct LocalGuest {
     /// The inbound flow.
     pub flow: FlowHandle,
+    pod: Arc<Pod>,
     admitted: Admitted,
     _ticket: Ticket,
 }
@@ -123,8 +132,8 @@ impl LocalGuest {
         &mut self,
         copying: impl Future<Output = Result<(), Ended>>,
     ) -> Result<(), Ended> {
-        let ended = hold(&mut self.admitted, copying, &self.flow).await;
-        if let Err(error @ (Ended::Copy(_) | Ended::Idle(_))) = &ended {
+        let ended = hold(&self.pod, &mut self.admitted, copying, &self.flow).await;
+        if let Err(error @ (Ended::Copy(_) | Ended::Idle(_) | Ended::Gone(_))) = &ended {
             self.flow.fail(error.flag(), error);
         }
         ended
@@ -143,13 +152,16 @@ pub(crate) enum Ended {
     /// It carried nothing for too long.
     #[error(transparent)]
     Idle(Exceeded),
+    /// The pod that it had entered is no more.
+    #[error("the pod {0} has gone, and with it what was left of its connections")]
+    Gone(Arc<str>),
 }
 
 impl Ended {
     /// In the short form.
     pub(crate) fn flag(&self) -> FlowFlag {
         match self {
-            Self::Copy(_) => FlowFlag::Other,
+            Self::Copy(_) | Self::Gone(_) => FlowFlag::Other,
             Self::Evicted(_) => FlowFlag::Deny,
             Self::Idle(_) => FlowFlag::Idle,
         }
@@ -173,14 +185,21 @@ pub(crate) async fn unless_idle(
     }
 }
 
-/// Copies for as long as the permit holds.
+/// Copies for as long as the permit holds and the pod is there.
 async fn hold(
+    pod: &Pod,
     admitted: &mut Admitted,
     copying: impl Future<Output = Result<(), Ended>>,
     flow: &FlowHandle,
 ) -> Result<(), Ended> {
-    match admitted.hold(copying).await {
-        Ok(copied) => copied,
+    let staying = async {
+        tokio::select! {
+            copied = copying => copied,
+            () = pod.lifetime.cut() => Err(Ended::Gone(Arc::clone(&pod.workload.name))),
+        }
+    };
+    match admitted.hold(staying).await {
+        Ok(stayed) => stayed,
         Err(denial) => {
             flow.evicted(&denial.rule(), &denial.policy());
             let ended = Ended::Evicted(denial);
@@ -223,11 +242,15 @@ pub(crate) async fn serve_hbone(
     let limits = context.node.limits.config();
     let config = ServeConfig { max_streams: limits.streams_per_tunnel, idle: limits.idle_tunnel };
     let served = tokio::select! {
+        () = pod.lifetime.cut() => {
+            tracing::debug!(%remote, %peer, "tunnel closed: its pod has gone");
+            return;
+        }
         served = tunnel::serve(stream, config, released, streams, excess) => served,
         distrusted = context.node.identities.distrust(&proof) => {
             let client = Identity::clone(&peer);
             let denial = Denial::Distrusted { client, why: distrusted.to_string().into() };
-            let evicted = context.gate.evict(&pod.workload.uid, tunnel, &denial);
+            let evicted = context.gate.evict(&pod.workload.enrolment.pod_uid, tunnel, &denial);
             tracing::warn!(%remote, %peer, evicted, %distrusted, "tunnel closed");
             return;
         }
@@ -317,6 +340,12 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut 
         }
         Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
     };
+    if incoming.is_meant_for_another(&pod.workload.enrolment.pod_uid) {
+        return refuse(&flow, incoming, Refusal::Misdirected(Arc::clone(&pod.workload.name)));
+    }
+    if incoming.has_alternatives() && is_leaving(&context, &pod) {
+        return refuse(&flow, incoming, Refusal::Leaving(Arc::clone(&pod.workload.name)));
+    }
     let _ticket = match context.node.limits.connection(&pod.workload.uid) {
         Ok(ticket) => ticket,
         Err(exceeded) => return refuse(&flow, incoming, exceeded.into()),
@@ -328,7 +357,8 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut 
         let found = incoming.look(|bytes| hello.read(bytes)).await.ok();
         found.map(|found| found.unwrap_or_else(|| hello.end()))
     };
-    let (application, mut admitted) = match Box::pin(enter(&context, &arrival, &flow, hello)).await {
+    let entering = enter(&context, &arrival, CONNECT_DEADLINE, &flow, hello);
+    let (application, mut admitted) = match Box::pin(entering).await {
         Ok(entered) => entered,
         Err(refusal) => return refuse(&flow, incoming, refusal),
     };
@@ -338,7 +368,7 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut 
         Ok(stream) => {
             let copying = copy_tunnel(&application, stream, false, &meter);
             let copying = unless_idle(&context, &arrival.pod, &flow, copying);
-            hold(&mut admitted, copying, &flow).await
+            hold(&arrival.pod, &mut admitted, copying, &flow).await
         }
         Err(error) => Err(CopyError::Tunnel(error).into()),
     };
@@ -385,12 +415,12 @@ async fn carry_plaintext(
     }
     let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination, tunnel: None };
     let (application, mut admitted) =
-        Box::pin(enter(context, &arrival, flow, async || hello_of(socket).await))
+        Box::pin(enter(context, &arrival, CONNECT_DEADLINE, flow, async || hello_of(socket).await))
             .await
             .map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let meter = Meter::new([Arc::clone(flow.bytes())]);
     let copying = unless_idle(context, &arrival.pod, flow, copy_sockets(socket, &application, &meter));
-    match hold(&mut admitted, copying, flow).await {
+    match hold(&arrival.pod, &mut admitted, copying, flow).await {
         Ok(()) => {
             end(application);
             Ok(())
@@ -410,12 +440,9 @@ pub(crate) async fn deliver_local(
     context: &Context,
     arrival: LocalArrival<'_>,
 ) -> Result<LocalVisit, Refusal> {
-    let LocalArrival { source, client, destination, workload, socket } = arrival;
-    let pod = context
-        .node
-        .pods
-        .get(&workload.uid)
-        .ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
+    let LocalArrival { source, client, destination, workload, socket, patience } = arrival;
+    let pod =
+        context.node.pods.get(&workload).ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
     let flow = context.node.observer.begin(Direction::Inbound, Some(client), Some(destination));
     flow.transport(Transport::SameNode);
     flow.source_workload(&source);
@@ -427,10 +454,11 @@ pub(crate) async fn deliver_local(
         .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
     let source = Some(source.identity.clone());
     let arrival = Arrival { pod, source, peer: client.ip(), client, destination, tunnel: None };
-    match enter(context, &arrival, &flow, async || hello_of(socket).await).await {
-        Ok((application, admitted)) => {
-            Ok(LocalVisit { application, guest: LocalGuest { flow, admitted, _ticket: ticket } })
-        }
+    match enter(context, &arrival, patience, &flow, async || hello_of(socket).await).await {
+        Ok((application, admitted)) => Ok(LocalVisit {
+            application,
+            guest: LocalGuest { flow, pod: arrival.pod, admitted, _ticket: ticket },
+        }),
         Err(refusal) => {
             flow.fail(refusal.flag(), &refusal);
             Err(refusal)
@@ -449,6 +477,7 @@ async fn hello_of(socket: &TcpStream) -> Option<ServerName> {
 async fn enter(
     context: &Context,
     arrival: &Arrival,
+    patience: Duration,
     flow: &FlowHandle,
     hello: impl AsyncFnOnce() -> Option<ServerName>,
 ) -> Result<(TcpStream, Admitted), Refusal> {
@@ -460,7 +489,7 @@ async fn enter(
             None if arrival.source.is_some() => context.node.interest.used(arrival.client.ip()),
             None => {}
         }
-        let workload = mesh.workload(&arrival.pod.workload.uid).unwrap_or(&arrival.pod.workload);
+        let workload = mesh.pod(&arrival.pod.workload).unwrap_or(&arrival.pod.workload);
         flow.destination_workload(workload);
     }
     let Arrival { pod, source, peer, client, destination, tunnel } = arrival;
@@ -490,7 +519,7 @@ async fn enter(
     if arrival.source.is_some() {
         flow.destination_identity(&arrival.pod.workload.identity);
     }
-    let application = open_application(context, arrival, &permit).await?;
+    let application = open_application(context, arrival, patience, &permit).await?;
     flow.established();
     Ok((application, admitted))
 }
@@ -499,6 +528,7 @@ async fn enter(
 async fn open_application(
     context: &Context,
     arrival: &Arrival,
+    patience: Duration,
     _permit: &Permit,
 ) -> Result<TcpStream, Refusal> {
     let address = arrival.destination;
@@ -509,7 +539,13 @@ async fn open_application(
         .kernel
         .present_client(socket.as_fd(), arrival.client)
         .map_err(|error| failed(io::Error::other(error)))?;
-    connect(socket, address, CONNECT_DEADLINE).await.map_err(failed)
+    connect(socket, address, patience).await.map_err(failed)
+}
+
+/// Whether the pod is about to go, as far as its own node knows: it is told of a deletion first of all.
+fn is_leaving(context: &Context, pod: &Pod) -> bool {
+    let terminates = |pod: &Arc<Workload>| pod.health == Health::Terminating;
+    pod.lifetime.is_leaving() || context.node.store.guard().pod(&pod.workload).is_none_or(terminates)
 }
 
 /// The client's address: the peer's own on the wire, with the port it names. Another IP than its own (a
@@ -533,6 +569,11 @@ fn refuse(flow: &FlowHandle, incoming: Incoming, refusal: Refusal) {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Refusal::NotForUs(_) => StatusCode::BAD_REQUEST,
+        Refusal::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
+        Refusal::Leaving(_) => {
+            incoming.send_elsewhere(&refusal.to_string());
+            return flow.fail(refusal.flag(), refusal);
+        }
     };
     incoming.refuse(status, &refusal.to_string());
     flow.fail(refusal.flag(), refusal);
@@ -542,8 +583,9 @@ impl Refusal {
     fn flag(&self) -> FlowFlag {
         match self {
             Self::Denied(_) | Self::NotForUs(_) => FlowFlag::Deny,
-            Self::Application { .. } | Self::NotEnrolled(_) => FlowFlag::Connect,
+            Self::Application { .. } | Self::NotEnrolled(_) | Self::Leaving(_) => FlowFlag::Connect,
             Self::Limit(_) => FlowFlag::Overload,
+            Self::Misdirected(_) => FlowFlag::IdentityError,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod cni;
 mod context;
 pub mod control;
 mod doors;
+mod farewell;
 mod flow;
 mod gate;
 pub mod handover;

@@ -19,33 +19,22 @@ use crate::inbound::{self, Ended, LocalArrival, LocalGuest, LocalVisit, Refusal}
 use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
-use crate::route::{Choice, Hop, RouteError, Target, resolve, service_at};
-use crate::tunnel::{Meter, PoolError, TunnelKey, connect_request, copy_sockets, copy_tunnel};
+use crate::route::{
+    Attempts, Choice, Doubts, Extent, Failure, Hop, Patience, RouteError, Step, Target, resolve, service_at,
+};
+use crate::tunnel::{Meter, PoolError, TunnelKey, Wish, connect_request, copy_sockets, copy_tunnel};
 use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use warren_common::model::admin::{Direction, Transport, Verdict};
-use warren_common::model::{Identity, Workload, WorkloadUid};
+use warren_common::model::{Identity, Workload};
 
-/// How long one attempt to reach a socket may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the TLS handshake with another agent may take.
-const TLS_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection waits for its pod's first certificate.
 const CREDENTIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a target that should be in the mesh may be missing: labels travel to two nodes at different times.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(4);
-/// Pauses between attempts while it settles.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// Endpoints of one service that are tried.
-const MAX_ENDPOINTS: usize = 3;
-
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 3;
 
@@ -78,6 +67,12 @@ enum OutboundError {
     WrongPeer { gateway: SocketAddr, found: Identity, expected: Identity },
     #[error("the tunnel to {gateway} failed: {reason}")]
     Tunnel { gateway: SocketAddr, status: Option<StatusCode>, reason: String },
+    #[error("the tunnel to {gateway} failed: {reason}; is that node up, and its warren agent at work?")]
+    Silent { gateway: SocketAddr, reason: String },
+    #[error("the pod at {0} is about to go and lets in only who has no other to go to")]
+    Leaving(SocketAddr),
+    #[error("the pod {0} has gone, and with it what was left of its connections")]
+    Gone(Arc<str>),
     #[error(transparent)]
     Local(#[from] Refusal),
     #[error(transparent)]
@@ -93,7 +88,11 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
         Ok(socket) => socket,
         Err(source) => return flow.fail(FlowFlag::Connect, OutboundError::Connect { to: client, source }),
     };
-    match carry(&context, &pod, client, &socket, &flow).await {
+    let carried = tokio::select! {
+        carried = carry(&context, &pod, client, &socket, &flow) => carried,
+        () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
+    };
+    match carried {
         Ok(()) => end(socket),
         Err(error) => {
             flow.fail(error.flag(), error);
@@ -149,63 +148,88 @@ async fn reach(
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     context.node.interest.used(dialled.destination.ip());
-    let started = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    let mut failed: Vec<WorkloadUid> = Vec::new();
+    let mut attempts = Attempts::new(Instant::now());
     let mut last = None;
     loop {
-        let target = match route(context, dialled, &failed) {
+        let target = match route(context, dialled, &attempts) {
             Ok(target) => target,
             // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
             Err(RouteError::NotAsked(address)) => {
                 context.node.interest.learn(&context.node.store, address).await?;
                 continue;
             }
-            // Every other endpoint has failed: the last failure says more than "no endpoint".
-            Err(error) => return Err(last.unwrap_or_else(|| error.into())),
+            Err(error) => match attempts.nobody_else(Instant::now()) {
+                // Every endpoint has failed: the last failure says more than "no endpoint".
+                Step::GiveUp => return Err(last.unwrap_or_else(|| error.into())),
+                Step::Now => continue,
+                Step::After(pause) => {
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+            },
         };
         describe(flow, &target);
-        let error = match open(context, dialled, &target, flow).await {
+        let patience = attempts.patience(target.endpoints);
+        let error = match open(context, dialled, &target, patience, flow).await {
             Ok(reached) => {
                 remember(context, dialled, &target);
                 return Ok(reached);
             }
             Err(error) => error,
         };
-        if error.may_settle() && started.elapsed() < SETTLE_DEADLINE {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            continue;
+        let failure = error.failure();
+        avoid(context, &target, &error);
+        let endpoint = target.workload.as_deref().filter(|_| target.endpoints > 0);
+        match attempts.failed_at(endpoint, patience, failure, Instant::now()) {
+            Step::GiveUp => return Err(error),
+            Step::Now => {}
+            Step::After(pause) => tokio::time::sleep(pause).await,
         }
-        match (&target.service, &target.workload) {
-            (Some(_), Some(workload)) if failed.len() + 1 < MAX_ENDPOINTS && error.is_unprocessed() => {
-                failed.push(workload.uid.clone());
-                last = Some(error);
-            }
-            _ => return Err(error),
-        }
+        last = Some(error);
     }
 }
 
-fn route(context: &Context, dialled: &Dialled<'_>, failed: &[WorkloadUid]) -> Result<Target, RouteError> {
+fn route(context: &Context, dialled: &Dialled<'_>, attempts: &Attempts) -> Result<Target, RouteError> {
     let client = current(context, &dialled.pod);
     let mesh = context.node.store.guard();
     let affine = service_at(&mesh, &client, dialled.destination.ip());
     let sticky = affine.filter(|service| service.steering.affinity_s.is_some()).and_then(|service| {
         let affinity = context.node.affinity.lock();
-        affinity.last(&client.uid, &service.key, std::time::Instant::now()).cloned()
+        affinity.last(&client, &service.key, Instant::now()).cloned()
     });
-    let choice = Choice { entropy: rand::random(), avoid: failed, sticky: sticky.as_ref() };
-    resolve(&mesh, &client, dialled.destination, &choice)
+    let now = Instant::now();
+    let mut failing = context.node.failing.lock();
+    let choice = Choice {
+        entropy: rand::random(),
+        avoid: attempts.failed(),
+        sticky: sticky.as_ref(),
+        doubts: Doubts { silent_nodes: attempts.silent_nodes(), failing: Some((&failing, now)) },
+    };
+    let target = resolve(&mesh, &client, dialled.destination, &choice)?;
+    if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
+        failing.chosen(workload, target.address.port(), now);
+    }
+    Ok(target)
 }
 
-/// The client of a service with session affinity will return to this endpoint.
+/// Others come first for a while, at the next connections of this node.
+fn avoid(context: &Context, target: &Target, error: &OutboundError) {
+    let Some(workload) = target.workload.as_ref().filter(|_| target.endpoints > 1) else { return };
+    if let Some(extent) = error.extent(target.address.port()) {
+        context.node.failing.lock().failed(workload, extent, Instant::now());
+    }
+}
+
+/// The endpoint answers, and the client of a service with session affinity will return to it.
 fn remember(context: &Context, dialled: &Dialled<'_>, target: &Target) {
     let (Some(service), Some(workload)) = (&target.service, &target.workload) else { return };
+    if target.endpoints > 1 {
+        context.node.failing.lock().succeeded(workload, target.address.port());
+    }
     if let Some(seconds) = service.steering.affinity_s {
         let timeout = Duration::from_secs(seconds.into());
-        let client = &dialled.pod.workload.uid;
-        let now = std::time::Instant::now();
+        let client = &dialled.pod.workload;
+        let now = Instant::now();
         context.node.affinity.lock().remember(client, &service.key, &workload.uid, timeout, now);
     }
 }
@@ -214,29 +238,34 @@ async fn open(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
     target: &Target,
+    patience: Patience,
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     match (&target.hop, &target.workload) {
-        (Hop::SameNode, Some(workload)) => open_local(context, dialled, target.address, workload, flow).await,
+        (Hop::SameNode, Some(workload)) => {
+            open_local(context, dialled, target.address, workload, patience, flow).await
+        }
         (Hop::Hbone { gateway, identity }, Some(workload)) => {
             flow.transport(Transport::Hbone);
             if let Some(revoked) = revoked(context, [&dialled.pod.workload.identity, identity]) {
                 return Err(OutboundError::Revoked(revoked));
             }
-            let upstream =
-                open_tunnel(context, dialled, target.address, workload, *gateway, identity).await?;
+            let far = Far { address: target.address, workload, gateway: *gateway, identity };
+            let upstream = open_tunnel(context, dialled, &far, patience).await?;
             flow.source_identity(&dialled.pod.workload.identity);
             flow.destination_identity(identity);
             Ok((upstream, None))
         }
         (Hop::Plaintext, _) => {
             flow.transport(Transport::Plaintext);
-            Ok((Upstream::Socket(plain_socket(&dialled.pod, target.address).await?), None))
+            Ok((Upstream::Socket(plain_socket(&dialled.pod, target.address, patience.connect).await?), None))
         }
         (Hop::Named(name), _) => {
             flow.transport(Transport::Plaintext);
             Ok((
-                Upstream::Socket(open_named(context, dialled, name, target.address.port(), flow).await?),
+                Upstream::Socket(
+                    open_named(context, dialled, name, target.address.port(), patience, flow).await?,
+                ),
                 None,
             ))
         }
@@ -251,6 +280,7 @@ async fn open_named(
     dialled: &Dialled<'_>,
     name: &Arc<str>,
     port: u16,
+    patience: Patience,
     flow: &FlowHandle,
 ) -> Result<TcpStream, OutboundError> {
     let failed = |source| OutboundError::Lookup { name: Arc::clone(name), source };
@@ -263,7 +293,7 @@ async fn open_named(
     for ip in addresses.into_iter().take(MAX_ADDRESSES) {
         let address = SocketAddr::new(ip, port);
         flow.endpoint(address);
-        match plain_socket(&dialled.pod, address).await {
+        match plain_socket(&dialled.pod, address, patience.connect).await {
             Ok(socket) => return Ok(socket),
             Err(error) => last = error,
         }
@@ -277,6 +307,7 @@ async fn open_local(
     dialled: &Dialled<'_>,
     address: SocketAddr,
     workload: &Arc<Workload>,
+    patience: Patience,
     flow: &FlowHandle,
 ) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
     flow.transport(Transport::SameNode);
@@ -286,6 +317,7 @@ async fn open_local(
         destination: address,
         workload: Arc::clone(workload),
         socket: dialled.socket,
+        patience: patience.connect,
     };
     let LocalVisit { application, guest } = inbound::deliver_local(context, arrival).await?;
     flow.source_identity(&dialled.pod.workload.identity);
@@ -293,19 +325,27 @@ async fn open_local(
     Ok((Upstream::Socket(application), Some(guest)))
 }
 
+/// A pod of another node.
+struct Far<'a> {
+    address: SocketAddr,
+    workload: &'a Workload,
+    gateway: SocketAddr,
+    identity: &'a Identity,
+}
+
 async fn open_tunnel(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
-    address: SocketAddr,
-    workload: &Workload,
-    gateway: SocketAddr,
-    expected: &Identity,
+    far: &Far<'_>,
+    patience: Patience,
 ) -> Result<Upstream, OutboundError> {
+    let Far { address, workload, gateway, identity: expected } = *far;
     let pod = &dialled.pod;
     let source = &pod.workload;
     let credential = context.node.identities.credential(&source.identity, CREDENTIAL_DEADLINE).await?;
     let key = TunnelKey {
         source: source.uid.clone(),
+        source_pod_uid: Arc::clone(&source.enrolment.pod_uid),
         destination: workload.uid.clone(),
         destination_pod_uid: Arc::clone(&workload.enrolment.pod_uid),
         identity: expected.clone(),
@@ -313,10 +353,10 @@ async fn open_tunnel(
         generation: credential.generation,
     };
     let connect = async || {
-        let socket = plain_socket(pod, gateway).await?;
+        let socket = plain_socket(pod, gateway, patience.connect).await?;
         let tls = tokio_rustls::TlsConnector::from(Arc::clone(&credential.client));
         let handshake = tls.connect(gateway.ip().into(), for_tunnel(socket));
-        let mut stream = tokio::time::timeout(TLS_DEADLINE, handshake)
+        let mut stream = tokio::time::timeout(patience.tls, handshake)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| OutboundError::Tls { gateway, source })?;
@@ -331,15 +371,22 @@ async fn open_tunnel(
         widen(stream.get_mut().1);
         Ok(stream)
     };
-    let request = connect_request(address, dialled.client, source);
-    context.tunnels.open_stream(&key, request, connect).await.map(Upstream::Tunnel).map_err(|error| {
-        match error {
-            PoolError::Open(error) => error,
-            PoolError::Refused { status, .. } => {
-                OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
-            }
-            error => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
+    let request = connect_request(&Wish {
+        destination: address,
+        pod_uid: &workload.enrolment.pod_uid,
+        client: dialled.client,
+        source,
+        has_alternatives: patience.has_alternatives,
+    });
+    let opened = context.tunnels.open_stream(&key, request, patience.answer, connect).await;
+    opened.map(Upstream::Tunnel).map_err(|error| match error {
+        PoolError::Open(error) => error,
+        PoolError::Refused { leaving: true, .. } => OutboundError::Leaving(address),
+        PoolError::Refused { status, .. } => {
+            OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
         }
+        PoolError::Silent(..) => OutboundError::Silent { gateway, reason: error.to_string() },
+        PoolError::Http2(_) => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
     })
 }
 
@@ -350,16 +397,16 @@ fn revoked(context: &Context, ends: [&Identity; 2]) -> Option<Identity> {
 }
 
 /// A socket of the pod to an address outside the agent.
-async fn plain_socket(pod: &Pod, to: SocketAddr) -> Result<TcpStream, OutboundError> {
+async fn plain_socket(pod: &Pod, to: SocketAddr, patience: Duration) -> Result<TcpStream, OutboundError> {
     let failed = |source| OutboundError::Connect { to, source };
     let socket = pod.sockets.tcp(to.ip().into()).await.map_err(failed)?;
-    connect(socket, to, CONNECT_DEADLINE).await.map_err(failed)
+    connect(socket, to, patience).await.map_err(failed)
 }
 
 /// The pod's workload as the mesh knows it now: labels may have changed since it was enrolled.
 fn current(context: &Context, pod: &Pod) -> Arc<Workload> {
     let mesh = context.node.store.guard();
-    mesh.workload(&pod.workload.uid).map_or_else(|| Arc::clone(&pod.workload), Arc::clone)
+    mesh.pod(&pod.workload).map_or_else(|| Arc::clone(&pod.workload), Arc::clone)
 }
 
 fn describe(flow: &FlowHandle, target: &Target) {
@@ -393,9 +440,10 @@ impl OutboundError {
             Self::Tls { .. } => FlowFlag::TlsFailure,
             Self::Peer { .. } | Self::WrongPeer { .. } | Self::Credential(_) => FlowFlag::IdentityError,
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
+            Self::Tunnel { status: Some(StatusCode::MISDIRECTED_REQUEST), .. } => FlowFlag::IdentityError,
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
             Self::Revoked(_) => FlowFlag::Deny,
-            Self::Tunnel { status: None, .. } => FlowFlag::H2HandshakeFailure,
+            Self::Tunnel { status: None, .. } | Self::Silent { .. } => FlowFlag::H2HandshakeFailure,
             Self::Route(RouteError::NoHealthyEndpoint { .. } | RouteError::NoLocalEndpoint { .. }) => {
                 FlowFlag::NoHealthyUpstream
             }
@@ -403,36 +451,69 @@ impl OutboundError {
                 FlowFlag::NetworkPolicy
             }
             Self::Ended(ended) => ended.flag(),
+            Self::Gone(_) => FlowFlag::Other,
             Self::Local(Refusal::Limit(_)) => FlowFlag::Overload,
             _ => FlowFlag::Connect,
         }
     }
 
-    /// The target should be in the mesh and is not there: its node, or ours, may not know yet.
-    fn may_settle(&self) -> bool {
+    /// What follows from it for the connection, of which the application's peer has not seen a byte.
+    fn failure(&self) -> Failure {
         match self {
-            Self::Connect { to, source } => {
-                is_tunnel(*to) && source.kind() == io::ErrorKind::ConnectionRefused
-            }
+            Self::Connect { source, .. } if is_silence(source) => Failure::Silent,
+            // Its node, or ours, does not know yet that the pod is in the mesh; or it is in the middle of a change.
+            Self::Connect { to, source } if is_tunnel(*to) && is_refusal(source) => Failure::Unsettled,
+            Self::Tls { source, .. } if source.kind() == io::ErrorKind::TimedOut => Failure::Silent,
             // The listener was closed or its certificate is not there yet, mid-handshake.
-            Self::Tls { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+            Self::Tls { source, .. } if is_cut(source) => Failure::Unsettled,
+            // The address was another pod's, or is another's by now.
+            Self::WrongPeer { .. } => Failure::Unsettled,
+            Self::Tunnel { status, .. } => match *status {
+                None | Some(StatusCode::BAD_REQUEST | StatusCode::MISDIRECTED_REQUEST) => Failure::Unsettled,
+                Some(StatusCode::UNAUTHORIZED) => Failure::Final,
+                Some(_) => Failure::Refused,
+            },
+            Self::Silent { .. } => Failure::Silent,
+            Self::Leaving(_) => Failure::Leaving,
+            Self::Local(refusal) => match refusal {
+                Refusal::NotEnrolled(_) => Failure::Unsettled,
+                Refusal::Leaving(_) => Failure::Leaving,
+                Refusal::Application { .. } | Refusal::Limit(_) => Failure::Refused,
+                Refusal::Denied(_) | Refusal::NotForUs(_) | Refusal::Misdirected(_) => Failure::Final,
+            },
+            Self::Connect { .. } | Self::Tls { .. } | Self::Peer { .. } | Self::Lookup { .. } => {
+                Failure::Refused
             }
-            Self::Tunnel { status, .. } => status.is_none_or(|status| status == StatusCode::BAD_REQUEST),
-            Self::Local(refusal) => matches!(refusal, Refusal::NotEnrolled(_)),
-            _ => false,
+            _ => Failure::Final,
         }
     }
 
-    /// Another endpoint may be tried: the application has seen nothing of this connection.
-    fn is_unprocessed(&self) -> bool {
+    /// How much of the endpoint fails, for the connections to come; `port` is the one that was tried.
+    fn extent(&self, port: u16) -> Option<Extent> {
         match self {
-            Self::Connect { .. } | Self::Tls { .. } | Self::Lookup { .. } => true,
-            Self::Tunnel { status, .. } => *status != Some(StatusCode::UNAUTHORIZED),
-            Self::Local(refusal) => {
-                matches!(refusal, Refusal::Application { .. } | Refusal::NotEnrolled(_) | Refusal::Limit(_))
+            Self::Tunnel { status: Some(StatusCode::SERVICE_UNAVAILABLE), .. } | Self::Local(_) => {
+                Some(Extent::Port(port))
             }
-            _ => false,
+            Self::Connect { to, source } if !is_tunnel(*to) && is_refusal(source) => Some(Extent::Port(port)),
+            _ => match self.failure() {
+                Failure::Final => None,
+                Failure::Silent => Some(Extent::Silent),
+                Failure::Refused | Failure::Unsettled | Failure::Leaving => Some(Extent::Pod),
+            },
         }
     }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}
+
+/// Nobody has answered, or a router says that nobody will.
+fn is_silence(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(error.kind(), TimedOut | HostUnreachable | NetworkUnreachable)
 }

@@ -4,7 +4,7 @@
 //! they exist: an agent that is killed or cut off must not look like an application that has said all it had to
 //! say. Only [`end`] takes that back. Tunnels need no such care: TLS tells a cut from an end.
 
-use socket2::{SockRef, Socket};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use std::io;
 use std::time::Duration;
 use tokio::io::BufReader;
@@ -14,12 +14,26 @@ use tokio::net::TcpStream;
 /// would cost a system call.
 const READ_AHEAD: usize = 128 << 10;
 
+/// The other end of a tunnel may vanish with its node and never say so: an idle tunnel is asked so often, and is over after
+/// so many questions without an answer; what was sent is waited for as long.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_QUESTIONS: u32 = 3;
+const UNANSWERED: Duration = Duration::from_secs(35);
+
 /// A socket as the TLS of a tunnel wants it.
 pub type TunnelSocket = BufReader<TcpStream>;
 
-/// Prepares a socket for a tunnel: it reads ahead, and closing it is orderly.
+/// Prepares a socket for a tunnel: it reads ahead, closing it is orderly, and it does not outlive the other end.
 pub fn for_tunnel(socket: TcpStream) -> TunnelSocket {
     deliver_on_close(&socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_QUESTIONS);
+    // An error means that the connection is gone already.
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let _ = SockRef::from(&socket).set_tcp_user_timeout(Some(UNANSWERED));
     BufReader::with_capacity(READ_AHEAD, socket)
 }
 

@@ -6,19 +6,20 @@ use crate::store::Mesh;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::sync::oneshot;
-use warren_common::model::{Workload, WorkloadUid};
+use warren_common::model::Workload;
 
 /// All that came through one gate and has not left.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
-    pods: HashMap<WorkloadUid, Pod>,
+    /// By `metadata.uid`: a name may be another pod's by now.
+    pods: HashMap<Arc<str>, Pod>,
     next: u64,
 }
 
 /// Where everybody is to be judged again.
 #[derive(Debug)]
 pub(super) struct Stale {
-    pub(super) pods: Vec<WorkloadUid>,
+    pub(super) pods: Vec<Arc<str>>,
     /// There are others, of which it is better known in a moment.
     pub(super) unsettled: bool,
 }
@@ -44,7 +45,7 @@ struct Visit {
 
 impl Pod {
     fn new(mesh: &Mesh, enrolled: &Arc<Workload>) -> Self {
-        let workload = mesh.workload(&enrolled.uid).unwrap_or(enrolled);
+        let workload = mesh.pod(enrolled).unwrap_or(enrolled);
         Self {
             enrolled: Arc::clone(enrolled),
             workload: Arc::clone(workload),
@@ -57,7 +58,7 @@ impl Pod {
 
     /// Takes up what the mesh says now.
     fn refresh(&mut self, mesh: &Mesh) {
-        let workload = mesh.workload(&self.enrolled.uid).unwrap_or(&self.enrolled);
+        let workload = mesh.pod(&self.enrolled).unwrap_or(&self.enrolled);
         if Arc::ptr_eq(workload, &self.workload) && mesh.policies().is_same(&self.policies) {
             return;
         }
@@ -78,13 +79,14 @@ impl Inside {
         connection: &Connection<'_>,
     ) -> (Decision, bool) {
         // The key is cloned only for a pod that nobody has entered yet.
-        if !self.pods.contains_key(&pod.uid) {
-            self.pods.insert(pod.uid.clone(), Pod::new(mesh, pod));
+        let uid = &pod.enrolment.pod_uid;
+        if !self.pods.contains_key(uid) {
+            self.pods.insert(Arc::clone(uid), Pod::new(mesh, pod));
         }
         let judge = |effective: &Effective| {
             (effective.judge(connection), effective.hinges_on_server_name(connection))
         };
-        match self.pods.get_mut(&pod.uid) {
+        match self.pods.get_mut(uid) {
             Some(known) => {
                 known.refresh(mesh);
                 judge(&known.effective)
@@ -96,7 +98,7 @@ impl Inside {
     /// The place of somebody who was just judged, and where their eviction will be told.
     pub(super) fn take_place(
         &mut self,
-        pod: &WorkloadUid,
+        pod: &Arc<str>,
         visitor: Visitor,
     ) -> (u64, oneshot::Receiver<Denial>) {
         let (evict, evicted) = oneshot::channel();
@@ -112,7 +114,7 @@ impl Inside {
         self.next
     }
 
-    pub(super) fn evict(&mut self, pod: &WorkloadUid, tunnel: TunnelId, denial: &Denial) -> usize {
+    pub(super) fn evict(&mut self, pod: &Arc<str>, tunnel: TunnelId, denial: &Denial) -> usize {
         let Some(pod) = self.pods.get_mut(pod) else { return 0 };
         let through = pod.visits.extract_if(.., |_, visit| visit.visitor.tunnel == Some(tunnel));
         let mut evicted = 0;
@@ -124,7 +126,7 @@ impl Inside {
         evicted
     }
 
-    pub(super) fn leave(&mut self, pod: &WorkloadUid, place: u64) {
+    pub(super) fn leave(&mut self, pod: &Arc<str>, place: u64) {
         if let Some(pod) = self.pods.get_mut(pod) {
             pod.visits.remove(&place);
         }
@@ -133,26 +135,26 @@ impl Inside {
     /// Takes up what the mesh says now. Pods that are empty and gone are forgotten; with `patience_is_over` none is left
     /// unsettled.
     pub(super) fn refresh(&mut self, mesh: &Mesh, patience_is_over: bool) -> Stale {
-        self.pods.retain(|uid, pod| !pod.visits.is_empty() || mesh.workload(uid).is_some());
+        self.pods.retain(|_, pod| !pod.visits.is_empty() || mesh.pod(&pod.enrolled).is_some());
         let mut stale = Stale { pods: Vec::new(), unsettled: false };
         for (uid, pod) in &mut self.pods {
             pod.refresh(mesh);
             if pod.is_stale && pod.effective.may_settle() && !patience_is_over {
                 stale.unsettled = true;
             } else if std::mem::take(&mut pod.is_stale) {
-                stale.pods.push(uid.clone());
+                stale.pods.push(Arc::clone(uid));
             }
         }
         stale
     }
 
     /// Everybody inside a pod.
-    pub(super) fn places(&self, pod: &WorkloadUid) -> Vec<u64> {
+    pub(super) fn places(&self, pod: &Arc<str>) -> Vec<u64> {
         self.pods.get(pod).map(|pod| pod.visits.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Judges those of `places` who are still there; how many had to go.
-    pub(super) fn judge_again(&mut self, pod: &WorkloadUid, places: &[u64]) -> usize {
+    pub(super) fn judge_again(&mut self, pod: &Arc<str>, places: &[u64]) -> usize {
         let Some(Pod { effective, visits, .. }) = self.pods.get_mut(pod) else { return 0 };
         let mut evicted = 0;
         for place in places {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
-use warren_common::model::{Identity, Workload, WorkloadUid};
+use warren_common::model::{Identity, Workload};
 
 /// So many connections are judged before others get their turn.
 const BATCH: usize = 256;
@@ -96,7 +96,7 @@ pub(crate) struct Gate {
 #[must_use = "who leaves is not judged again"]
 pub(crate) struct Admitted {
     inside: Rc<RefCell<Inside>>,
-    pod: WorkloadUid,
+    pod: Arc<str>,
     place: u64,
     evicted: oneshot::Receiver<Denial>,
 }
@@ -135,8 +135,9 @@ impl Gate {
         let (Decision { verdict, dry_run }, wants_server_name) =
             inside.judge(&mesh, pod, &visitor.connection());
         let verdict = verdict.map(|permit| {
-            let (place, evicted) = inside.take_place(&pod.uid, visitor);
-            (permit, Admitted { inside: Rc::clone(&self.inside), pod: pod.uid.clone(), place, evicted })
+            let uid = &pod.enrolment.pod_uid;
+            let (place, evicted) = inside.take_place(uid, visitor);
+            (permit, Admitted { inside: Rc::clone(&self.inside), pod: Arc::clone(uid), place, evicted })
         });
         Judged { verdict, dry_run, wants_server_name }
     }
@@ -146,8 +147,8 @@ impl Gate {
         TunnelId(self.inside.borrow_mut().next_number())
     }
 
-    /// Evicts from `pod` everybody who came through `tunnel`; how many that were.
-    pub(crate) fn evict(&self, pod: &WorkloadUid, tunnel: TunnelId, denial: &Denial) -> usize {
+    /// Evicts from the pod of this `metadata.uid` everybody who came through `tunnel`; how many that were.
+    pub(crate) fn evict(&self, pod: &Arc<str>, tunnel: TunnelId, denial: &Denial) -> usize {
         self.inside.borrow_mut().evict(pod, tunnel, denial)
     }
 
@@ -177,7 +178,7 @@ impl Gate {
     }
 
     /// Everybody inside `pod`, who may have left meanwhile.
-    async fn judge_again(&self, pod: &WorkloadUid) {
+    async fn judge_again(&self, pod: &Arc<str>) {
         let places = self.inside.borrow().places(pod);
         let mut evicted = 0;
         for batch in places.chunks(BATCH) {

@@ -11,7 +11,7 @@ use warren_common::model::{
 };
 
 fn pod(name: &str) -> Arc<Workload> {
-    testing::pod(name, "u", &[[10, 0, 2, 3].into()], true)
+    testing::pod(name, name, &[[10, 0, 2, 3].into()], true)
 }
 
 fn visitor(account: Option<&str>) -> Visitor {
@@ -150,7 +150,7 @@ fn a_tunnel_whose_peer_is_trusted_no_longer_takes_its_own_along() {
         let mut kept = [through(Some(other)), through(None)];
         let denial =
             Denial::Distrusted { client: visitor(Some("teller")).source.unwrap(), why: "old root".into() };
-        assert_eq!(gate.evict(&pod("web").uid, one, &denial), 2);
+        assert_eq!(gate.evict(&pod("web").enrolment.pod_uid, one, &denial), 2);
         for admitted in &mut lost {
             assert_eq!(evicted(admitted).await.as_deref(), Some("warren/distrusted-peer"));
         }
@@ -164,7 +164,7 @@ fn a_tunnel_whose_peer_is_trusted_no_longer_takes_its_own_along() {
 fn who_leaves_leaves_nothing() {
     at_gate(async |store, gate| {
         drop(enter(&gate, "web", Some("teller")));
-        assert!(gate.inside.borrow().places(&pod("web").uid).is_empty());
+        assert!(gate.inside.borrow().places(&pod("web").enrolment.pod_uid).is_empty());
         let staying = enter(&gate, "db", Some("teller"));
         let gone = ["web", "db"].map(|name| MeshChange::Remove(pod(name).uid.to_string()));
         store.apply(gone.to_vec());
@@ -175,6 +175,29 @@ fn who_leaves_leaves_nothing() {
             "the empty pod is forgotten"
         );
         drop(staying);
+    });
+}
+
+#[test]
+fn a_pod_made_anew_is_judged_for_itself() {
+    at_gate(async |store, gate| {
+        let mut teller = enter(&gate, "web", Some("teller")).unwrap();
+        // The same name, another pod, which names a policy that denies.
+        let again = testing::pod("web", "web-2", &[[10, 0, 2, 3].into()], true);
+        let mut naming = Workload::clone(&again);
+        naming.authorization_policies = vec!["shop/p".parse().unwrap()];
+        let MeshChange::Policy(policy) = deny("shop/p", &["teller"]) else { unreachable!() };
+        let selecting =
+            AuthorizationPolicy { scope: PolicyScope::Workload, ..AuthorizationPolicy::clone(&policy) };
+        store.apply(vec![MeshChange::Policy(Arc::new(selecting)), MeshChange::Workload(Arc::new(naming))]);
+        settle().await;
+        assert_eq!(
+            evicted(&mut teller).await,
+            None,
+            "who is inside the old one is not the new one's business"
+        );
+        assert!(gate.admit_now(&again, visitor(Some("teller"))).verdict.is_err());
+        assert!(enter(&gate, "web", Some("teller")).is_some(), "nor is the old one's door");
     });
 }
 

@@ -11,6 +11,7 @@
 mod requests;
 
 use super::discover::Discovery;
+use super::lifetime::{Lifetime, part};
 use super::listening::{DoorSockets, HeldPods, PodListeners, listen};
 use super::offline::OfflineFile;
 use super::registry::{Pod, PodRegistry};
@@ -234,7 +235,7 @@ impl PodManager {
         if self.confirmed_since.is_some() {
             self.sandboxes.retain(|uid| known.contains(uid));
         }
-        self.release_unwanted(&wanted);
+        self.release_unwanted(&wanted, &known);
         let mut states = Vec::with_capacity(wanted.len());
         for (uid, workload) in &wanted {
             let outcome = match self.enrolled.get_mut(uid) {
@@ -256,7 +257,7 @@ impl PodManager {
         pending
     }
 
-    fn release_unwanted(&mut self, wanted: &BTreeMap<Arc<str>, Arc<Workload>>) {
+    fn release_unwanted(&mut self, wanted: &BTreeMap<Arc<str>, Arc<Workload>>, known: &HashSet<&str>) {
         let mut unwanted = Vec::new();
         for (uid, enrolled) in &mut self.enrolled {
             // A pod that starts has no cgroup of its own yet everywhere.
@@ -265,19 +266,23 @@ impl PodManager {
             enrolled.started |= exists;
             let still = wanted.get(uid).is_some_and(|now| same_pod(now, &enrolled.pod.workload));
             if ended || !still {
-                unwanted.push(Arc::clone(uid));
+                unwanted.push((Arc::clone(uid), ended || !known.contains(&**uid)));
             }
         }
-        for uid in unwanted {
-            self.release(&uid);
+        for (uid, deleted) in unwanted {
+            self.release(&uid, deleted);
         }
     }
 
-    /// Releases a pod, if it is enrolled.
-    fn release(&mut self, uid: &str) {
+    /// Releases a pod, if it is enrolled. `deleted`: it does not only leave the mesh, it ends.
+    fn release(&mut self, uid: &str, deleted: bool) {
         let Some(gone) = self.enrolled.remove(uid) else { return };
+        if deleted {
+            gone.pod.lifetime.leave();
+        }
+        tokio::spawn(part(Arc::clone(&self.discovery), Arc::downgrade(&gone.pod), deleted));
         self.held.remove(uid);
-        self.registry.remove(&gone.pod.workload.uid);
+        self.registry.remove(&gone.pod);
         match self.kernel.release(gone.pod.cookie) {
             Ok(()) => {
                 tracing::info!(pod = %gone.pod.workload.name, namespace = %gone.pod.workload.namespace, "pod released")
@@ -304,7 +309,8 @@ impl PodManager {
         let inherited = self.config.inheritance.pods.get(uid);
         let inbound = listen(&self.thread, &netns, cookie, workload, inherited.as_ref()).await?;
         let sockets = PodSockets::new(self.thread.clone(), Arc::clone(&netns));
-        let pod = Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets });
+        let pod =
+            Arc::new(Pod { workload: Arc::clone(workload), cookie, sockets, lifetime: Lifetime::default() });
         capture(&*self.kernel, &pod, workload, &inbound)?;
         self.registry.insert(&pod);
         let (open, closed) = watch::channel(());

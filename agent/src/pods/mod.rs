@@ -2,6 +2,7 @@
 //! process where the container runtime asks.
 
 mod discover;
+mod lifetime;
 mod listening;
 mod manager;
 mod offline;
@@ -12,6 +13,7 @@ mod sandbox;
 pub(crate) mod testing;
 
 pub use discover::{DiscoverError, Discovery, ProcDiscovery};
+pub use lifetime::Lifetime;
 pub use listening::{Door, DoorSockets, HeldPods, Leaf, ListenError, PodListeners};
 pub use manager::{Inheritance, PodDoor, PodManager, PodManagerConfig};
 pub use registry::{Pod, PodRegistry};

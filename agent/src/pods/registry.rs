@@ -1,10 +1,12 @@
 //! The enrolled pods of this node.
 
+use super::lifetime::Lifetime;
 use crate::accept::PodSockets;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use tokio::sync::watch;
 use warren_common::model::{Workload, WorkloadUid};
 
 /// An enrolled pod.
@@ -17,6 +19,8 @@ pub struct Pod {
     pub cookie: u64,
     /// Opens sockets in its network namespace.
     pub sockets: PodSockets,
+    /// How far its end has come.
+    pub lifetime: Lifetime,
 }
 
 impl Pod {
@@ -47,12 +51,29 @@ impl Pod {
 #[derive(Debug, Default)]
 pub struct PodRegistry {
     pods: ArcSwap<HashMap<WorkloadUid, Arc<Pod>>>,
+    changed: watch::Sender<()>,
 }
 
 impl PodRegistry {
-    /// The enrolled pod of a workload, if it is one of this node.
-    pub fn get(&self, uid: &WorkloadUid) -> Option<Arc<Pod>> {
-        self.pods.load().get(uid).cloned()
+    /// The enrolled pod of a workload, if it is one of this node: that very pod, not another of its name.
+    pub fn get(&self, workload: &Workload) -> Option<Arc<Pod>> {
+        let is_it = |pod: &&Arc<Pod>| pod.workload.enrolment.pod_uid == workload.enrolment.pod_uid;
+        self.pods.load().get(&workload.uid).filter(is_it).cloned()
+    }
+
+    /// Wakes when a pod comes or goes.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether this very pod is enrolled.
+    pub fn is_here(&self, name: &WorkloadUid, pod_uid: &str) -> bool {
+        self.pods.load().get(name).is_some_and(|pod| *pod.workload.enrolment.pod_uid == *pod_uid)
+    }
+
+    /// Every enrolled pod's `metadata.uid`.
+    pub fn uids(&self) -> Vec<Arc<str>> {
+        self.pods.load().values().map(|pod| Arc::clone(&pod.workload.enrolment.pod_uid)).collect()
     }
 
     pub(super) fn insert(&self, pod: &Arc<Pod>) {
@@ -61,13 +82,18 @@ impl PodRegistry {
             pods.insert(pod.workload.uid.clone(), Arc::clone(pod));
             pods
         });
+        self.changed.send_replace(());
     }
 
-    pub(super) fn remove(&self, uid: &WorkloadUid) {
+    /// Forgets the pod. Its successor of the same name, which may be here already, stays.
+    pub(super) fn remove(&self, pod: &Arc<Pod>) {
         self.pods.rcu(|pods| {
             let mut pods = HashMap::clone(pods);
-            pods.remove(uid);
+            if pods.get(&pod.workload.uid).is_some_and(|known| Arc::ptr_eq(known, pod)) {
+                pods.remove(&pod.workload.uid);
+            }
             pods
         });
+        self.changed.send_replace(());
     }
 }

@@ -1,5 +1,5 @@
-//! Which endpoint of a service: readiness first, then whom the endpoint is meant for, then how near it is, then
-//! weights and chance, or, with session affinity, the client.
+//! Which endpoint of a service: one that has not failed lately first, then readiness, then whom the endpoint is meant for,
+//! then how near it is, then weights and chance, or, with session affinity, the client.
 
 use super::{Choice, RouteError};
 use crate::store::Mesh;
@@ -15,6 +15,8 @@ const FEW: usize = 16;
 /// How good an endpoint is; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
+    /// It has failed lately.
+    doubtful: bool,
     /// It terminates: as kube-proxy does, only when nobody is ready.
     terminating: bool,
     /// Its hints name other clients.
@@ -23,7 +25,7 @@ struct Rank {
     distance: usize,
 }
 
-const BEST: Rank = Rank { terminating: false, meant_for_others: false, distance: 0 };
+const BEST: Rank = Rank { doubtful: false, terminating: false, meant_for_others: false, distance: 0 };
 
 /// One choice to be made.
 struct Chooser<'a> {
@@ -86,7 +88,8 @@ impl Chooser<'_> {
             Mode::Any | Mode::Strict | Mode::Passthrough => 0,
         };
         let meant_for_others = service.steering.mode != Mode::Strict && self.is_meant_for_others(workload);
-        Some((Rank { terminating, meant_for_others, distance }, mapping.target_port))
+        let doubtful = self.choice.doubts.about(workload, mapping.target_port);
+        Some((Rank { doubtful, terminating, meant_for_others, distance }, mapping.target_port))
     }
 
     /// An endpoint without hints is for everybody.
@@ -141,11 +144,11 @@ impl Chooser<'_> {
         })
     }
 
-    /// The endpoint that the client had last, while it is ready.
+    /// The endpoint that the client had last, while it is ready and answers.
     fn last<'a>(&self, mesh: &'a Mesh) -> Found<'a> {
         let workload = mesh.workload(self.choice.sticky?)?;
         let (rank, port) = self.judge(workload)?;
-        (!rank.terminating).then_some((workload, port))
+        (!rank.terminating && !rank.doubtful).then_some((workload, port))
     }
 
     /// Of the best ones the client's own: the highest hash of both names wins, so that nearly every client keeps

@@ -1,15 +1,20 @@
 //! Where a connection goes: pure functions over a snapshot of the mesh.
 
 mod affinity;
+mod attempts;
 mod choose;
+mod failing;
 pub mod http;
 
 pub use affinity::Affinity;
+pub use attempts::{Attempts, Failure, Patience, Step};
+pub use failing::{Extent, Failing};
 
 use crate::policy::is_reserved;
 use crate::store::Mesh;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 use warren_common::model::{Identity, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
 use warren_common::ports;
 
@@ -22,6 +27,8 @@ pub struct Target {
     pub workload: Option<Arc<Workload>>,
     /// The service that was called, if it was one.
     pub service: Option<Arc<Service>>,
+    /// How many endpoints it was chosen from, whatever their health; 0 when there was no choice.
+    pub endpoints: usize,
     /// The way.
     pub hop: Hop,
 }
@@ -54,6 +61,24 @@ pub struct Choice<'a> {
     pub avoid: &'a [WorkloadUid],
     /// The endpoint that the client had last, for services with session affinity.
     pub sticky: Option<&'a WorkloadUid>,
+    /// Who comes last.
+    pub doubts: Doubts<'a>,
+}
+
+/// Endpoints that are chosen only where there is no other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Doubts<'a> {
+    /// Nodes of which a pod has just not answered this connection.
+    pub silent_nodes: &'a [Arc<str>],
+    /// What this node knows of earlier failures, and the time.
+    pub failing: Option<(&'a Failing, Instant)>,
+}
+
+impl Doubts<'_> {
+    fn about(&self, endpoint: &Workload, port: u16) -> bool {
+        self.silent_nodes.contains(&endpoint.node)
+            || self.failing.is_some_and(|(failing, now)| failing.is_avoided(endpoint, port, now))
+    }
 }
 
 /// Why a connection has nowhere to go.
@@ -122,10 +147,12 @@ pub fn resolve(
     match mesh.workload_by_ip(dialled.ip()) {
         Some(workload) => {
             let service = headless(mesh, client, workload, dialled.port()).cloned();
-            to_workload(client, workload, dialled, service)
+            to_workload(client, workload, dialled, service, 0)
         }
         None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip())),
-        None => Ok(Target { address: dialled, workload: None, service: None, hop: Hop::Plaintext }),
+        None => {
+            Ok(Target { address: dialled, workload: None, service: None, endpoints: 0, hop: Hop::Plaintext })
+        }
     }
 }
 
@@ -165,20 +192,22 @@ fn resolve_service(
 ) -> Result<Target, RouteError> {
     if service.steering.mode == Mode::Passthrough {
         let service = Some(Arc::clone(service));
-        return Ok(Target { address: dialled, workload: None, service, hop: Hop::Plaintext });
+        return Ok(Target { address: dialled, workload: None, service, endpoints: 0, hop: Hop::Plaintext });
     }
     let port = dialled.port();
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
     let (workload, port) = choose::endpoint(mesh, service, client, port, choice)?;
+    let endpoints = mesh.endpoints(&service.key).len();
     let service = Some(Arc::clone(service));
     match (address_of(workload, dialled.ip()), &workload.placement.hostname) {
-        (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service),
+        (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service, endpoints),
         (None, Some(name)) if workload.tunnel == TunnelProtocol::None => Ok(Target {
             address: SocketAddr::new(any_like(dialled.ip()), port),
             workload: Some(Arc::clone(workload)),
             service,
+            endpoints,
             hop: Hop::Named(Arc::clone(name)),
         }),
         (None, _) => Err(RouteError::NoAddress { workload: Arc::clone(&workload.name) }),
@@ -190,6 +219,7 @@ fn to_workload(
     workload: &Arc<Workload>,
     address: SocketAddr,
     service: Option<Arc<Service>>,
+    endpoints: usize,
 ) -> Result<Target, RouteError> {
     let hop = match workload.tunnel {
         TunnelProtocol::None => Hop::Plaintext,
@@ -202,7 +232,7 @@ fn to_workload(
             identity: workload.identity.clone(),
         },
     };
-    Ok(Target { address, workload: Some(Arc::clone(workload)), service, hop })
+    Ok(Target { address, workload: Some(Arc::clone(workload)), service, endpoints, hop })
 }
 
 fn any_like(ip: IpAddr) -> IpAddr {

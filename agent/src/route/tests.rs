@@ -72,7 +72,7 @@ fn client() -> Workload {
 }
 
 fn choice(entropy: u64) -> Choice<'static> {
-    Choice { entropy, avoid: &[], sticky: None }
+    Choice { entropy, avoid: &[], sticky: None, doubts: Doubts::default() }
 }
 
 fn go(mesh: &Mesh, to: &str) -> Result<Target, RouteError> {

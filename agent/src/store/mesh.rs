@@ -47,6 +47,11 @@ impl Mesh {
         self.workloads.get(uid)
     }
 
+    /// The pod that `known` is, as it is now. None once it is gone, whoever has its name then.
+    pub fn pod(&self, known: &Workload) -> Option<&Arc<Workload>> {
+        self.workload(&known.uid).filter(|now| now.enrolment.pod_uid == known.enrolment.pod_uid)
+    }
+
     /// The workload that has `ip`. A pod with an address of its own comes before those that share their node's;
     /// among several of either kind see [`claims`](super).
     pub fn workload_by_ip(&self, ip: IpAddr) -> Option<&Arc<Workload>> {

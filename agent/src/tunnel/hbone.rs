@@ -1,8 +1,12 @@
 //! The words of HBONE: request line and headers. Pure; the bytes come from peers and are not trusted.
 
-use http::{Method, Request, Uri, Version, header::HeaderValue};
+use http::{HeaderMap, Method, Request, Uri, Version, header::HeaderValue};
 use std::net::{IpAddr, SocketAddr};
 use warren_common::model::Workload;
+
+/// Names the pod that a stream is meant for, by its `metadata.uid`: an address may be another's by now. Agents that do not
+/// know it (ztunnel) neither send nor read it.
+const POD_UID_HEADER: &str = "x-warren-pod-uid";
 
 /// Why a request of a peer is not one for a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,10 +19,29 @@ pub enum HboneError {
     Authority(String),
 }
 
-/// The request that opens a tunnel's stream to `destination`.
+/// Says that the client could connect to others too: a pod that is about to go then asks it to.
+const ALTERNATIVES_HEADER: &str = "x-warren-alternatives";
+
+/// What is asked of the far agent.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// The pod's address and port.
+    pub destination: SocketAddr,
+    /// The pod's `metadata.uid`, empty if it is not known.
+    pub pod_uid: &'a str,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The client.
+    pub source: &'a Workload,
+    /// Others could be asked instead.
+    pub has_alternatives: bool,
+}
+
+/// The request that opens a tunnel's stream.
 ///
 /// `forwarded` (RFC 7239) carries the client's address and port, `baggage` (W3C) what the source is called.
-pub fn connect_request(destination: SocketAddr, client: SocketAddr, source: &Workload) -> Request<()> {
+pub fn connect_request(wish: &Wish<'_>) -> Request<()> {
+    let Wish { destination, pod_uid, client, source, has_alternatives } = *wish;
     let mut request = Request::new(());
     *request.method_mut() = Method::CONNECT;
     *request.version_mut() = Version::HTTP_2;
@@ -30,6 +53,14 @@ pub fn connect_request(destination: SocketAddr, client: SocketAddr, source: &Wor
     }
     if let Ok(value) = HeaderValue::try_from(baggage(source)) {
         headers.insert("baggage", value);
+    }
+    if let Ok(value) = HeaderValue::try_from(pod_uid)
+        && !pod_uid.is_empty()
+    {
+        headers.insert(POD_UID_HEADER, value);
+    }
+    if has_alternatives {
+        headers.insert(ALTERNATIVES_HEADER, HeaderValue::from_static("yes"));
     }
     request
 }
@@ -49,6 +80,16 @@ pub fn parse_authority(method: &Method, uri: &Uri) -> Result<SocketAddr, HboneEr
         return Err(shown());
     }
     Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// Whether the request is meant for another pod than `pod_uid`. Who does not say for whom means whoever has the address.
+pub(super) fn is_meant_for_another(headers: &HeaderMap, pod_uid: &str) -> bool {
+    headers.get_all(POD_UID_HEADER).iter().any(|meant| meant.as_bytes() != pod_uid.as_bytes())
+}
+
+/// Whether whoever asks could ask others too.
+pub(super) fn has_alternatives(headers: &HeaderMap) -> bool {
+    headers.contains_key(ALTERNATIVES_HEADER)
 }
 
 /// The client named by a `forwarded` header: `for="10.1.2.3:4567"`, `for="[fd00::1]:4567"`, or without a port.
@@ -112,6 +153,28 @@ mod tests {
         assert_eq!(parse_forwarded("for=\"[fd00::1]\""), Some((ip("fd00::1"), None)));
         assert_eq!(parse_forwarded("for=unknown"), None);
         assert_eq!(parse_forwarded(""), None);
+    }
+
+    #[test]
+    fn a_stream_is_for_the_pod_that_it_names() {
+        let source = crate::pods::testing::pod("client", "u1", &[], true);
+        let to: SocketAddr = "10.1.2.3:80".parse().unwrap();
+        let wish = |pod_uid, has_alternatives: bool| {
+            let wish = Wish { destination: to, pod_uid, client: to, source: &source, has_alternatives };
+            connect_request(&wish)
+        };
+        let named = wish("u2", true);
+        assert!(has_alternatives(named.headers()));
+        assert!(!has_alternatives(wish("u2", false).headers()));
+        assert!(!is_meant_for_another(named.headers(), "u2"));
+        assert!(is_meant_for_another(named.headers(), "u3"));
+        assert!(is_meant_for_another(named.headers(), ""));
+        let unnamed = wish("", false);
+        assert!(!is_meant_for_another(unnamed.headers(), "u3"));
+        // Two opinions are one too many.
+        let mut both = named;
+        both.headers_mut().append(POD_UID_HEADER, HeaderValue::from_static("u3"));
+        assert!(is_meant_for_another(both.headers(), "u2") && is_meant_for_another(both.headers(), "u3"));
     }
 
     proptest! {

@@ -10,7 +10,7 @@ mod server;
 mod tap;
 
 pub use copy::{CopyError, Meter, copy_sockets, copy_tunnel};
-pub use hbone::{HboneError, connect_request, parse_authority, parse_forwarded};
+pub use hbone::{HboneError, Wish, connect_request, parse_authority, parse_forwarded};
 pub use pool::{Pool, PoolError, TunnelKey};
 pub use server::{Incoming, ServeConfig, ServeError, serve};
 

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   absent --open (one at a time per key)--> ready --GOAWAY, error, renewed certificate--> retiring --last stream--> gone
-//!                                              \--no stream for IDLE--------------------------------------------> gone
+//!                   |                          \--no stream for IDLE--------------------------------------------> gone
+//!                   '--one of its pods is gone--> retiring (at once gone, if it has no stream)
 //! ```
 
 use super::{
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use warren_common::model::{Identity, WorkloadUid};
 
 /// A tunnel without streams is closed after so long.
@@ -31,14 +34,14 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How often a tunnel is pinged, and how long the answer may take: a dead peer is found out in between.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the far side may take to answer a CONNECT, connecting to its application included.
-const RESPONSE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Who may share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
     /// The pod that connects.
     pub source: WorkloadUid,
+    /// Its `metadata.uid`: the tunnel's socket is in that pod's network namespace.
+    pub source_pod_uid: Arc<str>,
     /// The pod that is connected to.
     pub destination: WorkloadUid,
     /// Its `metadata.uid`: a StatefulSet's pod keeps its name when it is made anew.
@@ -70,6 +73,8 @@ pub enum PoolError<E> {
         status: StatusCode,
         /// What the peer says.
         reason: Option<String>,
+        /// The pod is about to go, and others should be asked first.
+        leaving: bool,
     },
 }
 
@@ -92,6 +97,10 @@ struct Tunnel {
     send: SendRequest<Bytes>,
     streams: Cell<usize>,
     closed: Cell<bool>,
+    /// It may be dead: wakes who pings it.
+    doubted: Notify,
+    /// It may have nothing left to carry: wakes who closes it.
+    emptied: Notify,
 }
 
 /// One stream's place in its tunnel.
@@ -101,6 +110,9 @@ pub(super) struct StreamSlot(Rc<Tunnel>);
 impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        if self.0.closed.get() && self.0.streams.get() == 0 {
+            self.0.emptied.notify_one();
+        }
     }
 }
 
@@ -110,7 +122,8 @@ impl Pool {
         Self { entries: RefCell::default(), open }
     }
 
-    /// Opens a stream with `request`, over a tunnel that stands or over a new one from `connect`.
+    /// Opens a stream with `request`, over a tunnel that stands or over a new one from `connect`. The far side has
+    /// `patience` to answer, connecting to its application included; a tunnel that is slow to answer is pinged.
     ///
     /// # Errors
     /// [`PoolError`]. A tunnel that is closing before the request was processed is replaced, without an error.
@@ -118,6 +131,7 @@ impl Pool {
         self: &Rc<Self>,
         key: &TunnelKey,
         request: Request<()>,
+        patience: Duration,
         connect: impl AsyncFn() -> Result<S, E>,
     ) -> Result<TunnelStream, PoolError<E>>
     where
@@ -129,11 +143,24 @@ impl Pool {
                 None => self.new_slot(key, &connect).await?,
             };
             let tunnel = Rc::clone(&slot.0);
-            match open(slot, request.clone()).await {
+            match open(slot, request.clone(), patience).await {
                 // The tunnel was closing when we picked it; the request has not been processed. Its open streams go on
                 // to their ends, and nobody picks it again: each round takes one tunnel away, so this ends.
                 Err(PoolError::Http2(error)) if !fresh && not_processed(&error) => tunnel.closed.set(true),
                 result => return result,
+            }
+        }
+    }
+
+    /// Closes the tunnels that `is_over` says: those without streams at once, others with their last one.
+    pub fn close(&self, is_over: impl Fn(&TunnelKey) -> bool) {
+        for (key, entry) in self.entries.borrow().iter() {
+            if entry.tunnels.borrow().is_empty() || !is_over(key) {
+                continue;
+            }
+            for tunnel in entry.tunnels.borrow().iter() {
+                tunnel.closed.set(true);
+                tunnel.emptied.notify_one();
             }
         }
     }
@@ -187,7 +214,13 @@ impl Pool {
         let (send, connection) = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)
             .await
             .map_err(|_| PoolError::Silent("the HTTP/2 preface", HANDSHAKE_DEADLINE.as_secs()))??;
-        let tunnel = Rc::new(Tunnel { send, streams: Cell::new(0), closed: Cell::new(false) });
+        let tunnel = Rc::new(Tunnel {
+            send,
+            streams: Cell::new(0),
+            closed: Cell::new(false),
+            doubted: Notify::new(),
+            emptied: Notify::new(),
+        });
         entry.tunnels.borrow_mut().push(Rc::clone(&tunnel));
         self.open.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_local(drive(
@@ -224,20 +257,29 @@ impl Tunnel {
     }
 }
 
-async fn open<E>(slot: StreamSlot, request: Request<()>) -> Result<TunnelStream, PoolError<E>> {
+async fn open<E>(
+    slot: StreamSlot,
+    request: Request<()>,
+    patience: Duration,
+) -> Result<TunnelStream, PoolError<E>> {
     let send = slot.0.send.clone();
     let answer = async {
         let mut send = send.ready().await?;
         let (response, stream) = send.send_request(request, false)?;
         Ok::<_, h2::Error>((response.await?, stream))
     };
-    let (response, send) = tokio::time::timeout(RESPONSE_DEADLINE, answer)
-        .await
-        .map_err(|_| PoolError::Silent("CONNECT", RESPONSE_DEADLINE.as_secs()))??;
+    let (response, send) = match tokio::time::timeout(patience, answer).await {
+        Ok(answered) => answered?,
+        Err(_) => {
+            slot.0.doubted.notify_one();
+            return Err(PoolError::Silent("CONNECT", patience.as_secs()));
+        }
+    };
     if response.status() != StatusCode::OK {
         let reason = response.headers().get(super::server::REASON_HEADER);
         let reason = reason.and_then(|reason| reason.to_str().ok()).map(|r| r.chars().take(300).collect());
-        return Err(PoolError::Refused { status: response.status(), reason });
+        let leaving = response.headers().contains_key(super::server::LEAVING_HEADER);
+        return Err(PoolError::Refused { status: response.status(), reason, leaving });
     }
     Ok(TunnelStream { send, receive: response.into_body(), ahead: Vec::new(), _slot: Some(slot) })
 }
@@ -261,8 +303,12 @@ async fn drive<S>(
     let watch = async {
         let mut idle = Duration::ZERO;
         loop {
-            tokio::time::sleep(PING_EVERY).await;
-            idle = if tunnel.streams.get() == 0 { idle + PING_EVERY } else { Duration::ZERO };
+            let began = Instant::now();
+            tokio::select! {
+                () = tokio::time::sleep(PING_EVERY) => {}
+                () = tunnel.doubted.notified() => {}
+            }
+            idle = if tunnel.streams.get() == 0 { idle + began.elapsed() } else { Duration::ZERO };
             if idle >= IDLE {
                 return "idle";
             }
@@ -274,7 +320,16 @@ async fn drive<S>(
             }
         }
     };
+    let emptied = async {
+        loop {
+            tunnel.emptied.notified().await;
+            if tunnel.closed.get() && tunnel.streams.get() == 0 {
+                return "nothing will go through it any more";
+            }
+        }
+    };
     tokio::select! {
+        why = emptied => tracing::debug!(gateway = %key.gateway, why, "tunnel closed"),
         ended = &mut connection => {
             if let Err(error) = ended {
                 tracing::debug!(gateway = %key.gateway, %error, "tunnel ended");

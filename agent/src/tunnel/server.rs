@@ -1,6 +1,6 @@
 //! The far end of tunnels: accepts streams and hands each to the inbound story.
 
-use super::hbone::{HboneError, parse_authority, parse_forwarded};
+use super::hbone::{HboneError, has_alternatives, is_meant_for_another, parse_authority, parse_forwarded};
 use super::tap::{Reset, Tap};
 use super::{
     CONNECTION_WINDOW, HANDSHAKE_DEADLINE, MAX_FRAME, MAX_HEADER_LIST, MAX_HEADER_LIST_READ, STREAM_WINDOW,
@@ -16,6 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Tells the client's agent, and through it the person who reads its flows, why a stream was refused.
 pub(super) const REASON_HEADER: &str = "x-warren-reason";
+
+/// Comes with 503 from a pod that is about to go, to whoever can connect to others: it was not processed.
+pub(super) const LEAVING_HEADER: &str = "x-warren-leaving";
 
 /// Why a connection of tunnels ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,16 @@ impl Incoming {
         self.request.headers().get(http::header::FORWARDED)?.to_str().ok().and_then(parse_forwarded)
     }
 
+    /// Whether the peer means another pod than `pod_uid`.
+    pub fn is_meant_for_another(&self, pod_uid: &str) -> bool {
+        is_meant_for_another(self.request.headers(), pod_uid)
+    }
+
+    /// Whether the peer could connect to others instead.
+    pub fn has_alternatives(&self) -> bool {
+        has_alternatives(self.request.headers())
+    }
+
     /// Shows the stream's first bytes to `look`, piece by piece, until that has an answer; None: they have ended before.
     /// Nobody sends bytes into a stream that is not open, so it is opened for that; what was looked at stays the beginning
     /// of what [`Self::accept`] gives.
@@ -100,12 +113,22 @@ impl Incoming {
         Ok(TunnelStream { send, receive: self.request.into_body(), ahead: self.ahead, _slot: None })
     }
 
+    /// Asks the peer to connect to another: 503, and that nothing was processed.
+    pub fn send_elsewhere(self, reason: &str) {
+        let mut response = Response::new(());
+        response.headers_mut().insert(LEAVING_HEADER, HeaderValue::from_static("yes"));
+        self.respond_with(response, StatusCode::SERVICE_UNAVAILABLE, reason);
+    }
+
     /// Refuses the stream with a status and a reason for people. One that was opened to be looked at can only be reset.
-    pub fn refuse(mut self, status: StatusCode, reason: &str) {
+    pub fn refuse(self, status: StatusCode, reason: &str) {
+        self.respond_with(Response::new(()), status, reason);
+    }
+
+    fn respond_with(mut self, mut response: Response<()>, status: StatusCode, reason: &str) {
         if let Some(mut send) = self.send {
             return send.send_reset(h2::Reason::CANCEL);
         }
-        let mut response = Response::new(());
         *response.status_mut() = status;
         let printable: String =
             reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(300).collect();

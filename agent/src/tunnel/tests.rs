@@ -17,9 +17,12 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 use warren_common::model::{Identity, WorkloadUid};
 
+const PATIENCE: Duration = Duration::from_secs(15);
+
 fn key(name: &str) -> TunnelKey {
     TunnelKey {
         source: WorkloadUid("source".into()),
+        source_pod_uid: "source".into(),
         destination: WorkloadUid(name.into()),
         destination_pod_uid: name.into(),
         identity: Identity::new("cluster.local", "shop", "web").unwrap(),
@@ -92,7 +95,7 @@ async fn stream(
     name: &str,
     to: &str,
 ) -> Result<TunnelStream, PoolError<io::Error>> {
-    pool.open_stream(&key(name), request(to), async || Ok(peer.connect())).await
+    pool.open_stream(&key(name), request(to), PATIENCE, async || Ok(peer.connect())).await
 }
 
 async fn echo(mut stream: TunnelStream) {
@@ -206,7 +209,7 @@ fn refusals_carry_status_and_reason() {
         let ((pool, _), peer) = (pool(), Peer::new());
         let refused = stream(&pool, &peer, "a", "10.0.0.1:81").await;
         match refused.unwrap_err() {
-            PoolError::Refused { status, reason } => {
+            PoolError::Refused { status, reason, leaving: false } => {
                 assert_eq!((status, reason.as_deref()), (StatusCode::UNAUTHORIZED, Some("denied by rule x")));
             }
             other => panic!("{other}"),
@@ -228,7 +231,7 @@ fn a_failed_connect_is_the_callers_error_and_leaves_nothing() {
     local(|| async {
         let ((pool, open), peer) = (pool(), Peer::new());
         let failed = pool
-            .open_stream(&key("a"), request("10.0.0.1:80"), async || {
+            .open_stream(&key("a"), request("10.0.0.1:80"), PATIENCE, async || {
                 Err::<DuplexStream, _>(io::Error::other("no route"))
             })
             .await;
@@ -260,6 +263,28 @@ fn an_idle_tunnel_is_closed() {
         drop(stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap());
         tokio::time::sleep(Duration::from_secs(200)).await;
         assert_eq!(open.load(Ordering::Relaxed), 0);
+    });
+}
+
+#[test]
+fn a_tunnel_of_a_pod_that_has_gone_is_closed_as_soon_as_it_is_empty() {
+    local(|| async {
+        let ((pool, open), peer) = (pool(), Peer::new());
+        let count = || open.load(Ordering::Relaxed);
+        let moment = || tokio::time::sleep(Duration::from_millis(1));
+        drop(stream(&pool, &peer, "idle", "10.0.0.1:80").await.unwrap());
+        let mut busy = stream(&pool, &peer, "busy", "10.0.0.1:80").await.unwrap();
+        let _other = stream(&pool, &peer, "other", "10.0.0.1:80").await.unwrap();
+        pool.close(|key| *key.destination_pod_uid != *"other");
+        moment().await;
+        assert_eq!(count(), 2, "the idle one is closed");
+        roundtrip(&mut busy, "goes on").await;
+        let new = stream(&pool, &peer, "busy", "10.0.0.1:80").await.unwrap();
+        assert_eq!((peer.connects.get(), count()), (4, 3), "nobody else gets into it");
+        drop(busy);
+        moment().await;
+        assert_eq!(count(), 2, "closed with its last stream");
+        drop(new);
     });
 }
 
@@ -339,7 +364,9 @@ async fn through_a_tunnel()
     let pipe = Cell::new(Some(pipe));
     let (pool, _) = pool();
     let stream = pool
-        .open_stream(&key("a"), request("10.0.0.1:80"), async || Ok::<_, io::Error>(pipe.take().unwrap()))
+        .open_stream(&key("a"), request("10.0.0.1:80"), PATIENCE, async || {
+            Ok::<_, io::Error>(pipe.take().unwrap())
+        })
         .await
         .unwrap();
     let copy = tokio::task::spawn_local(async move {

@@ -87,7 +87,8 @@ impl PodManager {
             enrolled.pod.cookie == cookie && super::same_pod(&effective, &enrolled.pod.workload)
         };
         if !self.enrolled.get(uid).is_some_and(same) {
-            self.release(uid);
+            // Its sandbox is made anew, and nothing of the old one is left.
+            self.release(uid, true);
             self.enrol_in(uid, &effective, Arc::clone(netns), cookie).await?;
         }
         // With what the controller tells now: that is what is outdated.
@@ -97,7 +98,7 @@ impl PodManager {
 
     fn delete(&mut self, container_id: &str) -> Answer {
         if let Some(uid) = self.sandboxes.remove(container_id) {
-            self.release(&uid);
+            self.release(&uid, true);
         }
         Answer::Done
     }
