@@ -55,8 +55,17 @@ const CHAOS_SEED: &str = "WARREN_CHAOS_SEED";
 const KUBERNETES: &str = "kubernetes";
 
 /// The lab's suites that `security` runs.
-const SECURITY: &[&str] =
-    &["authorization", "boundaries", "limits", "mtls", "policy", "revocation", "rotation", "server_name"];
+const SECURITY: &[&str] = &[
+    "authorization",
+    "binding",
+    "boundaries",
+    "limits",
+    "mtls",
+    "policy",
+    "revocation",
+    "rotation",
+    "server_name",
+];
 
 /// Parts of the paths of the library tests that `security` runs.
 const SECURITY_TABLES: &[&str] = &[
