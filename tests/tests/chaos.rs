@@ -1,6 +1,6 @@
-//! Chaos: agents and the controller die, policies flip, pods come and go, all at random, under traffic that counts. At no
-//! moment may a forbidden connection stand, a byte be wrong, or a permitted connection fail outside the windows in which
-//! an agent of its way was down; and in the end nothing may be left over.
+//! Chaos: agents are upgraded and die, the controller dies, policies flip, the CA's keys are replaced, pods come and go, all
+//! at random, under traffic that counts. At no moment may a forbidden connection stand, a byte be wrong, or a permitted
+//! connection fail outside the windows in which an agent of its way was down; and in the end nothing may be left over.
 //!
 //! `WARREN_CHAOS_STEPS` says how many things happen (default 8), `WARREN_CHAOS_SEED` which (default 1; `cargo xtask test
 //! chaos` draws one); both are printed.
@@ -103,7 +103,7 @@ struct Chaos<'a> {
 
 impl<'a> Chaos<'a> {
     fn step(&mut self) -> Result<String> {
-        Ok(match self.random.random_range(0..8) {
+        Ok(match self.random.random_range(0..9) {
             0 => self.replace_agent()?,
             1 | 2 => self.upgrade_agent()?,
             3 => {
@@ -113,6 +113,7 @@ impl<'a> Chaos<'a> {
             }
             4 => self.flip()?,
             5 => self.come()?,
+            6 => self.rotate()?,
             _ => self.go()?,
         })
     }
@@ -150,6 +151,19 @@ impl<'a> Chaos<'a> {
         successor.wait_ready(SOON)?;
         post.successor = Some(successor);
         Ok(format!("agent of {} upgraded", post.node.name()))
+    }
+
+    /// New keys of the CA, unless some are on their way: nobody may notice.
+    fn rotate(&mut self) -> Result<String> {
+        let root: &[&str] = if self.random.random_bool(0.5) { &["--root"] } else { &[] };
+        let status: serde_json::Value =
+            serde_json::from_str(&self.lab.warren_ca(["status", "-o", "json"]).stdout()?)?;
+        let phase = status["rotation"]["phase"].as_str().context("no phase")?;
+        if phase != "steady" {
+            return Ok(format!("the CA is still {phase}"));
+        }
+        self.lab.warren_ca(["rotate"]).args(root).stdout()?;
+        Ok(format!("rotation of the {}", if root.is_empty() { "signing certificate" } else { "root" }))
     }
 
     /// Whether `client` may enter `moody` changes, and soon is so.
@@ -198,7 +212,10 @@ fn nothing_is_lost_and_nothing_gets_in() {
         .pod("intruder", |pod| pod.on("n1").namespace("shop").service_account("intruder"))
         // Certificates are renewed again and again.
         .agent_arg("--certificate-lifetime")
-        .agent_arg("60s");
+        .agent_arg("60s")
+        // And so is the CA, in phases that don't wait long for an agent that is down.
+        .controller_arg("--certificate-lifetime=60s")
+        .controller_arg("--ca-settle=2s");
     lab.test(|lab| run(lab, steps, seed));
 }
 
