@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use warren_common::model::Identity;
+use zeroize::Zeroizing;
 
 /// A certificate of one identity, ready for handshakes. Renewal makes a new one; connections keep theirs.
 pub struct Credential {
@@ -46,13 +47,14 @@ impl Credential {
         generation: u64,
         issued: Option<SystemTime>,
     ) -> Result<Self, rustls::Error> {
-        let der = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let der = Zeroizing::new(key.serialize_der());
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(der.as_slice()));
         let CheckedChain { certificates, not_before, not_after, serial, signer } = chain;
         let from = issued.map_or(not_before, |issued| issued.max(not_before));
         Ok(Self {
             identity,
-            client: Arc::new(client_config(certificates.clone(), der(), anchors.store.clone())?),
-            server: Arc::new(server_config(certificates, der(), anchors.store.clone())?),
+            client: Arc::new(client_config(certificates.clone(), &der, anchors.store.clone())?),
+            server: Arc::new(server_config(certificates, &der, anchors.store.clone())?),
             generation,
             not_before,
             not_after,

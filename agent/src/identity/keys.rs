@@ -3,15 +3,20 @@
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use warren_common::model::Identity;
+use zeroize::Zeroizing;
 
 /// Why there is no key or no request.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make a key or a certificate request: {0}")]
 pub struct KeyError(#[from] rcgen::Error);
 
+/// A key of which nothing is left in memory when it is dropped: its bytes are overwritten here, and aws-lc overwrites what it
+/// frees.
+pub(super) type PrivateKey = Zeroizing<KeyPair>;
+
 /// A new key.
-pub(super) fn generate() -> Result<KeyPair, KeyError> {
-    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+pub(super) fn generate() -> Result<PrivateKey, KeyError> {
+    Ok(Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?))
 }
 
 /// A PKCS#10 request in PEM whose only name is the identity as a URI (SPIFFE X.509-SVID, 2).

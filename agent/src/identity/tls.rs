@@ -6,6 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, ServerConfig,
     SignatureScheme, version,
@@ -45,17 +46,24 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
+/// What a side proves itself with. The key is read from bytes that stay the caller's, who wipes them.
+fn own(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'_>) -> Result<Arc<SingleCertAndKey>, Error> {
+    let certified = CertifiedKey::new(chain, aws_lc_rs::sign::any_supported_type(key)?);
+    certified.keys_match()?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
+}
+
 /// The side that opens tunnels. Resumption is on; who the peer is must be read from its certificate afterwards.
 pub(super) fn client_config(
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: &PrivateKeyDer<'_>,
     roots: Arc<RootCertStore>,
 ) -> Result<ClientConfig, Error> {
     let mut config = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ChainVerifier { roots }))
-        .with_client_auth_cert(chain, key)?;
+        .with_client_cert_resolver(own(chain, key)?);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // The name is only a key of the session cache; peers are known by identity.
     config.enable_sni = false;
@@ -66,7 +74,7 @@ pub(super) fn client_config(
 /// The side that accepts tunnels. A client without a certificate is refused.
 pub(super) fn server_config(
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: &PrivateKeyDer<'_>,
     roots: Arc<RootCertStore>,
 ) -> Result<ServerConfig, Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, PROVIDER.clone())
@@ -75,7 +83,7 @@ pub(super) fn server_config(
     let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(own(chain, key)?);
     config.alpn_protocols = vec![ALPN.to_vec()];
     // Stateful: a session dies with this configuration, that is when the certificate is renewed.
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);

@@ -4,7 +4,7 @@ use super::ca::{CaError, CertificateAuthority, SignedChain};
 use super::chain::{ChainError, check, rfc3339};
 use super::credential::Credential;
 use super::files::KeyFolder;
-use super::keys::{KeyError, certificate_request, generate};
+use super::keys::{KeyError, PrivateKey, certificate_request, generate};
 use super::manager::IdentityConfig;
 use super::renewal::{renew_for_signer, retry_delay};
 use crate::control::{Anchors, TrustError};
@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
 use warren_common::model::Identity;
+use zeroize::Zeroizing;
 
 /// So many requests to the CA at once; a node that starts has many identities.
 const AT_ONCE: usize = 8;
@@ -104,7 +105,7 @@ enum IssueError {
 
 /// What a credential is made of: it is made again when others are trusted.
 struct Held {
-    key: KeyPair,
+    key: PrivateKey,
     chain: SignedChain,
     /// When the CA signed, if that is known.
     issued: Option<SystemTime>,
@@ -266,7 +267,7 @@ async fn save(shared: &Shared, slot: &Arc<Slot>, held: &Held) {
     let (Some(folder), slot) = (shared.folder.clone(), slot.clone()) else {
         return;
     };
-    let (key, chain) = (held.key.serialize_pem(), held.chain.clone());
+    let (key, chain) = (Zeroizing::new(held.key.serialize_pem()), held.chain.clone());
     let saved = tokio::task::spawn_blocking(move || {
         folder.save(&slot.identity, &key, &chain, || slot.retired.load(Ordering::Acquire))
     });

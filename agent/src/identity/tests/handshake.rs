@@ -29,8 +29,8 @@ async fn side(ca: &FakeCa, account: &str, recipe: Recipe) -> Side {
     let roots = roots(ca).await.store.clone();
     let der = || PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     Side {
-        client: client_config(chain.clone(), der(), roots.clone()).unwrap().into(),
-        server: server_config(chain, der(), roots).unwrap().into(),
+        client: client_config(chain.clone(), &der(), roots.clone()).unwrap().into(),
+        server: server_config(chain, &der(), roots).unwrap().into(),
     }
 }
 
@@ -106,8 +106,8 @@ async fn bad_certificates_are_refused_by_both_sides() {
     let own = vec![params.self_signed(&key).unwrap().der().clone()];
     let store = roots(&ca).await.store.clone();
     let der = || PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let client = Arc::new(client_config(own.clone(), der(), store.clone()).unwrap());
-    let server = Arc::new(server_config(own, der(), store).unwrap());
+    let client = Arc::new(client_config(own.clone(), &der(), store.clone()).unwrap());
+    let server = Arc::new(server_config(own, &der(), store).unwrap());
     assert!(shake(&client, &good.server).await.is_err(), "the server took a self-signed client");
     assert!(shake(&good.client, &server).await.is_err(), "the client took a self-signed server");
 }
