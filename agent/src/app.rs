@@ -25,6 +25,7 @@ use crate::observe::{
     AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
     serve_metrics, serve_readiness,
 };
+use crate::outbound::Routes;
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, PodRequests, ProcDiscovery};
 use crate::store::Store;
 use crate::tunnel::Pool;
@@ -377,9 +378,27 @@ fn start_workers(
     let make = move || {
         let tunnels = Rc::new(Pool::new(Arc::clone(&tunnels)));
         tokio::task::spawn_local(farewell::close_tunnels(Rc::clone(&tunnels), Arc::clone(&node)));
-        Context { node: Arc::clone(&node), gate: Gate::start(Arc::clone(&node.store)), tunnels }
+        Context {
+            node: Arc::clone(&node),
+            gate: Gate::start(Arc::clone(&node.store)),
+            tunnels,
+            requests: requests_of(&node.store),
+            routes: Routes::default(),
+        }
     };
     Workers::start(count, make).map_err(io("starting the workers"))
+}
+
+/// Connections are kept for requests as long as both of their pods are who they were.
+fn requests_of(store: &Arc<Store>) -> Rc<crate::http::Pool> {
+    let store = Arc::clone(store);
+    crate::http::Pool::new(move |key| {
+        let mesh = store.guard();
+        let endpoint = key.endpoint.as_ref().is_none_or(|uid| {
+            mesh.workload(uid).is_some_and(|workload| workload.enrolment.pod_uid == key.pod_uid)
+        });
+        endpoint && mesh.workload(&key.source).is_some()
+    })
 }
 
 fn start_identities(config: &Config, trust: &Trust) -> Identities {

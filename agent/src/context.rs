@@ -7,6 +7,7 @@ use crate::interest::Interest;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::observe::Observer;
+use crate::outbound::Routes;
 use crate::pods::PodRegistry;
 use crate::route::{Affinity, Failing};
 use crate::store::Store;
@@ -49,4 +50,8 @@ pub(crate) struct Context {
     pub gate: Gate,
     /// This worker's tunnels.
     pub tunnels: Rc<Pool>,
+    /// This worker's connections to endpoints that requests share.
+    pub requests: Rc<crate::http::Pool>,
+    /// This worker's compiled rules.
+    pub routes: Routes,
 }

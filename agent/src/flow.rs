@@ -24,8 +24,8 @@ pub(crate) struct Dialled<'a> {
     pub client: SocketAddr,
     /// What it asked for.
     pub destination: SocketAddr,
-    /// The application's side, of which nothing has been read.
-    pub socket: &'a TcpStream,
+    /// The application's side, of which nothing has been read; none: its requests go out each for itself.
+    pub socket: Option<&'a TcpStream>,
 }
 
 /// A connection that has come as far as the pod's door.

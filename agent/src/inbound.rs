@@ -98,8 +98,8 @@ pub(crate) struct LocalArrival<'a> {
     pub destination: SocketAddr,
     /// The pod to enter.
     pub workload: Arc<Workload>,
-    /// The client's side of the connection, of which nothing has been read.
-    pub socket: &'a TcpStream,
+    /// The client's side of the connection, of which nothing has been read; none: it begins with a request.
+    pub socket: Option<&'a TcpStream>,
     /// How long its application may take to accept.
     pub patience: Duration,
 }
@@ -137,6 +137,14 @@ impl LocalGuest {
             self.flow.fail(error.flag(), error);
         }
         ended
+    }
+}
+
+impl LocalGuest {
+    /// Waits until the permit is lost; the inbound flow is recorded with it.
+    pub(crate) async fn evicted(mut self) {
+        // Nothing but the loss of the permit ends it.
+        let _ = self.hold(std::future::pending()).await;
     }
 }
 
@@ -454,7 +462,11 @@ pub(crate) async fn deliver_local(
         .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
     let source = Some(source.identity.clone());
     let arrival = Arrival { pod, source, peer: client.ip(), client, destination, tunnel: None };
-    match enter(context, &arrival, patience, &flow, async || hello_of(socket).await).await {
+    let hello = async || match socket {
+        Some(socket) => hello_of(socket).await,
+        None => Some(ClientHello::default().end()),
+    };
+    match enter(context, &arrival, patience, &flow, hello).await {
         Ok((application, admitted)) => Ok(LocalVisit {
             application,
             guest: LocalGuest { flow, pod: arrival.pod, admitted, _ticket: ticket },

@@ -14,6 +14,7 @@ mod farewell;
 mod flow;
 mod gate;
 pub mod handover;
+pub mod http;
 pub mod identity;
 mod inbound;
 pub mod interest;

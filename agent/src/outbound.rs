@@ -7,9 +7,19 @@
 //! 3. **connect**: a pod of this node, a stream of a tunnel, or a plain socket ([`Upstream`])
 //! 4. **copy** until both directions have ended
 //!
+//! Where rules for HTTP are in force between this pod and the service, its [requests] take steps 2 to 4 each for itself;
+//! without such rules nobody looks at what a connection carries.
+//!
 //! Everything that can fail happens before the first byte is copied. Whatever fails resets the application's
 //! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
 //! plaintext.
+
+mod hear;
+mod requests;
+mod rules;
+mod wire;
+
+pub(crate) use rules::Routes;
 
 use crate::accept::{Accepted, connect, end, for_tunnel, reset};
 use crate::context::Context;
@@ -26,6 +36,7 @@ use crate::tunnel::{Meter, PoolError, TunnelKey, Wish, connect_request, copy_soc
 use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,9 +99,26 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
         Ok(socket) => socket,
         Err(source) => return flow.fail(FlowFlag::Connect, OutboundError::Connect { to: client, source }),
     };
+    let destination = match context.node.kernel.original_destination(socket.as_fd()) {
+        Ok(Some(destination)) => destination,
+        Ok(None) => {
+            flow.fail(OutboundError::NotCaptured.flag(), OutboundError::NotCaptured);
+            return reset(socket);
+        }
+        Err(error) => {
+            flow.fail(FlowFlag::Connect, OutboundError::Kernel(error));
+            return reset(socket);
+        }
+    };
+    flow.destination_address(destination);
+    // Boxed: who needs no rules shall not pay for them.
+    if let Some(routed) = Box::pin(rules::routed(&context, &pod, destination)).await {
+        return Box::pin(requests::serve(context, pod, client, routed, socket, flow)).await;
+    }
+    let dialled = Dialled { pod, client, destination, socket: Some(&socket) };
     let carried = tokio::select! {
-        carried = carry(&context, &pod, client, &socket, &flow) => carried,
-        () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
+        carried = carry(&context, &dialled, &socket, &flow) => carried,
+        () = dialled.pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&dialled.pod.workload.name))),
     };
     match carried {
         Ok(()) => end(socket),
@@ -103,18 +131,23 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
 
 async fn carry(
     context: &Rc<Context>,
-    pod: &Arc<Pod>,
-    client: SocketAddr,
+    dialled: &Dialled<'_>,
     socket: &TcpStream,
     flow: &FlowHandle,
 ) -> Result<(), OutboundError> {
-    use std::os::fd::AsFd;
-    let destination =
-        context.node.kernel.original_destination(socket.as_fd())?.ok_or(OutboundError::NotCaptured)?;
-    flow.destination_address(destination);
-    let dialled = Dialled { pod: Arc::clone(pod), client, destination, socket };
     // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
-    let (upstream, mut local) = Box::pin(reach(context, &dialled, flow)).await?;
+    let reached = Box::pin(reach(context, dialled, flow)).await?;
+    convey(context, &dialled.pod, socket, reached, flow).await
+}
+
+/// Copies until both directions have ended.
+async fn convey(
+    context: &Context,
+    pod: &Pod,
+    socket: &TcpStream,
+    (upstream, mut local): (Upstream, Option<LocalGuest>),
+    flow: &FlowHandle,
+) -> Result<(), OutboundError> {
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
     flow.established();
     let mut records = vec![Arc::clone(flow.bytes())];

@@ -51,7 +51,7 @@ pub fn end(stream: TcpStream) {
 }
 
 /// From now on closing the socket is orderly, whoever closes it.
-fn deliver_on_close(stream: &TcpStream) {
+pub fn deliver_on_close(stream: &TcpStream) {
     // An error means that the connection is gone already.
     let _ = SockRef::from(stream).set_linger(None);
 }

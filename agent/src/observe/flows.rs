@@ -80,6 +80,19 @@ impl Observer {
         FlowHandle::new(self.clone(), record)
     }
 
+    /// A request has come in on a connection that is observed already.
+    pub fn begin_request(
+        &self,
+        direction: Direction,
+        source: Option<SocketAddr>,
+        destination: Option<SocketAddr>,
+    ) -> FlowHandle {
+        let id = self.inner.next_id.fetch_add(1, Relaxed);
+        let record = Arc::new(Record::of_request(id, direction, source, destination));
+        self.shard(id).lock().insert(id, record.clone());
+        FlowHandle::new(self.clone(), record)
+    }
+
     /// The closed flows that are kept and all open ones, oldest first, as far as `filter` wants them.
     pub fn flows(&self, filter: &FlowFilter) -> Flows {
         // Open ones first: a flow that closes in between is then found twice rather than not at all.
@@ -166,7 +179,9 @@ impl Observer {
     /// Moves `record` from the open flows to the ring.
     pub(super) fn close(&self, record: &Arc<Record>) {
         let inner = &*self.inner;
-        inner.metrics.sockets(record.direction, -1);
+        if record.is_connection {
+            inner.metrics.sockets(record.direction, -1);
+        }
         let evicted = {
             let mut ring = inner.closed.lock();
             ring.push_back(record.clone());
@@ -178,6 +193,14 @@ impl Observer {
             inner.metrics.evicted.fetch_add(1, Relaxed);
         }
         self.publish(record, FlowState::Closed);
+    }
+
+    /// Takes `record` from the open flows, and keeps nothing of it.
+    pub(super) fn forget(&self, record: &Arc<Record>) {
+        if record.is_connection {
+            self.inner.metrics.sockets(record.direction, -1);
+        }
+        self.shard(record.id).lock().remove(&record.id);
     }
 
     fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Record>>> {

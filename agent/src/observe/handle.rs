@@ -3,6 +3,8 @@
 use super::access_log;
 use super::flows::Observer;
 use super::record::{ByteCounters, FlowFlag, Record};
+use super::request::RequestDetails;
+use super::request_log;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -119,6 +121,18 @@ impl FlowHandle {
         observer.publish(record, FlowState::Open);
     }
 
+    /// Says something of the request that this is the flow of; nothing, if it is a connection's.
+    pub fn request(&self, say: impl FnOnce(&mut RequestDetails)) {
+        if let Some(request) = &mut self.record.details.lock().request {
+            say(request);
+        }
+    }
+
+    /// Ends the flow without a trace: its requests have flows of their own.
+    pub fn discard(self) {
+        self.record.discarded.store(true, Relaxed);
+    }
+
     /// The counters that the copy loop adds to.
     pub fn bytes(&self) -> &Arc<ByteCounters> {
         &self.record.bytes
@@ -136,19 +150,35 @@ impl FlowHandle {
 impl Drop for FlowHandle {
     fn drop(&mut self) {
         let Self { observer, record } = self;
+        if record.discarded.load(Relaxed) {
+            return observer.forget(record);
+        }
         record.count_bytes();
         if let Some(series) = record.series.get() {
             series.closed.fetch_add(1, Relaxed);
         }
         {
             let mut details = record.details.lock();
-            details.duration = Some(record.started.elapsed());
-            if let Some(flag) = details.flag() {
-                let series = observer.metrics().series(record.direction, &details, Some(flag));
-                series.failed.fetch_add(1, Relaxed);
-            }
-            if observer.access_log() {
-                access_log::closed(record, &details);
+            let duration = record.started.elapsed();
+            details.duration = Some(duration);
+            match &details.request {
+                Some(request) => {
+                    let (sent, received) = record.bytes.totals();
+                    let series = observer.metrics().requests().series(record.direction, &details, request);
+                    series.add(duration, sent, received);
+                    if observer.access_log() {
+                        request_log::closed(record, &details, request);
+                    }
+                }
+                None => {
+                    if let Some(flag) = details.flag() {
+                        let series = observer.metrics().series(record.direction, &details, Some(flag));
+                        series.failed.fetch_add(1, Relaxed);
+                    }
+                    if observer.access_log() {
+                        access_log::closed(record, &details);
+                    }
+                }
             }
         }
         observer.close(record);

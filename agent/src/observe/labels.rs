@@ -159,6 +159,18 @@ pub(super) fn escaped(value: &str) -> Cow<'_, str> {
 
 impl EncodeLabelSet for TcpLabels {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        self.encode_as("tcp", self.flag, encoder)
+    }
+}
+
+impl TcpLabels {
+    /// Writes the labels with this protocol and these flags.
+    pub(super) fn encode_as(
+        &self,
+        protocol: &str,
+        flags: &str,
+        encoder: &mut LabelSetEncoder<'_>,
+    ) -> fmt::Result {
         let Self { source: src, destination: dst, service, .. } = self;
         let reporter = reporter(self.direction);
         let mut label =
@@ -183,8 +195,8 @@ impl EncodeLabelSet for TcpLabels {
         label("destination_service_name", self.service_name())?;
         label("destination_service_namespace", text(service.as_ref().map(|s| &s.namespace)))?;
         label("destination_cluster", text(dst.cluster.as_ref()))?;
-        label("request_protocol", "tcp")?;
-        label("response_flags", self.flag)?;
+        label("request_protocol", protocol)?;
+        label("response_flags", flags)?;
         label("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { UNKNOWN })
     }
 }

@@ -6,6 +6,7 @@
 
 use super::labels::{TcpLabels, escaped, reporter};
 use super::record::{Details, FlowFlag};
+use super::request_metrics::Requests;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text::encode};
@@ -50,6 +51,7 @@ type Named = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 #[derive(Default)]
 pub(super) struct Metrics {
     series: RwLock<HashMap<TcpLabels, Arc<Series>>>,
+    requests: Requests,
     overflowed: AtomicU64,
     /// Open sockets by direction: outbound, inbound.
     open: [AtomicI64; 2],
@@ -83,6 +85,11 @@ impl Metrics {
             return table.entry(TcpLabels::overflow(direction)).or_default().clone();
         }
         table.entry(labels).or_default().clone()
+    }
+
+    /// Of requests.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Adds to the number of open sockets.
@@ -168,7 +175,7 @@ impl Collector for Scrape {
         tcp("istio_tcp_received_bytes", "Bytes received from the client", &established, |s| &s.from_client)?;
         let help = "Connections that failed or were denied, by response_flags";
         tcp("istio_tcp_connections_failed", help, &failed, |s| &s.failed)?;
-        Ok(())
+        self.0.requests.encode(&mut encoder)
     }
 }
 
@@ -192,8 +199,10 @@ impl Scrape {
         counter(encoder, "warren_flows_evicted", help, &metrics.evicted)?;
         let help = "Flow events that followers were too slow to get";
         counter(encoder, "warren_flow_events_lost", help, &metrics.lost)?;
-        let help = "Connections counted under unknown labels because there are too many label sets";
-        counter(encoder, "warren_metric_series_overflow", help, &metrics.overflowed)?;
+        let help =
+            "Connections and requests counted under unknown labels because there are too many label sets";
+        let overflowed = metrics.overflowed.load(Relaxed) + metrics.requests.overflowed();
+        counter(encoder, "warren_metric_series_overflow", help, &AtomicU64::new(overflowed))?;
 
         let denials = metrics.denials.lock().clone();
         for (at, name, help) in [

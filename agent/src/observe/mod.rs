@@ -20,6 +20,9 @@ mod http;
 mod labels;
 mod metrics;
 mod record;
+mod request;
+mod request_log;
+mod request_metrics;
 mod stream;
 
 pub use admin::{AdminView, serve_admin, serve_admin_on};
@@ -27,6 +30,7 @@ pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
 pub use flows::{ObserveConfig, Observer, report_bytes};
 pub use handle::FlowHandle;
 pub use record::{ByteCounters, FlowFlag};
+pub use request::{RequestDetails, ResponseFlag};
 pub use stream::{FlowFilter, FlowStream};
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use super::labels::ServiceLabels;
 use super::metrics::Series;
+use super::request::RequestDetails;
 use parking_lot::Mutex;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
@@ -91,6 +92,8 @@ pub(super) struct Details {
     pub(super) policy: Option<Arc<str>>,
     pub(super) dry_run: Option<Arc<str>>,
     pub(super) failure: Option<(FlowFlag, Box<str>)>,
+    /// Of a request; None for a connection.
+    pub(super) request: Option<Box<RequestDetails>>,
     /// Set once, at the end.
     pub(super) duration: Option<Duration>,
 }
@@ -118,6 +121,10 @@ pub(super) struct Record {
     counted: ByteCounters,
     /// Set when the connection is established.
     pub(super) series: OnceLock<Arc<Series>>,
+    /// Leaves no trace.
+    pub(super) discarded: AtomicBool,
+    /// Whether it has a socket of its own.
+    pub(super) is_connection: bool,
     /// Written by the connection's task, read by people: practically never contended.
     pub(super) details: Mutex<Details>,
 }
@@ -137,6 +144,8 @@ impl Record {
             bytes: Arc::default(),
             counted: ByteCounters::default(),
             series: OnceLock::new(),
+            discarded: AtomicBool::new(false),
+            is_connection: true,
             details: Mutex::new(Details {
                 source: Peer { address: source, ..Peer::default() },
                 destination: Peer { address: destination, ..Peer::default() },
@@ -147,9 +156,23 @@ impl Record {
                 policy: None,
                 dry_run: None,
                 failure: None,
+                request: None,
                 duration: None,
             }),
         }
+    }
+
+    /// A request's, on a connection that has a record of its own.
+    pub(super) fn of_request(
+        id: u64,
+        direction: Direction,
+        source: Option<SocketAddr>,
+        destination: Option<SocketAddr>,
+    ) -> Self {
+        let mut record = Self::new(id, direction, source, destination);
+        record.is_connection = false;
+        record.details.get_mut().request = Some(Box::default());
+        record
     }
 
     /// Gives the metrics the bytes they have not seen yet. Reporter and close may run it at once:
@@ -170,6 +193,10 @@ impl Record {
         let duration = details.duration.unwrap_or_else(|| self.started.elapsed());
         let failed = state == FlowState::Closed;
         let flag = details.flag().filter(|_| failed);
+        let flags = match &details.request {
+            Some(request) => request.flags_text(),
+            None => flag.map_or("-", FlowFlag::as_str).to_owned(),
+        };
         Flow {
             id: self.id,
             node: node.clone(),
@@ -189,8 +216,9 @@ impl Record {
             dry_run: details.dry_run,
             bytes_sent,
             bytes_received,
-            flags: flag.map_or("-", FlowFlag::as_str).to_owned(),
+            flags,
             error: details.failure.filter(|_| failed).map(|(_, error)| error.into()),
+            request: details.request.map(|request| Box::new(request.seen)),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Which endpoint of a service: one that has not failed lately first, then readiness, then whom the endpoint is meant for,
 //! then how near it is, then weights and chance, or, with session affinity, the client.
 
-use super::{Choice, RouteError};
+use super::{Backend, Choice, RouteError};
 use crate::store::Mesh;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use warren_common::model::traffic::Selector;
 use warren_common::model::{Health, Mode, Scope, Service, Workload};
 
 /// How many random endpoints of a large service are looked at before all are.
@@ -32,18 +33,19 @@ struct Chooser<'a> {
     service: &'a Service,
     client: &'a Workload,
     port: u16,
+    subset: Option<&'a Selector>,
     choice: &'a Choice<'a>,
 }
 
-/// An endpoint of `service` for `client`, and its port.
+/// An endpoint of `backend` for `client`, and its port.
 pub(super) fn endpoint<'a>(
     mesh: &'a Mesh,
-    service: &Service,
+    backend: &Backend<'_>,
     client: &Workload,
-    port: u16,
     choice: &Choice<'_>,
 ) -> Result<(&'a Arc<Workload>, u16), RouteError> {
-    let chooser = Chooser { service, client, port, choice };
+    let Backend { service, port, subset } = *backend;
+    let chooser = Chooser { service, client, port, subset, choice };
     let affine = service.steering.affinity_s.is_some();
     let known = mesh.endpoints(&service.key).len();
     let found = if affine {
@@ -78,6 +80,10 @@ impl Chooser<'_> {
         };
         let mapping = workload.services.get(&service.key)?.iter().find(|m| m.service_port == self.port)?;
         if self.choice.avoid.contains(&workload.uid) {
+            return None;
+        }
+        let has = |(key, value)| workload.labels.get(key) == Some(value);
+        if !self.subset.is_none_or(|labels| labels.iter().all(has)) {
             return None;
         }
         let scopes = &service.steering.scopes;

@@ -15,6 +15,7 @@ use crate::store::Mesh;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
+use warren_common::model::traffic::Selector;
 use warren_common::model::{Identity, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
 use warren_common::ports;
 
@@ -194,17 +195,43 @@ fn resolve_service(
         let service = Some(Arc::clone(service));
         return Ok(Target { address: dialled, workload: None, service, endpoints: 0, hop: Hop::Plaintext });
     }
-    let port = dialled.port();
+    let backend = Backend { service, port: dialled.port(), subset: None };
+    resolve_backend(mesh, client, &backend, dialled.ip(), choice)
+}
+
+/// A service that a rule sends to, whatever was dialled.
+#[derive(Clone, Copy, Debug)]
+pub struct Backend<'a> {
+    /// The service.
+    pub service: &'a Arc<Service>,
+    /// Its port.
+    pub port: u16,
+    /// Labels of the endpoints that may be picked; none: all of them.
+    pub subset: Option<&'a Selector>,
+}
+
+/// An endpoint of a backend; `like`: an address of the family that is wanted if there is a choice.
+///
+/// # Errors
+/// [`RouteError`].
+pub fn resolve_backend(
+    mesh: &Mesh,
+    client: &Workload,
+    backend: &Backend<'_>,
+    like: IpAddr,
+    choice: &Choice<'_>,
+) -> Result<Target, RouteError> {
+    let Backend { service, port, .. } = *backend;
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
-    let (workload, port) = choose::endpoint(mesh, service, client, port, choice)?;
+    let (workload, port) = choose::endpoint(mesh, backend, client, choice)?;
     let endpoints = mesh.endpoints(&service.key).len();
     let service = Some(Arc::clone(service));
-    match (address_of(workload, dialled.ip()), &workload.placement.hostname) {
+    match (address_of(workload, like), &workload.placement.hostname) {
         (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service, endpoints),
         (None, Some(name)) if workload.tunnel == TunnelProtocol::None => Ok(Target {
-            address: SocketAddr::new(any_like(dialled.ip()), port),
+            address: SocketAddr::new(any_like(like), port),
             workload: Some(Arc::clone(workload)),
             service,
             endpoints,

@@ -5,12 +5,14 @@
 
 mod copy;
 mod hbone;
+mod io;
 mod pool;
 mod server;
 mod tap;
 
 pub use copy::{CopyError, Meter, copy_sockets, copy_tunnel};
 pub use hbone::{HboneError, Wish, connect_request, parse_authority, parse_forwarded};
+pub use io::TunnelIo;
 pub use pool::{Pool, PoolError, TunnelKey};
 pub use server::{Incoming, ServeConfig, ServeError, serve};
 

@@ -1,6 +1,7 @@
 //! A connection as a sentence: when, who, to whom, how, whether it was allowed, how much, how long, why not.
 
 use super::hint::hint;
+use super::request::request;
 use super::{Style, bytes, clean, milliseconds};
 use warren_common::model::admin::{Direction, Flow, FlowPeer, FlowState, Transport, Verdict};
 
@@ -23,6 +24,9 @@ pub(crate) fn flow(flow: &Flow, wide: bool, node: Option<usize>, style: Style) -
         bytes(flow.bytes_received),
         lasted(flow),
     );
+    if let Some(about) = &flow.request {
+        text += &request(about, wide, style);
+    }
     if let Some(dry_run) = &flow.dry_run {
         text += &format!("    dry run: {}\n", clean(dry_run));
     }

@@ -6,6 +6,7 @@ pub(crate) mod flow;
 pub(crate) mod hint;
 pub(crate) mod mesh;
 pub(crate) mod policy;
+mod request;
 pub(crate) mod status;
 mod style;
 mod table;

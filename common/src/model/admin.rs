@@ -104,10 +104,52 @@ pub struct Flow {
     pub bytes_sent: u64,
     /// Bytes from server to client.
     pub bytes_received: u64,
-    /// `-`, or ztunnel's flags: DENY, CONNECT, TLS_FAILURE, H2_HANDSHAKE_FAILURE, IDENTITY_ERROR ...
+    /// `-`, or ztunnel's flags: DENY, CONNECT, TLS_FAILURE, H2_HANDSHAKE_FAILURE, IDENTITY_ERROR ... Of a request Envoy's: UH, UF,
+    /// UT, NR ..., joined by commas.
     pub flags: String,
     /// Why it failed, in words.
     pub error: Option<String>,
+    /// The request, if it is one and not a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Box<FlowRequest>>,
+}
+
+/// A request that was routed, and its response.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowRequest {
+    /// `HTTP/1.1`, `HTTP/2` ..., as the client spoke.
+    pub protocol: Arc<str>,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+    /// Method.
+    pub method: Arc<str>,
+    /// Path and query as the client asked for them.
+    pub path: Arc<str>,
+    /// `:authority` or `Host`.
+    pub authority: Arc<str>,
+    /// `x-request-id`.
+    pub request_id: Option<Arc<str>>,
+    /// `user-agent`.
+    pub user_agent: Option<Arc<str>>,
+    /// `x-forwarded-for`.
+    pub forwarded_for: Option<Arc<str>>,
+    /// The rule that matched, as its object names it; absent when none did.
+    pub route: Option<Arc<str>>,
+    /// The objects that the rules come from.
+    pub objects: Option<Arc<str>>,
+    /// Where the rule sent it, in Envoy's form: `outbound|port|subset|host`.
+    pub cluster: Option<Arc<str>>,
+    /// How often it was sent to an endpoint.
+    pub attempts: u32,
+    /// Status of the response; 0: the client got none.
+    pub status: u16,
+    /// `grpc-status`.
+    pub grpc_status: Option<u16>,
+    /// Envoy's `response_code_details`: where the response came from.
+    pub details: Arc<str>,
+    /// Milliseconds from sending the request to the head of its response.
+    pub upstream_ms: Option<u64>,
 }
 
 /// `GET /v1/flows`: the newest closed flows and all open ones.

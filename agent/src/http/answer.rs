@@ -1,0 +1,161 @@
+//! The body of a response on its way to the client.
+
+use super::BoxError;
+use super::exchange::Exchange;
+use super::pool::Lease;
+use crate::observe::ResponseFlag;
+use bytes::Bytes;
+use http::Response;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::any::Any;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::time::{Instant, Sleep};
+
+/// The body of a response, with what lasts as long as it.
+pub(super) struct Answer {
+    body: Inner,
+    exchange: Option<Exchange>,
+    lease: Option<Lease>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// What the endpoint's place in the balance is held by.
+    place: Option<Box<dyn Any>>,
+}
+
+enum Inner {
+    Full(Bytes),
+    Upstream(Incoming),
+}
+
+impl Answer {
+    /// An answer of ours.
+    pub(super) fn local(response: Response<Bytes>, exchange: Exchange) -> Response<Self> {
+        exchange.head(response.status().as_u16(), response.headers());
+        exchange.received(response.body().len());
+        exchange.finish();
+        response.map(|body| Self {
+            body: Inner::Full(body),
+            exchange: None,
+            lease: None,
+            deadline: None,
+            place: None,
+        })
+    }
+
+    /// No body.
+    pub(super) fn none() -> Self {
+        Self { body: Inner::Full(Bytes::new()), exchange: None, lease: None, deadline: None, place: None }
+    }
+
+    /// An endpoint's; it has to be over at `deadline`.
+    pub(super) fn upstream(
+        response: Response<Incoming>,
+        exchange: Exchange,
+        lease: Lease,
+        place: Box<dyn Any>,
+        deadline: Option<Instant>,
+    ) -> Response<Self> {
+        exchange.head(response.status().as_u16(), response.headers());
+        response.map(|body| {
+            let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+            let ended = body.is_end_stream();
+            let mut answer = Self {
+                body: Inner::Upstream(body),
+                exchange: Some(exchange),
+                lease: Some(lease),
+                deadline,
+                place: Some(place),
+            };
+            // Such a body is dropped without a look.
+            if ended {
+                answer.finish();
+            }
+            answer
+        })
+    }
+
+    fn finish(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish();
+        }
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        self.place = None;
+        self.deadline = None;
+    }
+
+    fn break_off(&mut self, flag: ResponseFlag, details: &'static str, why: &str) {
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.broken(flag, details, why);
+        }
+        self.lease = None;
+        self.place = None;
+        self.deadline = None;
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let body = match &mut this.body {
+            Inner::Full(body) => {
+                let body = std::mem::take(body);
+                return Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))));
+            }
+            Inner::Upstream(body) => body,
+        };
+        if this.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) {
+            let why = "the request's timeout ended within its response";
+            this.break_off(ResponseFlag::UpstreamTimeout, "response_timeout", why);
+            return Poll::Ready(Some(Err(why.into())));
+        }
+        match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let ended = body.is_end_stream();
+                if let Some(exchange) = &this.exchange {
+                    if let Some(data) = frame.data_ref() {
+                        exchange.received(data.len());
+                    }
+                    if let Some(trailers) = frame.trailers_ref() {
+                        exchange.grpc_status(trailers);
+                    }
+                }
+                if ended {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                let details = "upstream_reset_after_response_started{connection_termination}";
+                let why = format!("the response broke off: {error}");
+                this.break_off(ResponseFlag::UpstreamTermination, details, &why);
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                this.finish();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.body {
+            Inner::Full(body) => body.is_empty(),
+            Inner::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.body {
+            Inner::Full(body) => SizeHint::with_exact(body.len() as u64),
+            Inner::Upstream(body) => body.size_hint(),
+        }
+    }
+}

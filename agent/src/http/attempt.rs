@@ -1,0 +1,264 @@
+//! A request is sent to an endpoint, and to another one where that is allowed: not after a response has begun, and only while
+//! all of its body is still there.
+
+use super::headers::{ATTEMPT_COUNT, shape};
+use super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
+use super::pool::{Lease, SendError};
+use super::replay::{Outgoing, Replay};
+use super::reply::Local;
+use super::request::Journey;
+use crate::observe::ResponseFlag;
+use crate::route::http::{BackendRule, Ended, Forwarding, Situation, Verdict};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use std::any::Any;
+use std::error::Error;
+use std::future::pending;
+use tokio::time::{Instant, sleep_until};
+use warren_common::model::WorkloadUid;
+
+/// A connection that a response is coming on.
+pub(super) struct Reached {
+    pub(super) lease: Lease,
+    /// Held until the response has ended.
+    pub(super) place: Box<dyn Any>,
+    /// When the request was sent.
+    pub(super) sent_at: Instant,
+}
+
+/// One request and how often it may be sent.
+pub(super) struct Attempts<'r> {
+    pub(super) forwarding: &'r Forwarding,
+    pub(super) backend: &'r BackendRule,
+    pub(super) parts: Parts,
+    pub(super) body: Replay,
+    pub(super) deadline: Option<Instant>,
+    /// The body is needed for copies of the request, too.
+    pub(super) mirrored: bool,
+}
+
+/// A try that brought no response.
+struct Failed {
+    ended: Ended,
+    local: Local,
+}
+
+impl Attempts<'_> {
+    /// Sends it until there is a response to pass on, or nothing more may be done.
+    pub(super) async fn run<O: Outlets>(
+        self,
+        journey: &mut Journey<'_, O>,
+    ) -> Result<(Response<Incoming>, Reached), Local> {
+        let policy = &self.forwarding.retries;
+        let mut tried: Vec<WorkloadUid> = Vec::new();
+        for tries in 1.. {
+            let way = self.pick(journey, &tried)?;
+            journey.exchange.flow().request(|about| {
+                about.seen.attempts = tries;
+                about.seen.cluster = Some(way.cluster.clone());
+            });
+            journey.outlets.describe(journey.exchange.flow(), &way);
+            let endpoint = way.key.endpoint.clone();
+            let sent = self.within(journey, &way, tries).await;
+            let ended = match &sent {
+                Ok((response, ..)) => {
+                    Ended::Response { status: response.status().as_u16(), grpc: grpc_status(response) }
+                }
+                Err(failed) => failed.ended,
+            };
+            journey.outlets.ended(&way.place, ended);
+            let situation = Situation {
+                tries,
+                replayable: self.body.is_whole(),
+                left: self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
+                entropy: rand::random(),
+            };
+            match policy.decide(ended, &situation) {
+                Verdict::Again(pause) => {
+                    drop((sent, way));
+                    if policy.other_endpoints {
+                        tried.extend(endpoint);
+                    }
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Verdict::Exhausted => journey.exchange.flag(ResponseFlag::RetriesExceeded),
+                Verdict::Never | Verdict::BodyGone | Verdict::OutOfTime => {}
+            }
+            if !self.mirrored {
+                self.body.stop_keeping();
+            }
+            return match sent {
+                Ok((response, lease, sent_at)) => {
+                    Ok((response, Reached { lease, place: Box::new(way.place), sent_at }))
+                }
+                Err(failed) => Err(failed.local),
+            };
+        }
+        Err(Local::not_connected("there were too many tries".to_owned()))
+    }
+
+    fn pick<O: Outlets>(
+        &self,
+        journey: &Journey<'_, O>,
+        tried: &[WorkloadUid],
+    ) -> Result<Way<O::Place>, Local> {
+        let (h2, grpc) = (journey.downstream.h2, journey.exchange.is_grpc);
+        let ask = Ask { tried, h2, grpc, api: journey.table.api() };
+        let picked = journey.outlets.pick(&self.backend.to, &ask);
+        picked.map_err(|NoWay { refusal, why }| Local::from(refusal).because(why))
+    }
+
+    /// One try, within its own time and the request's.
+    async fn within<O: Outlets>(
+        &self,
+        journey: &Journey<'_, O>,
+        way: &Way<O::Place>,
+        tries: u32,
+    ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
+        let per_try = self.forwarding.retries.per_try_timeout;
+        let try_ends = per_try.map(|timeout| Instant::now() + timeout);
+        let (ends, is_per_try) = match (self.deadline, try_ends) {
+            (Some(all), Some(one)) if one < all => (Some(one), true),
+            (None, Some(one)) => (Some(one), true),
+            (all, _) => (all, false),
+        };
+        let late = async {
+            match ends {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = self.once(journey, way, tries) => sent,
+            () = late => {
+                let why = format!("{} did not answer in time", way.key.address);
+                Err(Failed { ended: Ended::TimedOut, local: Local::timed_out(is_per_try, why) })
+            }
+        }
+    }
+
+    async fn once<O: Outlets>(
+        &self,
+        journey: &Journey<'_, O>,
+        way: &Way<O::Place>,
+        tries: u32,
+    ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
+        let outlets = journey.outlets;
+        let mut unsent: Option<Box<Request<Outgoing>>> = None;
+        loop {
+            let mut lease = match outlets.pool().ready(&way.key) {
+                Some(lease) => lease,
+                None => {
+                    let opened = outlets.open(way, journey.exchange.flow()).await.map_err(not_reached)?;
+                    let begun = outlets.pool().begin(&way.key, opened, way.max_uses).await;
+                    begun.map_err(|error| self.failed(way, &error))?
+                }
+            };
+            outlets.connected(journey.exchange.flow(), way);
+            let request = match unsent.take() {
+                Some(request) => *request,
+                None => self.request(way.key.h2, tries),
+            };
+            let sent_at = Instant::now();
+            match lease.send(request).await {
+                Ok(response) => {
+                    let both = [CONTENT_LENGTH, TRANSFER_ENCODING]
+                        .iter()
+                        .all(|name| response.headers().contains_key(name));
+                    if both {
+                        let local =
+                            Local::not_http(format!("{} framed its response in two ways", way.key.address));
+                        return Err(Failed { ended: Ended::Reset, local });
+                    }
+                    return Ok((response, lease, sent_at));
+                }
+                // The endpoint closed a kept connection just now, and has seen nothing of the request.
+                Err(SendError { unsent: Some(request), .. }) if lease.reused => unsent = Some(request),
+                // It closed the connection when the request was on its way: it may have read it, which does no harm to some.
+                Err(SendError { error, unsent: None })
+                    if lease.reused && !way.key.h2 && ended_early(&error) && self.is_repeatable() => {}
+                Err(SendError { error, .. }) => return Err(self.failed(way, &error)),
+            }
+        }
+    }
+
+    fn request(&self, h2: bool, tries: u32) -> Request<Outgoing> {
+        let mut request = Request::from_parts(self.parts.clone(), self.body.copy());
+        request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(tries));
+        shape(&mut request, h2);
+        request
+    }
+
+    /// Whether sending it twice is as good as once, and can be done.
+    fn is_repeatable(&self) -> bool {
+        self.parts.method.is_idempotent() && self.body.is_whole()
+    }
+
+    fn failed<P>(&self, way: &Way<P>, error: &hyper::Error) -> Failed {
+        let why = format!("{}: {}", way.key.address, sources(error));
+        if self.body.is_broken() {
+            return Failed { ended: Ended::Overflow, local: Local::client_gone(why) };
+        }
+        let reason = h2_reason(error);
+        if reason == Some(h2::Reason::REFUSED_STREAM) {
+            return Failed { ended: Ended::Refused, local: Local::reset(why) };
+        }
+        if reason.is_some_and(|reason| reason != h2::Reason::NO_ERROR) {
+            return Failed { ended: Ended::Reset, local: Local::reset(why) };
+        }
+        if error.is_parse() {
+            return Failed { ended: Ended::Reset, local: Local::not_http(why) };
+        }
+        Failed { ended: Ended::Reset, local: Local::terminated(why) }
+    }
+}
+
+fn not_reached(error: NotReached) -> Failed {
+    let NotReached { why, denied, overload } = error;
+    if overload {
+        let refusal = crate::route::http::Refusal::overflow();
+        return Failed { ended: Ended::Overflow, local: Local::from(refusal).because(why) };
+    }
+    let mut local = Local::not_connected(why);
+    // Another try, and another endpoint, would be refused by the same rule.
+    let ended = if denied { Ended::Overflow } else { Ended::NoConnection };
+    if denied {
+        local.flag = Some(ResponseFlag::Deny);
+    }
+    Failed { ended, local }
+}
+
+fn grpc_status<B>(response: &Response<B>) -> Option<u8> {
+    response.headers().get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// No byte of a response came.
+fn ended_early(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| {
+        matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
+    error.source()?.downcast_ref::<h2::Error>()?.reason()
+}
+
+/// An error with what it was caused by.
+fn sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

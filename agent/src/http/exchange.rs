@@ -1,0 +1,150 @@
+//! The record of one request, from its head to the end of its response.
+
+use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
+use super::replay::Replay;
+use super::reply::Local;
+use crate::observe::{FlowFlag, FlowHandle, ResponseFlag};
+use http::header::{HeaderMap, HeaderName, USER_AGENT};
+use http::{Request, Version};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// One request and its response. Dropping it ends its record; unless it has [finished](Self::finish), its client has gone.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    flow: FlowHandle,
+    body: Option<Replay>,
+    head_bytes: u64,
+    finished: bool,
+    /// Whether it is gRPC.
+    pub(super) is_grpc: bool,
+}
+
+impl Exchange {
+    /// Begins the record of `request`.
+    pub(super) fn begin<B>(flow: FlowHandle, request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let is_grpc = is_grpc(headers);
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let head = request.method().as_str().len() + path.len() + 12 + size(headers);
+        flow.request(|about| {
+            let seen = &mut about.seen;
+            seen.protocol = protocol(request.version()).into();
+            seen.grpc = is_grpc;
+            seen.method = request.method().as_str().into();
+            seen.path = path.into();
+            seen.authority = authority(request).into();
+            seen.request_id = text(headers, &REQUEST_ID);
+            seen.user_agent = text(headers, &USER_AGENT);
+            seen.forwarded_for = text(headers, &FORWARDED_FOR);
+        });
+        let head_bytes = head as u64;
+        Self { flow, body: None, head_bytes, finished: false, is_grpc }
+    }
+
+    /// The record.
+    pub(super) fn flow(&self) -> &FlowHandle {
+        &self.flow
+    }
+
+    /// Where the request's bytes are counted.
+    pub(super) fn body(&mut self, body: &Replay) {
+        self.body = Some(body.clone());
+    }
+
+    /// Says why it is not just answered by an application.
+    pub(super) fn flag(&self, flag: ResponseFlag) {
+        self.flow.request(|about| about.flag(flag));
+    }
+
+    /// It is answered here.
+    pub(super) fn local(&self, local: &Local) {
+        self.flow.request(|about| {
+            about.seen.details = local.details.as_ref().into();
+            if let Some(flag) = local.flag {
+                about.flag(flag);
+            }
+        });
+        if let Some(why) = &local.why {
+            self.flow.fail(FlowFlag::Other, why);
+        }
+    }
+
+    /// It ends here, and nobody hears of it.
+    pub(super) fn fail(mut self, local: &Local) {
+        self.local(local);
+        self.finished = true;
+    }
+
+    /// The head of the response goes out.
+    pub(super) fn head(&self, status: u16, headers: &HeaderMap) {
+        self.flow.bytes().received.fetch_add(size(headers) as u64 + 17, Relaxed);
+        self.flow.request(|about| about.seen.status = status);
+        self.grpc_status(headers);
+    }
+
+    /// Takes `grpc-status` from a head or from trailers.
+    pub(super) fn grpc_status(&self, headers: &HeaderMap) {
+        let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        if let Some(status) = status.and_then(|status| status.parse().ok()) {
+            self.flow.request(|about| about.seen.grpc_status = Some(status));
+        }
+    }
+
+    /// Bytes that the client sent after a switch.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.flow.bytes().sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes of the response's body.
+    pub(super) fn received(&self, bytes: usize) {
+        self.flow.bytes().received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// The response breaks off.
+    pub(super) fn broken(&mut self, flag: ResponseFlag, details: &'static str, why: &str) {
+        self.flow.request(|about| {
+            about.flag(flag);
+            about.seen.details = details.into();
+        });
+        self.flow.fail(FlowFlag::Other, why);
+        self.finished = true;
+    }
+
+    /// All of the response is out.
+    pub(super) fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let body = self.body.as_ref().map_or(0, Replay::received);
+        self.flow.bytes().sent.fetch_add(self.head_bytes + body, Relaxed);
+        if !self.finished {
+            self.flow.request(|about| {
+                about.flag(ResponseFlag::DownstreamGone);
+                about.seen.details = "downstream_remote_disconnect".into();
+            });
+            self.flow.fail(FlowFlag::Other, "the client has gone before its response's end");
+        }
+    }
+}
+
+/// As Envoy writes it.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(Into::into)
+}
+
+/// Bytes of headers as HTTP/1 writes them.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}

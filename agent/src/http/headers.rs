@@ -1,0 +1,275 @@
+//! What a proxy does to headers, whatever the routes say. Pure.
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Request, Uri, Version};
+
+/// `x-request-id`.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `x-forwarded-proto`.
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `x-forwarded-for`.
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Which try a request is, beginning with 1.
+pub(crate) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+/// Milliseconds from sending a request to its response's head.
+pub(crate) const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+/// The path before it was rewritten.
+pub(crate) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// A limit was reached before the request was sent.
+pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Never taken away because `Connection` names them: they are what others decide by.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [HOST, AUTHORIZATION, COOKIE, CONTENT_LENGTH, CONTENT_TYPE, REQUEST_ID, FORWARDED_FOR, FORWARDED_PROTO]
+        .contains(name)
+}
+
+/// Takes away what is meant for this connection alone (RFC 9110, 7.6.1), except an upgrade that is passed on.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !is_end_to_end(name) && *name != UPGRADE)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    // `te: trailers` is the one value that has a meaning from end to end, and gRPC asks for it.
+    let wants_trailers = headers.get_all(TE).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers")))
+    });
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    match keep_upgrade {
+        true => {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        false => {
+            headers.remove(UPGRADE);
+        }
+    }
+}
+
+/// Whether a client asks for another protocol on its HTTP/1.1 connection. `h2c` is not passed on: who may ask for it may as
+/// well begin with it, and behind an upgrade nobody would look into its requests.
+pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    let asked = || request.headers().get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    let is_h2c = |value: &str| value.split(',').any(|one| one.trim().to_ascii_lowercase().starts_with("h2c"));
+    request.version() == Version::HTTP_11 && asked().next().is_some() && !asked().any(is_h2c)
+}
+
+/// The host that a request is for, port included.
+pub(crate) fn authority<B>(request: &Request<B>) -> &str {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    }
+}
+
+/// Whether it is gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let rest = kind.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// What every request carries on: an id, what the client spoke; not what it asked of us alone.
+pub(crate) fn prepare<B>(request: &mut Request<B>, keep_upgrade: bool, random: u128) {
+    remove_hop_by_hop(request.headers_mut(), keep_upgrade);
+    let headers = request.headers_mut();
+    headers.remove(EXPECT);
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    if !headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::try_from(uuid(random))
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// Shapes a request for the version that its endpoint is spoken to in.
+pub(crate) fn shape<B>(request: &mut Request<B>, h2: bool) {
+    let authority = authority(request).to_owned();
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let is_connect = request.method() == Method::CONNECT;
+    if h2 {
+        *request.version_mut() = Version::HTTP_2;
+        let uri = match is_connect {
+            true => Uri::builder().authority(authority.as_str()).build(),
+            false => Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(path).build(),
+        };
+        if let Ok(uri) = uri {
+            *request.uri_mut() = uri;
+            request.headers_mut().remove(HOST);
+        }
+        return;
+    }
+    *request.version_mut() = Version::HTTP_11;
+    join_cookies(request.headers_mut());
+    if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    if !is_connect && let Ok(uri) = Uri::try_from(path) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// HTTP/2 may split cookies into several headers; HTTP/1 knows one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let joined =
+        headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// A path without dot segments (RFC 3986, 5.2.4), so that routes and applications see the same; None where it has none.
+pub(crate) fn normalised(path: &str) -> Option<String> {
+    if !path.split('/').any(is_dots) {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            _ if !is_dots(segment) => kept.push(segment),
+            _ if segment.replace("%2e", ".").replace("%2E", ".").len() == 2 => {
+                kept.pop();
+                if is_last {
+                    kept.push("");
+                }
+            }
+            _ if is_last => kept.push(""),
+            _ => {}
+        }
+    }
+    Some(format!("/{}", kept.join("/")))
+}
+
+/// `.` and `..`, also escaped.
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.replace("%2e", ".").replace("%2E", ".").as_str(), "." | "..")
+}
+
+/// A random UUID, version 4.
+fn uuid(random: u128) -> String {
+    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_for_this_connection_stays_here() {
+        let mut map = headers(&[
+            ("connection", "close, X-Mine, authorization"),
+            ("x-mine", "1"),
+            ("authorization", "kept"),
+            ("keep-alive", "5"),
+            ("te", "gzip, Trailers"),
+            ("upgrade", "websocket"),
+            ("transfer-encoding", "chunked"),
+            ("x-other", "kept"),
+        ]);
+        let mut upgrading = map.clone();
+        remove_hop_by_hop(&mut map, false);
+        assert_eq!(map, headers(&[("authorization", "kept"), ("te", "trailers"), ("x-other", "kept")]));
+        remove_hop_by_hop(&mut upgrading, true);
+        assert_eq!(upgrading.get("upgrade").unwrap(), "websocket");
+        assert_eq!(upgrading.get("connection").unwrap(), "upgrade");
+    }
+
+    #[test]
+    fn h2c_is_not_passed_on() {
+        let asks =
+            |value: &str| wants_upgrade(&Request::builder().header("upgrade", value).body(()).unwrap());
+        assert!(asks("websocket") && asks("any/1.0"));
+        assert!(!asks("h2c") && !asks("websocket, H2C"));
+        assert!(!wants_upgrade(&Request::new(())));
+    }
+
+    #[test]
+    fn a_request_takes_the_shape_of_its_endpoints_version() {
+        let mut request = Request::builder().uri("http://web:80/a?b").body(()).unwrap();
+        request.headers_mut().append(COOKIE, HeaderValue::from_static("a=1"));
+        request.headers_mut().append(COOKIE, HeaderValue::from_static("b=2"));
+        shape(&mut request, false);
+        assert_eq!(
+            (request.uri().to_string(), request.headers()["host"].to_str().unwrap()),
+            ("/a?b".into(), "web:80")
+        );
+        assert_eq!(request.headers()["cookie"], "a=1; b=2");
+        shape(&mut request, true);
+        assert_eq!(request.uri(), "http://web:80/a?b");
+        assert!(!request.headers().contains_key(HOST));
+    }
+
+    #[test]
+    fn dot_segments_are_resolved() {
+        for (path, wanted) in [
+            ("/a/b", None),
+            ("/a//b", None),
+            ("/a/./b", Some("/a/b")),
+            ("/a/../b", Some("/b")),
+            ("/../../b", Some("/b")),
+            ("/a/..", Some("/")),
+            ("/a/b/.", Some("/a/b/")),
+            ("/a/b/%2e%2E/c", Some("/a/c")),
+            ("/a/.b/..c", None),
+        ] {
+            assert_eq!(normalised(path).as_deref(), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn ids_are_uuids() {
+        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_type() {
+        let is = |kind: &'static str| is_grpc(&headers(&[("content-type", kind)]));
+        assert!(is("application/grpc") && is("application/grpc+proto") && is("application/grpc;x=y"));
+        assert!(!is("application/grpc-web") && !is("text/plain"));
+    }
+}

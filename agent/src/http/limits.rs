@@ -1,0 +1,30 @@
+//! Bounds of everything that a peer decides the size of.
+
+use std::time::Duration;
+
+/// Headers of one message.
+pub(crate) const MAX_HEADERS: usize = 100;
+/// Bytes of a message's head; also what is read at once.
+pub(crate) const MAX_HEAD: usize = 64 << 10;
+/// Requests at a time on one HTTP/2 connection of a client (Envoy's default in meshes is 100).
+pub(crate) const MAX_STREAMS: u32 = 100;
+/// Bytes of a request's body that are kept so that it can be sent again, or copied.
+pub(crate) const MAX_REPLAY: usize = 64 << 10;
+/// Copies of requests at a time, of one worker.
+pub(crate) const MAX_MIRRORS: usize = 256;
+/// How long the copy of a request may take.
+pub(crate) const MIRROR_DEADLINE: Duration = Duration::from_secs(15);
+/// HTTP/2 flow-control window of one request, bytes, in both directions.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+/// HTTP/2 flow-control window of one connection, bytes.
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Connections to one endpoint that are kept for later requests.
+pub(crate) const MAX_IDLE: usize = 64;
+/// A connection without requests is closed after so long.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+/// How often connections that are kept are looked at.
+pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// How long a client's connection that was refused is read, so that the answer reaches it.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of a client's first line until it is clear what the client speaks.
+pub(crate) const MAX_FIRST_LINE: usize = 16 << 10;

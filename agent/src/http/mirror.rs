@@ -1,0 +1,123 @@
+//! Copies of requests: sent when all of the request's body is there, and forgotten.
+
+use super::exchange::Exchange;
+use super::headers::shape;
+use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
+use super::outlets::{Ask, NoWay, Outlets};
+use super::replay::Replay;
+use super::reply::Local;
+use super::request::{Journey, set_authority};
+use crate::route::http::shadow;
+use http::request::Parts;
+use http::{HeaderValue, Request};
+use http_body_util::BodyExt;
+use std::cell::Cell;
+use std::rc::Rc;
+use warren_common::model::traffic::{Destination, Mirror, RouteApi};
+
+thread_local! {
+    /// Copies on their way.
+    static COPIES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A copy's place among all of the worker.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        COPIES
+            .with(|copies| (copies.get() < MAX_MIRRORS).then(|| copies.set(copies.get() + 1)).map(|()| Self))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        COPIES.with(|copies| copies.set(copies.get().saturating_sub(1)));
+    }
+}
+
+/// Sends a copy to where `mirror` says. A request with a longer body than is kept is not copied, and neither is one too many.
+pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, parts: &Parts, body: &Replay) {
+    let Some(place) = Place::take() else {
+        return tracing::debug!("a request is not copied: too many copies are on their way");
+    };
+    let mut parts = parts.clone();
+    if mirror.shadow_host
+        && let Ok(host) = HeaderValue::try_from(shadow(journey.asked.view().authority))
+    {
+        set_authority(&mut parts, &host);
+    }
+    let copy = Copy {
+        outlets: Rc::clone(journey.outlets),
+        to: mirror.to.clone(),
+        parts,
+        body: body.clone(),
+        h2: journey.downstream.h2,
+        api: journey.table.api(),
+    };
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        let _in_time = tokio::time::timeout(MIRROR_DEADLINE, copy.send()).await;
+    });
+}
+
+struct Copy<O> {
+    outlets: Rc<O>,
+    to: Destination,
+    parts: Parts,
+    body: Replay,
+    h2: bool,
+    api: RouteApi,
+}
+
+impl<O: Outlets> Copy<O> {
+    /// Sends it, and reads its response away. It has a record of its own.
+    async fn send(self) {
+        if !self.body.complete().await {
+            return tracing::debug!("a request is not copied: its body is too long to be kept");
+        }
+        let Self { outlets, to, parts, body, h2, api } = self;
+        let mut request = Request::from_parts(parts, body.copy());
+        let mut exchange = Exchange::begin(outlets.begin(), &request);
+        exchange.body(&body);
+        let ask = Ask { tried: &[], h2, grpc: exchange.is_grpc, api };
+        let way = match outlets.pick(&to, &ask) {
+            Ok(way) => way,
+            Err(NoWay { refusal, why }) => return exchange.fail(&Local::from(refusal).because(why)),
+        };
+        exchange.flow().request(|about| {
+            about.seen.attempts = 1;
+            about.seen.route = Some("mirror".into());
+            about.seen.cluster = Some(way.cluster.clone());
+        });
+        outlets.describe(exchange.flow(), &way);
+        let lease = match outlets.pool().ready(&way.key) {
+            Some(lease) => Ok(lease),
+            None => match outlets.open(&way, exchange.flow()).await {
+                Ok(opened) => {
+                    let begun = outlets.pool().begin(&way.key, opened, way.max_uses).await;
+                    begun.map_err(|error| Local::terminated(error.to_string()))
+                }
+                Err(error) => Err(Local::not_connected(error.why)),
+            },
+        };
+        let mut lease = match lease {
+            Ok(lease) => lease,
+            Err(local) => return exchange.fail(&local),
+        };
+        outlets.connected(exchange.flow(), &way);
+        shape(&mut request, way.key.h2);
+        let response = match lease.send(request).await {
+            Ok(response) => response,
+            Err(error) => return exchange.fail(&Local::terminated(error.error.to_string())),
+        };
+        exchange.head(response.status().as_u16(), response.headers());
+        exchange.flow().request(|about| about.seen.details = "via_upstream".into());
+        let mut answer = response.into_body();
+        while let Some(Ok(frame)) = answer.frame().await {
+            exchange.received(frame.data_ref().map_or(0, bytes::Bytes::len));
+        }
+        lease.give_back();
+        exchange.finish();
+    }
+}

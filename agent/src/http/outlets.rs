@@ -1,0 +1,93 @@
+//! What the pipeline asks of the story that it is part of: rules, endpoints, connections, records.
+
+use super::pool::{Opened, Pool, PoolKey};
+use crate::observe::FlowHandle;
+use crate::route::http::{Ended, HttpTable, Refusal};
+use std::rc::Rc;
+use std::sync::Arc;
+use warren_common::model::WorkloadUid;
+use warren_common::model::traffic::{Destination, RouteApi};
+
+/// What an endpoint is picked by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask<'a> {
+    /// Endpoints that were tried for it, and not to be tried again while there are others.
+    pub tried: &'a [WorkloadUid],
+    /// Whether the client speaks HTTP/2.
+    pub h2: bool,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+    /// Whose rules lead there.
+    pub api: RouteApi,
+}
+
+/// An endpoint that was picked.
+pub(crate) struct Way<P> {
+    /// Who may share its connections.
+    pub key: PoolKey,
+    /// Requests that one connection may carry.
+    pub max_uses: Option<u32>,
+    /// In Envoy's form: `outbound|port|subset|host`.
+    pub cluster: Arc<str>,
+    /// The story's own part: how to connect, and the endpoint's place in the balance, held for as long as the request lasts.
+    pub place: P,
+}
+
+/// Why no endpoint was picked.
+#[derive(Debug)]
+pub(crate) struct NoWay {
+    /// How it is answered.
+    pub refusal: Refusal,
+    /// For people.
+    pub why: String,
+}
+
+/// Why an endpoint was not reached.
+#[derive(Debug)]
+pub(crate) struct NotReached {
+    /// For people.
+    pub why: String,
+    /// A policy refused it.
+    pub denied: bool,
+    /// A limit of the endpoint's node was reached.
+    pub overload: bool,
+}
+
+/// What a pipeline asks of its story.
+pub(crate) trait Outlets: 'static {
+    /// The story's part of a [`Way`].
+    type Place: 'static;
+
+    /// The rules as they are now.
+    ///
+    /// # Errors
+    /// Why they can't be applied: nothing is sent then.
+    fn rules(&self) -> Result<Arc<HttpTable>, String>;
+
+    /// An endpoint of `to`.
+    ///
+    /// # Errors
+    /// [`NoWay`].
+    fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Self::Place>, NoWay>;
+
+    /// Connects to it, for the request with this record.
+    ///
+    /// # Errors
+    /// [`NotReached`].
+    async fn open(&self, way: &Way<Self::Place>, flow: &FlowHandle) -> Result<Opened, NotReached>;
+
+    /// Tells how a try at the endpoint ended.
+    fn ended(&self, place: &Self::Place, ended: Ended);
+
+    /// The connections of this worker.
+    fn pool(&self) -> &Rc<Pool>;
+
+    /// A record for a request of this connection.
+    fn begin(&self) -> FlowHandle;
+
+    /// Says in a request's record where it goes.
+    fn describe(&self, flow: &FlowHandle, way: &Way<Self::Place>);
+
+    /// Says in a request's record that it has a connection there.
+    fn connected(&self, flow: &FlowHandle, way: &Way<Self::Place>);
+}

@@ -1,0 +1,155 @@
+//! One connection to an endpoint, and the task that moves its bytes.
+
+use super::super::io::{BoxIo, OnWorker, Rewound};
+use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
+use super::super::replay::Outgoing;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+
+/// A connection to an endpoint on which nothing was said yet.
+pub(crate) struct Opened {
+    /// Its bytes.
+    pub(crate) io: BoxIo,
+    /// Ends when the connection has to: its client lost the permit to be there. What must last as long as the connection
+    /// belongs to it.
+    pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// A connection that has become another protocol's.
+pub(crate) type Switched = Rewound<BoxIo>;
+
+/// Where the connection is put once it has switched.
+type SwitchSlot = Rc<RefCell<Option<oneshot::Sender<Switched>>>>;
+
+/// An HTTP/1.1 connection.
+pub(super) struct H1 {
+    sender: http1::SendRequest<Outgoing>,
+    switch: SwitchSlot,
+    uses_left: Option<u32>,
+}
+
+/// An HTTP/2 connection.
+pub(super) struct H2 {
+    sender: RefCell<http2::SendRequest<Outgoing>>,
+}
+
+impl H1 {
+    pub(super) async fn handshake(opened: Opened, max_uses: Option<u32>) -> hyper::Result<Self> {
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD)
+            .handshake(TokioIo::new(opened.io))
+            .await?;
+        let switch = SwitchSlot::default();
+        tokio::task::spawn_local(drive(connection, opened.evicted, Rc::clone(&switch)));
+        Ok(Self { sender, switch, uses_left: max_uses })
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        self.sender.ready().await
+    }
+
+    /// Counts a request; whether it may carry another one.
+    pub(super) fn count_use(&mut self) -> bool {
+        match &mut self.uses_left {
+            None => true,
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                *left > 0
+            }
+        }
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        self.sender.try_send_request(request).await
+    }
+
+    /// The next request asks for another protocol: where the connection will be if it gets that.
+    pub(super) fn expect_switch(&self) -> oneshot::Receiver<Switched> {
+        let (sender, receiver) = oneshot::channel();
+        *self.switch.borrow_mut() = Some(sender);
+        receiver
+    }
+
+    /// It got none.
+    pub(super) fn no_switch(&self) {
+        self.switch.borrow_mut().take();
+    }
+}
+
+/// Moves the bytes of an HTTP/1.1 connection until it ends, is to end, or switches to another protocol.
+async fn drive(
+    mut connection: http1::Connection<TokioIo<BoxIo>, Outgoing>,
+    evicted: Pin<Box<dyn Future<Output = ()>>>,
+    switch: SwitchSlot,
+) {
+    let mut evicted = pin!(evicted);
+    let ended = tokio::select! {
+        biased;
+        () = &mut evicted => return,
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+    };
+    if ended.is_err() {
+        return;
+    }
+    let parts = connection.into_parts();
+    let mut io = parts.io.into_inner();
+    let switched = switch.borrow_mut().take();
+    match switched {
+        // Whoever waited for it may have gone, or it did not switch after all: then it ends here.
+        Some(switched) => drop(switched.send(Rewound::new(parts.read_buf, io))),
+        None => {
+            let _ = io.shutdown().await;
+        }
+    }
+}
+
+impl H2 {
+    pub(super) async fn handshake(opened: Opened) -> hyper::Result<Self> {
+        let (sender, connection) = http2::Builder::new(OnWorker)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(opened.io))
+            .await?;
+        tokio::task::spawn_local(async move {
+            tokio::select! {
+                biased;
+                () = opened.evicted => {}
+                _ended = connection => {}
+            }
+        });
+        Ok(Self { sender: RefCell::new(sender) })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.borrow().is_closed()
+    }
+
+    pub(super) async fn send(
+        &self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        let sending = self.sender.borrow_mut().try_send_request(request);
+        sending.await
+    }
+}

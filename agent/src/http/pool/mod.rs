@@ -1,0 +1,279 @@
+//! Connections to endpoints that requests share, of one worker.
+//!
+//! An HTTP/1.1 connection carries one request at a time and is kept in between; an HTTP/2 connection carries many. A
+//! connection belongs to the pod whose address it has and in whose name it was let in: the key says so.
+//!
+//! ```text
+//!   open --> leased --response ended--> idle --leased again--> ...
+//!              \                          \--for IDLE, one too many, endpoint gone, evicted--> closed
+//!               \--switched to another protocol, failed, response not read to its end--> closed
+//! ```
+
+mod connection;
+
+pub(crate) use connection::{Opened, Switched};
+
+use super::BoxError;
+use super::limits::{IDLE, MAX_IDLE, SWEEP};
+use super::replay::Outgoing;
+use connection::{H1, H2};
+use http::header::UPGRADE;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use warren_common::model::{Identity, WorkloadUid};
+
+/// Requests at a time on one HTTP/2 connection before another is opened.
+const STREAMS: usize = 100;
+
+/// Who may share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PoolKey {
+    /// The pod that asks: its address and its identity.
+    pub(crate) source: WorkloadUid,
+    /// The workload that answers, if it is known.
+    pub(crate) endpoint: Option<WorkloadUid>,
+    /// Its `metadata.uid`, where it is a pod.
+    pub(crate) pod_uid: Arc<str>,
+    /// Who must be there, if it must be proven.
+    pub(crate) identity: Option<Identity>,
+    /// Where.
+    pub(crate) address: SocketAddr,
+    /// The name that was looked up for it.
+    pub(crate) name: Option<Arc<str>>,
+    /// Whether HTTP/2 is spoken.
+    pub(crate) h2: bool,
+}
+
+/// The connections of one worker.
+pub(crate) struct Pool {
+    entries: RefCell<HashMap<PoolKey, Entry>>,
+    /// Whether an endpoint is still who it was.
+    is_current: Box<dyn Fn(&PoolKey) -> bool>,
+    sweeping: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Entry {
+    idle: Vec<(H1, Instant)>,
+    shared: Vec<Rc<Shared>>,
+}
+
+struct Shared {
+    h2: H2,
+    active: Cell<usize>,
+    idle_since: Cell<Instant>,
+}
+
+/// A place on a connection for one request. Dropping it before [`Lease::give_back`] closes an HTTP/1.1 connection, and resets
+/// an HTTP/2 stream.
+pub(crate) struct Lease {
+    pool: Weak<Pool>,
+    key: PoolKey,
+    held: Option<Held>,
+    switch: Option<oneshot::Receiver<Switched>>,
+    /// Whether earlier requests went over the connection: it may have been closed by its server a moment ago.
+    pub(crate) reused: bool,
+}
+
+enum Held {
+    H1(H1),
+    H2(Stream),
+}
+
+struct Stream(Rc<Shared>);
+
+impl Stream {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.active.set(shared.active.get() + 1);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// What happened.
+    pub(crate) error: hyper::Error,
+    /// The request, if nothing of it was sent.
+    pub(crate) unsent: Option<Box<Request<Outgoing>>>,
+}
+
+impl Pool {
+    /// An empty pool. `is_current` says whether the endpoint of a key still is who it was.
+    pub(crate) fn new(is_current: impl Fn(&PoolKey) -> bool + 'static) -> Rc<Self> {
+        Rc::new(Self {
+            entries: RefCell::default(),
+            is_current: Box::new(is_current),
+            sweeping: Cell::new(false),
+        })
+    }
+
+    /// A connection that is open already.
+    pub(crate) fn ready(self: &Rc<Self>, key: &PoolKey) -> Option<Lease> {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(key)?;
+        if key.h2 {
+            entry.shared.retain(|shared| !shared.h2.is_closed());
+            let free = entry.shared.iter().filter(|shared| shared.active.get() < STREAMS);
+            let shared = free.min_by_key(|shared| shared.active.get())?;
+            return Some(self.lease(key, Held::H2(Stream::new(shared)), true));
+        }
+        // The last one first: the others may end of idleness.
+        while let Some((h1, _)) = entry.idle.pop() {
+            if h1.is_ready() {
+                return Some(self.lease(key, Held::H1(h1), true));
+            }
+        }
+        None
+    }
+
+    /// Speaks HTTP on a new connection; `max_uses`: requests that it may carry.
+    ///
+    /// # Errors
+    /// When the endpoint does not speak it.
+    pub(crate) async fn begin(
+        self: &Rc<Self>,
+        key: &PoolKey,
+        opened: Opened,
+        max_uses: Option<u32>,
+    ) -> Result<Lease, hyper::Error> {
+        if !key.h2 {
+            let h1 = H1::handshake(opened, max_uses).await?;
+            return Ok(self.lease(key, Held::H1(h1), false));
+        }
+        let h2 = H2::handshake(opened).await?;
+        let shared = Rc::new(Shared { h2, active: Cell::new(0), idle_since: Cell::new(Instant::now()) });
+        let stream = Stream::new(&shared);
+        if max_uses != Some(1) {
+            self.entries.borrow_mut().entry(key.clone()).or_default().shared.push(shared);
+            self.sweep_soon();
+        }
+        Ok(self.lease(key, Held::H2(stream), false))
+    }
+
+    /// Connections without requests.
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
+        self.entries.borrow().values().map(|entry| entry.idle.len()).sum()
+    }
+
+    fn lease(self: &Rc<Self>, key: &PoolKey, held: Held, reused: bool) -> Lease {
+        Lease { pool: Rc::downgrade(self), key: key.clone(), held: Some(held), switch: None, reused }
+    }
+
+    fn keep(self: &Rc<Self>, key: PoolKey, h1: H1) {
+        if h1.is_closed() || !(self.is_current)(&key) {
+            return;
+        }
+        let mut entries = self.entries.borrow_mut();
+        let idle = &mut entries.entry(key).or_default().idle;
+        if idle.len() < MAX_IDLE {
+            idle.push((h1, Instant::now()));
+        }
+        drop(entries);
+        self.sweep_soon();
+    }
+
+    /// Looks at what is kept, again and again while there is anything.
+    fn sweep_soon(self: &Rc<Self>) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(pool) = pool.upgrade() else { return };
+                if pool.sweep(IDLE) {
+                    pool.sweeping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Closes what has been idle for `limit`, what is closed, and what leads to an endpoint that is gone; whether nothing is left.
+    fn sweep(&self, limit: Duration) -> bool {
+        let now = Instant::now();
+        let is_old = |since: Instant| now.duration_since(since) >= limit;
+        let mut entries = self.entries.borrow_mut();
+        entries.retain(|key, entry| {
+            let is_current = (self.is_current)(key);
+            entry.idle.retain(|(h1, since)| is_current && !h1.is_closed() && !is_old(*since));
+            entry.shared.retain(|shared| {
+                let is_idle = shared.active.get() == 0;
+                !shared.h2.is_closed() && !(is_idle && (!is_current || is_old(shared.idle_since.get())))
+            });
+            !entry.idle.is_empty() || !entry.shared.is_empty()
+        });
+        entries.is_empty()
+    }
+}
+
+impl Lease {
+    /// Sends a request and waits for the head of its response.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, SendError> {
+        let may_switch = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+        let sent = match &mut self.held {
+            Some(Held::H1(h1)) => {
+                self.switch = may_switch.then(|| h1.expect_switch());
+                h1.send(request).await
+            }
+            Some(Held::H2(stream)) => stream.0.h2.send(request).await,
+            // A lease is held until it is given back or switched, and both take it away.
+            None => std::future::pending().await,
+        };
+        sent.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            SendError { error: error.into_error(), unsent }
+        })
+    }
+
+    /// The connection itself, once its endpoint has switched to another protocol.
+    ///
+    /// # Errors
+    /// When it has ended instead, or is HTTP/2.
+    pub(crate) async fn switched(mut self) -> Result<Switched, BoxError> {
+        match self.switch.take() {
+            Some(switch) => Ok(switch.await?),
+            None => Err("nobody asked the connection for another protocol".into()),
+        }
+    }
+
+    /// The response has ended: the connection may carry another request.
+    pub(crate) fn give_back(mut self) {
+        let (Some(Held::H1(mut h1)), Some(pool)) = (self.held.take(), self.pool.upgrade()) else { return };
+        if !h1.count_use() {
+            return;
+        }
+        h1.no_switch();
+        if h1.is_ready() {
+            return pool.keep(self.key.clone(), h1);
+        }
+        // The request's own end is still on its way.
+        let key = self.key.clone();
+        tokio::task::spawn_local(async move {
+            if tokio::time::timeout(IDLE, h1.ready()).await.is_ok_and(|ready| ready.is_ok()) {
+                pool.keep(key, h1);
+            }
+        });
+    }
+}

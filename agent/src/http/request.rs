@@ -1,0 +1,368 @@
+//! THE STORY of a request, from its head to the head of its response:
+//!
+//! 1. **match**: the client's rules for the service, the first that holds the request
+//! 2. **fault**: what a rule spoils on purpose
+//! 3. **split**: one of the rule's backends, and what changes on the way there
+//! 4. **attempt**: an endpoint, a connection, the request; again where the rule allows it ([`attempt`](super::attempt))
+//! 5. **answer**: what changes on the way back; the record ends with the response's last byte ([`Answer`])
+//!
+//! Whatever fails is answered here, and the record says why.
+
+use super::answer::Answer;
+use super::attempt::{Attempts, Reached};
+use super::exchange::Exchange;
+use super::headers::{ORIGINAL_PATH, SERVICE_TIME, normalised, prepare, remove_hop_by_hop, wants_upgrade};
+use super::limits::MAX_REPLAY;
+use super::mirror::mirror;
+use super::outlets::Outlets;
+use super::replay::Replay;
+use super::reply::Local;
+use super::serve::Downstream;
+use super::switch::Switching;
+use crate::observe::ResponseFlag;
+use crate::route::http::{
+    Action, Authority, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal,
+    RequestView, Rule, Values, draw_fault, is_drawn, put_on, timeout_of,
+};
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+use warren_common::model::traffic::Destination;
+
+/// A request as its client sent it: what rules match, and what changes of headers may name.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    method: Method,
+    authority: String,
+    path: String,
+    query: Option<String>,
+    headers: HeaderMap,
+    start: SystemTime,
+}
+
+impl Asked {
+    fn new(parts: &Parts, authority: &str) -> Self {
+        Self {
+            method: parts.method.clone(),
+            authority: authority.to_owned(),
+            path: if parts.method == Method::CONNECT { String::new() } else { parts.uri.path().to_owned() },
+            query: parts.uri.query().map(str::to_owned),
+            headers: parts.headers.clone(),
+            start: SystemTime::now(),
+        }
+    }
+
+    /// As rules see it.
+    pub(super) fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: self.method.as_str(),
+            scheme: "http",
+            authority: &self.authority,
+            path: &self.path,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}
+
+/// What the steps of one request share.
+pub(super) struct Journey<'a, O> {
+    pub(super) outlets: &'a Rc<O>,
+    pub(super) downstream: &'a Rc<Downstream>,
+    pub(super) table: &'a HttpTable,
+    pub(super) asked: &'a Asked,
+    pub(super) exchange: &'a mut Exchange,
+}
+
+/// Answers one request.
+pub(super) async fn answer<O: Outlets>(
+    outlets: Rc<O>,
+    downstream: Rc<Downstream>,
+    mut request: Request<Incoming>,
+) -> Response<Answer> {
+    let is_http11 = request.version() == Version::HTTP_11;
+    let may_switch = is_http11 && request.headers().contains_key(http::header::UPGRADE)
+        || request.method() == Method::CONNECT;
+    let is_connect = request.method() == Method::CONNECT && request.version() != Version::HTTP_2;
+    let upgrade = wants_upgrade(&request);
+    prepare(&mut request, upgrade, rand::random());
+    let mut exchange = Exchange::begin(outlets.begin(), &request);
+    let answered = forward(&outlets, &downstream, request, &mut exchange).await;
+    let mut switches = false;
+    let response = match answered {
+        Ok(Forwarded { mut response, reached, deadline }) => {
+            let Reached { lease, place, .. } = reached;
+            switches = is_switch(&response, is_connect);
+            let keeps_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            remove_hop_by_hop(response.headers_mut(), keeps_upgrade);
+            match switches {
+                true => {
+                    exchange.head(response.status().as_u16(), response.headers());
+                    downstream.switch_to(Switching { lease, exchange, place });
+                    response.map(|_| Answer::none())
+                }
+                false => Answer::upstream(response, exchange, lease, place, deadline),
+            }
+        }
+        Err(Stopped { local, extra }) => {
+            exchange.local(&local);
+            let (mut response, _) = local.into_response(exchange.is_grpc);
+            if let Some(extra) = extra {
+                extra(response.headers_mut());
+            }
+            Answer::local(response, exchange)
+        }
+    };
+    if may_switch {
+        downstream.decide(switches);
+    }
+    response
+}
+
+/// A response of an endpoint.
+struct Forwarded {
+    response: Response<Incoming>,
+    reached: Reached,
+    deadline: Option<Instant>,
+}
+
+/// What rules put on a response.
+type OnHeaders = Box<dyn FnOnce(&mut HeaderMap)>;
+
+/// An answer of ours, with what rules put on it.
+pub(super) struct Stopped {
+    local: Local,
+    extra: Option<OnHeaders>,
+}
+
+impl<L: Into<Local>> From<L> for Stopped {
+    fn from(local: L) -> Self {
+        Self { local: local.into(), extra: None }
+    }
+}
+
+fn is_switch<B>(response: &Response<B>, connect: bool) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS || (connect && response.status().is_success())
+}
+
+async fn forward<O: Outlets>(
+    outlets: &Rc<O>,
+    downstream: &Rc<Downstream>,
+    request: Request<Incoming>,
+    exchange: &mut Exchange,
+) -> Result<Forwarded, Stopped> {
+    let (mut parts, body) = request.into_parts();
+    let authority = host_of(&parts)?;
+    normalise(&mut parts);
+    let asked = Asked::new(&parts, &authority);
+    let table = outlets.rules().map_err(Local::broken_rules)?;
+    let matched = table.route(&asked.view()).ok_or_else(Refusal::no_rule)?;
+    note(exchange, &table, &matched);
+    let Matched { rule, part, .. } = matched;
+    let mut cors = None;
+    match rule.cors.as_ref().map(|cors| cors.decide(asked.method.as_str(), &asked.headers)) {
+        Some(CorsDecision::Preflight(headers)) => return Err(Local::preflight(headers).into()),
+        Some(CorsDecision::Allowed(headers)) => cors = Some(headers),
+        Some(CorsDecision::Unrelated) | None => {}
+    }
+    let mut journey = Journey { outlets, downstream, table: &table, asked: &asked, exchange };
+    let forwarded = match &rule.action {
+        Action::Reply(reply) => Err(Local::direct(reply.status, &reply.body)),
+        Action::Redirect(to) => {
+            Err(Local::redirect(to.status, &to.location(&asked.view(), part, downstream.port)))
+        }
+        Action::Forward(forwarding) => journey.forward(rule, forwarding, part, parts, body).await,
+    };
+    match forwarded {
+        Ok((mut forwarded, backend)) => {
+            let came = forwarded.response.headers().clone();
+            let view = asked.view();
+            let values = asked.values(&view, Some(&came), downstream.client);
+            let headers = forwarded.response.headers_mut();
+            backend.response_headers.prepare(&values).apply(headers);
+            rule.response_headers.prepare(&values).apply(headers);
+            if let Some(cors) = cors {
+                put_on(headers, cors);
+            }
+            Ok(forwarded)
+        }
+        // What a rule says of responses holds for those that are made here, too.
+        Err(local) => {
+            let (rule, client) = (std::sync::Arc::clone(rule), downstream.client);
+            let extra = move |headers: &mut HeaderMap| {
+                let came = headers.clone();
+                let view = asked.view();
+                rule.response_headers.prepare(&asked.values(&view, Some(&came), client)).apply(headers);
+                if let Some(cors) = cors {
+                    put_on(headers, cors);
+                }
+            };
+            Err(Stopped { local, extra: Some(Box::new(extra)) })
+        }
+    }
+}
+
+impl<O: Outlets> Journey<'_, O> {
+    async fn forward<'r>(
+        &mut self,
+        rule: &Rule,
+        forwarding: &'r Forwarding,
+        part: PathPart,
+        mut parts: Parts,
+        body: Incoming,
+    ) -> Result<(Forwarded, &'r BackendRule), Local> {
+        self.fault(forwarding).await?;
+        let timeout = timeout_of(forwarding.timeout, self.grpc_timeout());
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let no_backend = || Local::from(Refusal::no_backend(self.table.api()));
+        let picked = forwarding.split.pick(rand::random());
+        let backend = picked.and_then(|index| forwarding.backends.get(index)).ok_or_else(no_backend)?;
+        if let Destination::Broken { wanted, why } = &backend.to {
+            return Err(no_backend().because(format!("{wanted} leads nowhere: {why}")));
+        }
+        if let Some(to) = &backend.redirect {
+            return Err(Local::redirect(
+                to.status,
+                &to.location(&self.asked.view(), part, self.downstream.port),
+            ));
+        }
+        self.change(rule, backend, part, &mut parts);
+
+        let mirrors: Vec<_> =
+            backend.mirrors.iter().filter(|one| is_drawn(one.per_million, rand::random())).collect();
+        let keeps = forwarding.retries.may_retry() || !mirrors.is_empty();
+        let body = Replay::new(body, if keeps { MAX_REPLAY } else { 0 });
+        self.exchange.body(&body);
+        let mirrored = !mirrors.is_empty();
+        for one in mirrors {
+            mirror(self, one, &parts, &body);
+        }
+        let attempts = Attempts { forwarding, backend, parts, body, deadline, mirrored };
+        let (mut response, reached) = attempts.run(self).await?;
+        let took = reached.sent_at.elapsed().as_millis();
+        self.exchange.flow().request(|about| {
+            about.seen.upstream_ms = u64::try_from(took).ok();
+            about.seen.details = "via_upstream".into();
+        });
+        if let Ok(took) = HeaderValue::try_from(took.to_string()) {
+            response.headers_mut().insert(SERVICE_TIME, took);
+        }
+        Ok((Forwarded { response, reached, deadline }, backend))
+    }
+
+    /// A pause and an error, as the rule's dice fall.
+    async fn fault(&self, forwarding: &Forwarding) -> Result<(), Local> {
+        let Some(fault) = &forwarding.fault else { return Ok(()) };
+        let drawn = draw_fault(fault, [rand::random(), rand::random()]);
+        if let Some(delay) = drawn.delay {
+            self.exchange.flag(ResponseFlag::DelayInjected);
+            tokio::time::sleep(delay).await;
+        }
+        match drawn.abort {
+            Some(abort) => Err(Local::fault(abort.http_status, abort.grpc_status)),
+            None => Ok(()),
+        }
+    }
+
+    fn grpc_timeout(&self) -> Option<&[u8]> {
+        let timeout = self.asked.headers.get("grpc-timeout").filter(|_| self.exchange.is_grpc);
+        timeout.map(HeaderValue::as_bytes)
+    }
+
+    /// What rule and backend change on the way there.
+    fn change(&self, rule: &Rule, backend: &BackendRule, part: PathPart, parts: &mut Parts) {
+        let view = self.asked.view();
+        let values = self.asked.values(&view, None, self.downstream.client);
+        let by_rule = rule.request_headers.prepare(&values).apply(&mut parts.headers);
+        let by_backend = backend.request_headers.prepare(&values).apply(&mut parts.headers);
+        let rewrite = backend.rewrite.as_ref();
+        let authority = rewrite.and_then(|rewrite| rewrite.authority.clone()).or(by_rule).or(by_backend);
+        if let Some(authority) = authority {
+            set_authority(parts, &authority);
+        }
+        if let Some(path) = rewrite.and_then(|rewrite| rewrite.path_and_query(&self.asked.view(), part)) {
+            let before =
+                parts.uri.path_and_query().and_then(|path| HeaderValue::from_str(path.as_str()).ok());
+            if set_path(parts, &path)
+                && let Some(before) = before
+            {
+                parts.headers.insert(ORIGINAL_PATH, before);
+            }
+        }
+    }
+}
+
+impl Asked {
+    fn values<'a>(
+        &self,
+        view: &'a RequestView<'a>,
+        response: Option<&'a HeaderMap>,
+        remote: SocketAddr,
+    ) -> Values<'a> {
+        Values { request: view, response, remote, start: self.start }
+    }
+}
+
+/// The host, which must be one.
+fn host_of(parts: &Parts) -> Result<String, Local> {
+    let host = parts.headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+    let written = match (parts.uri.authority(), host) {
+        (Some(authority), _) => authority.as_str().to_owned(),
+        (None, Some(host)) => host.into_owned(),
+        // HTTP/1.0 knows none.
+        (None, None) => return Ok(String::new()),
+    };
+    match Authority::parse(&written) {
+        Ok(_) => Ok(written),
+        Err(error) => Err(Local::bad_request("invalid_host", format!("Host is not usable: {error}"))),
+    }
+}
+
+/// Without dot segments, before anybody looks at it.
+fn normalise(parts: &mut Parts) {
+    if let Some(path) = normalised(parts.uri.path()) {
+        let path = match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        set_path(parts, &path);
+    }
+}
+
+fn set_path(parts: &mut Parts, path: &str) -> bool {
+    let Ok(path) = path.parse() else { return false };
+    let mut uri = parts.uri.clone().into_parts();
+    uri.path_and_query = Some(path);
+    match Uri::from_parts(uri) {
+        Ok(uri) => {
+            parts.uri = uri;
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+pub(super) fn set_authority(parts: &mut Parts, authority: &HeaderValue) {
+    parts.headers.insert(HOST, authority.clone());
+    let mut uri = parts.uri.clone().into_parts();
+    if uri.authority.is_some()
+        && let Ok(authority) = authority.as_bytes().try_into()
+    {
+        uri.authority = Some(authority);
+        parts.uri = Uri::from_parts(uri).unwrap_or_else(|_| parts.uri.clone());
+    }
+}
+
+/// Which rule it was, for the record.
+fn note(exchange: &Exchange, table: &HttpTable, matched: &Matched<'_>) {
+    exchange.flow().request(|about| {
+        about.seen.route = Some(matched.name.clone()).filter(|name| !name.is_empty());
+        let objects: Vec<_> = table.objects().iter().map(ToString::to_string).collect();
+        about.seen.objects = (!objects.is_empty()).then(|| objects.join(", ").into());
+    });
+}

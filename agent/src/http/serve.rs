@@ -1,0 +1,161 @@
+//! The story of a client's HTTP connection: requests come in one after the other, or many at a time, and each is
+//! [answered](super::request) on its own.
+
+use super::guard::{Guarded, Malformed, Watch};
+use super::io::{OnWorker, Rewound};
+use super::limits::{CONNECTION_WINDOW, LINGER, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
+use super::outlets::Outlets;
+use super::request::answer;
+use super::switch::Switching;
+use crate::observe::{FlowFlag, ResponseFlag};
+use bytes::BytesMut;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Who speaks, and to what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The port of the service that it dialled.
+    pub port: u16,
+    /// Whether it speaks HTTP/2.
+    pub h2: bool,
+}
+
+/// A client's connection as its requests see it.
+pub(super) struct Downstream {
+    pub(super) client: SocketAddr,
+    pub(super) port: u16,
+    pub(super) h2: bool,
+    watch: Option<Watch>,
+    switching: RefCell<Option<Switching>>,
+}
+
+impl Downstream {
+    fn new(client: Client, watch: Option<Watch>) -> Self {
+        let Client { address, port, h2 } = client;
+        Self { client: address, port, h2, watch, switching: RefCell::default() }
+    }
+
+    /// The request for another protocol was answered, with that protocol or with HTTP.
+    pub(super) fn decide(&self, switches: bool) {
+        if let Some(watch) = &self.watch {
+            watch.decide(switches);
+        }
+    }
+
+    /// The connection goes on with `switching` once the response is out.
+    pub(super) fn switch_to(&self, switching: Switching) {
+        *self.switching.borrow_mut() = Some(switching);
+    }
+}
+
+/// Serves the requests of one connection. A stream that has ended in order is shut down;
+/// else it is just dropped.
+pub(crate) async fn serve<O, S>(outlets: Rc<O>, client: Client, stream: S)
+where
+    O: Outlets,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    match client.h2 {
+        true => serve_h2(outlets, client, stream).await,
+        false => serve_h1(outlets, client, stream).await,
+    }
+}
+
+async fn serve_h1<O, S>(outlets: Rc<O>, client: Client, stream: S)
+where
+    O: Outlets,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (guarded, watch) = Guarded::new(stream);
+    let downstream = Rc::new(Downstream::new(client, Some(watch.clone())));
+    let service = {
+        let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
+        service_fn(move |request| {
+            let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request);
+            Box::pin(async move { Ok::<_, Infallible>(answered.await) })
+        })
+    };
+    let mut connection = http1::Builder::new()
+        .half_close(true)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(guarded), service);
+    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let parts = connection.into_parts();
+    let (mut stream, held) = parts.io.into_inner().into_parts();
+    if let Some(malformed) = watch.malformed() {
+        refused(&outlets, malformed);
+        return linger(&mut stream).await;
+    }
+    let switching = downstream.switching.borrow_mut().take();
+    if let Some(switching) = switching {
+        let mut read = BytesMut::from(&*parts.read_buf);
+        read.extend_from_slice(&held);
+        return switching.join(&mut Rewound::new(read.freeze(), stream)).await;
+    }
+    match ended {
+        Ok(()) => drop(stream.shutdown().await),
+        Err(error) => {
+            tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early")
+        }
+    }
+}
+
+async fn serve_h2<O, S>(outlets: Rc<O>, client: Client, stream: S)
+where
+    O: Outlets,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let downstream = Rc::new(Downstream::new(client, None));
+    let service = service_fn(move |request| {
+        let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request);
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    let served = http2::Builder::new(OnWorker)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(client = %client.address, %error, "a client's HTTP/2 connection ended early");
+    }
+}
+
+/// The record of a request that nobody could read.
+fn refused<O: Outlets>(outlets: &Rc<O>, malformed: Malformed) {
+    let flow = outlets.begin();
+    flow.request(|about| {
+        about.seen.protocol = "HTTP/1.1".into();
+        about.seen.status = match malformed {
+            Malformed::TooLarge => 431,
+            Malformed::TooSlow => 408,
+            _ => 400,
+        };
+        about.seen.details = "http1.codec_error".into();
+        about.flag(ResponseFlag::DownstreamProtocol);
+    });
+    flow.fail(FlowFlag::Other, malformed);
+}
+
+/// Reads on for a moment after the answer, so that what the client still sends does not reset the connection before it
+/// has read the answer.
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let _ = stream.shutdown().await;
+    let rest = async {
+        let mut buffer = [0; 4096];
+        while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+    };
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}

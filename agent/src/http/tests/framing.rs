@@ -1,0 +1,166 @@
+//! Messages at the edge of HTTP/1.
+
+use super::world::{World, body, run, script, text};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use tokio::io::AsyncWriteExt;
+
+#[test]
+fn what_is_ambiguous_is_refused_and_nobody_behind_sees_it() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |_| async { text(200, "seen") });
+        for bad in [
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+            "GET / HTTP/1.1\nHost: web\n\n",
+            "GET / HTTP/1.1\r\nHost: web\r\nX: a\r\n b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "nonsense\r\n\r\n",
+        ] {
+            let answer = world.say(bad).await;
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{bad:?}: {answer}");
+            let (status, flags, ..) = world.last();
+            assert_eq!((status, &*flags), (400, "DPE"), "{bad:?}");
+        }
+        let many = "a: b\r\n".repeat(200);
+        let answer = world.say(&format!("GET / HTTP/1.1\r\nHost: web\r\n{many}\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        let long = "a".repeat(100_000);
+        let answer = world.say(&format!("GET / HTTP/1.1\r\nHost: web\r\nX: {long}\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        assert_eq!(world.opened.get(), 0);
+    });
+}
+
+#[test]
+fn a_bad_chunk_ends_the_request_and_the_connection() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move {
+            let read = request.into_body().collect().await;
+            text(200, format!("{}", read.is_ok()))
+        });
+        let bad =
+            "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n";
+        let answer = world.say(&format!("{bad}GET /smuggled HTTP/1.1\r\nHost: web\r\n\r\n")).await;
+        assert!(!answer.contains("true") && answer.matches("HTTP/1.1").count() <= 1, "{answer}");
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move {
+            let path = request.uri().path().to_owned();
+            text(200, format!("{path} {}", body(request).await))
+        });
+        let answer = world
+            .say(
+                "POST /1 HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n\
+                 POST /2 HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nde\
+                 GET /3 HTTP/1.1\r\nHost: web\r\n\r\n",
+            )
+            .await;
+        let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("{text}: {answer}"));
+        assert!(at("/1 abc") < at("/2 de") && at("/2 de") < at("/3 "));
+        assert_eq!(world.records().len(), 3);
+    });
+}
+
+#[test]
+fn responses_without_a_body_have_none() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move {
+            let status = request.uri().path().trim_start_matches('/').parse().unwrap_or(200);
+            let reply = Response::builder().status(status);
+            match status {
+                204 | 304 => reply.body(Empty::new().boxed()).unwrap(),
+                _ => reply.header("content-length", "1000").body(Empty::new().boxed()).unwrap(),
+            }
+        });
+        let answer =
+            world.say("HEAD / HTTP/1.1\r\nHost: web\r\n\r\nGET /204 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-length: 1000"), "{answer}");
+        assert!(rest.starts_with("HTTP/1.1 204 No Content\r\n") && rest.ends_with("\r\n\r\n"), "{answer}");
+        let answer = world.say("GET /304 HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 304 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(world.records().iter().all(|flow| flow.flags == "-"));
+        assert_eq!(world.opened.get(), 1);
+    });
+}
+
+#[test]
+fn http_1_0_is_served_and_closed() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                // Until the connection ends, as HTTP/1.0 may.
+                stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nold times").await.unwrap();
+            }),
+        );
+        let answer = world.say("GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.contains(" 200 OK\r\n") && answer.ends_with("\r\n\r\nold times"), "{answer}");
+    });
+}
+
+#[test]
+fn trailers_pass() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                assert!(head.contains("trailer: x-sum"), "{head}");
+                let mut request = String::new();
+                while !request.ends_with("\r\n\r\n") {
+                    request.push(char::from(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap()));
+                }
+                assert!(request.ends_with("0\r\nx-sum: 1\r\n\r\n"), "{request}");
+                let reply = "HTTP/1.1 200 OK\r\nTrailer: x-back\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 2\r\n\r\n";
+                stream.write_all(reply.as_bytes()).await.unwrap();
+            }),
+        );
+        let answer = world
+            .say(
+                "POST / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\nConnection: te\r\nTrailer: x-sum\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\n\r\n",
+            )
+            .await;
+        assert!(answer.ends_with("2\r\nok\r\n0\r\nx-back: 2\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn an_early_answer_is_passed_on_while_the_request_still_comes() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                stream.write_all(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            }),
+        );
+        let mut client = world.connect(false);
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 1000000\r\n\r\nsome")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"big") {
+            answer.push(tokio::io::AsyncReadExt::read_u8(&mut client).await.unwrap());
+        }
+        assert!(
+            answer.starts_with(StatusCode::PAYLOAD_TOO_LARGE.as_str().as_bytes())
+                || answer.starts_with(b"HTTP/1.1 413")
+        );
+    });
+}

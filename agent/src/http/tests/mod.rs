@@ -1,0 +1,7 @@
+//! The pipeline over streams in memory: clients that write bytes, servers that are hyper or a script.
+
+mod framing;
+mod routing;
+mod streams;
+mod tries;
+mod world;

@@ -1,0 +1,200 @@
+//! HTTP/2, gRPC, other protocols after a switch, and back-pressure.
+
+use super::super::io::OnWorker;
+use super::world::{PIPE, World, body, run, script, text};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::{Duration, sleep};
+
+async fn h2(stream: DuplexStream) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let (send, connection) =
+        hyper::client::conn::http2::handshake(OnWorker, TokioIo::new(stream)).await.unwrap();
+    tokio::task::spawn_local(connection);
+    send
+}
+
+fn post(path: &str, body: &'static str) -> Request<Full<Bytes>> {
+    let uri = format!("http://web{path}");
+    Request::post(uri).body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
+}
+
+#[test]
+fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move {
+            let host = request.headers()["host"].to_str().unwrap().to_owned();
+            sleep(Duration::from_secs(1)).await;
+            text(200, format!("{host} {}", body(request).await))
+        });
+        let mut client = h2(world.connect(true)).await;
+        let requests: Vec<_> = (0..20).map(|_| client.send_request(post("/x", "hello"))).collect();
+        for request in requests {
+            let response = request.await.unwrap();
+            assert_eq!(response.status(), 200);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "web hello");
+        }
+        assert_eq!(world.opened.get(), 20);
+        assert!(world.records().iter().all(|flow| &*flow.request.as_ref().unwrap().protocol == "HTTP/2"));
+    });
+}
+
+#[test]
+fn grpc_passes_with_its_trailers_over_one_connection() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.answers("web", |request| async move {
+            assert_eq!(request.headers()["te"], "trailers");
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "5".parse().unwrap());
+            let sent = body(request).await;
+            let frames =
+                vec![Ok::<_, Infallible>(Frame::data(Bytes::from(sent))), Ok(Frame::trailers(trailers))];
+            Response::new(StreamBody::new(futures_util::stream::iter(frames)).boxed())
+        });
+        let mut client = h2(world.connect(true)).await;
+        for _ in 0..3 {
+            let mut request = post("/shop.Cart/Get", "message");
+            request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            request.headers_mut().insert("te", "trailers".parse().unwrap());
+            let response = client.send_request(request).await.unwrap();
+            let collected = response.into_body().collect().await.unwrap();
+            assert_eq!(collected.trailers().unwrap()["grpc-status"], "5");
+            assert_eq!(collected.to_bytes(), "message");
+        }
+        assert_eq!(world.opened.get(), 1);
+        let request = world.records().pop().unwrap().request.unwrap();
+        assert!(request.grpc);
+        assert_eq!(request.grpc_status, Some(5));
+    });
+}
+
+#[test]
+fn a_websocket_is_joined_with_its_server_and_h2c_is_not() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                if !head.contains("upgrade: websocket\r\n") {
+                    assert!(!head.to_lowercase().contains("upgrade"), "{head}");
+                    return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
+                }
+                stream
+                    .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi!")
+                    .await
+                    .unwrap();
+                let (mut read, mut write) = tokio::io::split(stream);
+                tokio::io::copy(&mut read, &mut write).await.unwrap();
+                write.shutdown().await.unwrap();
+            }),
+        );
+        let ask = |protocol: &str| {
+            format!(
+                "GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: x\r\n\r\n"
+            )
+        };
+        let answer = world.say(&format!("{}\x01\x02frames", ask("websocket"))).await;
+        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+        assert!(
+            answer.contains("upgrade: websocket\r\n") && answer.ends_with("\r\n\r\nhi!\x01\x02frames"),
+            "{answer}"
+        );
+        let flow = world.records().pop().unwrap();
+        assert_eq!((flow.request.unwrap().status, flow.flags.as_str()), (101, "-"));
+        let answer = world.say(&format!("{}GET / HTTP/1.1\r\nHost: web\r\n\r\n", ask("h2c"))).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+    });
+}
+
+#[test]
+fn connect_is_passed_on() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                assert!(head.starts_with("CONNECT far:443 HTTP/1.1\r\n"), "{head}");
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let (mut read, mut write) = tokio::io::split(stream);
+                tokio::io::copy(&mut read, &mut write).await.unwrap();
+                write.shutdown().await.unwrap();
+            }),
+        );
+        let answer = world.say("CONNECT far:443 HTTP/1.1\r\nHost: far:443\r\n\r\n\x16\x03hello").await;
+        assert!(answer.ends_with("\r\n\r\n\x16\x03hello"), "{answer}");
+    });
+}
+
+#[test]
+fn a_slow_reader_holds_a_fast_writer_back() {
+    run(async {
+        let world = World::simple("web");
+        let written = Rc::new(Cell::new(0_usize));
+        let count = Rc::clone(&written);
+        world.endpoint(
+            "web",
+            script(move |_, mut stream| {
+                let count = Rc::clone(&count);
+                async move {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                    while stream.write_all(&[0; 1024]).await.is_ok() {
+                        count.set(count.get() + 1024);
+                    }
+                }
+            }),
+        );
+        let mut client = world.connect(false);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+        assert!(
+            written.get() < 1 << 20,
+            "{} bytes were taken from a server whose client reads nothing",
+            written.get()
+        );
+        let mut buffer = vec![0; 64 << 10];
+        let mut read = 0;
+        while read < 8 << 20 {
+            read += client.read(&mut buffer).await.unwrap();
+        }
+        drop(client);
+        sleep(Duration::from_secs(1)).await;
+        let (status, flags, details, _) = world.last();
+        assert_eq!((status, &*flags, &*details), (200, "DC", "downstream_remote_disconnect"));
+        assert!(written.get() < read + (1 << 20) + PIPE);
+    });
+}
+
+#[test]
+fn a_slow_server_holds_a_fast_client_back() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, stream| async move {
+                sleep(Duration::from_secs(100)).await;
+                drop(stream);
+            }),
+        );
+        let mut client = world.connect(false);
+        client.write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100000000\r\n\r\n").await.unwrap();
+        let mut written = 0;
+        let writing = async {
+            loop {
+                client.write_all(&[0; 1024]).await.unwrap();
+                written += 1024;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(10), writing).await;
+        assert!(written < 1 << 20, "{written} bytes were taken from a client whose server reads nothing");
+    });
+}

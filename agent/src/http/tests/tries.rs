@@ -1,0 +1,160 @@
+//! Timeouts, retries and connections that are used again.
+
+use super::world::{World, body, forward, run, script, silent, text};
+use crate::route::http::Ended;
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::rc::Rc;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Duration, Instant, sleep};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";
+
+fn retries(attempts: u32, on: &[&str]) -> Value {
+    json!({"attempts": attempts, "on": on, "backoff_ms": 25, "other_endpoints": true})
+}
+
+#[test]
+fn who_does_not_answer_in_time_is_not_waited_for() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"timeout_ms": 1500}))]));
+        world.endpoint("web", silent());
+        let began = Instant::now();
+        let answer = world.say(GET).await;
+        assert_eq!(began.elapsed(), Duration::from_millis(1500));
+        assert!(
+            answer.starts_with("HTTP/1.1 504 ") && answer.ends_with("upstream request timeout"),
+            "{answer}"
+        );
+        assert_eq!(world.last(), (504, "UT".into(), "response_timeout".into(), 1));
+    });
+}
+
+#[test]
+fn a_try_may_be_slow_when_another_one_is_not() {
+    run(async {
+        let mut retry = retries(2, &["gateway-error"]);
+        retry["per_try_timeout_ms"] = json!(1000);
+        let world = World::new(&json!([forward("web", json!({"retries": retry, "timeout_ms": 60_000}))]));
+        world.endpoint("web", silent());
+        world.answers("web", |request| async move { text(200, body(request).await) });
+        let answer = world.say(POST).await;
+        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+        assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 2));
+        assert_eq!(world.ended.borrow()[0], Ended::TimedOut);
+    });
+}
+
+#[test]
+fn errors_are_tried_again_as_often_as_may_be() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(3, &["5xx"])}))]));
+        let asked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&asked);
+        world.answers("web", move |request| {
+            count.set(count.get() + 1);
+            let tries = request.headers()["x-envoy-attempt-count"].to_str().unwrap().to_owned();
+            let enough = count.get() > 2;
+            async move {
+                let body = body(request).await;
+                if enough { text(200, format!("{tries} {body}")) } else { text(500, "not yet") }
+            }
+        });
+        assert!(world.say(POST).await.ends_with("\r\n\r\n3 hello"));
+        assert_eq!(world.last().3, 3);
+        asked.set(-10);
+        let answer = world.say(POST).await;
+        assert!(answer.starts_with("HTTP/1.1 500 ") && answer.ends_with("not yet"), "{answer}");
+        assert_eq!(world.last(), (500, "URX".into(), "via_upstream".into(), 4));
+    });
+}
+
+#[test]
+fn a_body_that_was_not_kept_is_not_sent_again() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(3, &["5xx"])}))]));
+        world.answers("web", |request| async move { text(503, body(request).await.len().to_string()) });
+        let long = "x".repeat(100_000);
+        let answer = world
+            .say(&format!("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: {}\r\n\r\n{long}", long.len()))
+            .await;
+        assert!(answer.ends_with("\r\n\r\n100000"), "{answer}");
+        assert_eq!(world.last().3, 1);
+    });
+}
+
+#[test]
+fn an_endpoint_that_breaks_off_is_a_503_and_another_one_is_tried_where_allowed() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint("web", script(|_, stream| async move { drop(stream) }));
+        let answer = world.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let details = "upstream_reset_before_response_started{connection_termination}";
+        assert_eq!(world.last(), (503, "UC".into(), details.into(), 1));
+        world.change(&json!([forward("web", json!({"retries": retries(1, &["reset"])}))]));
+        world.answers("web", |_| async { text(200, "other") });
+        for _ in 0..4 {
+            assert!(world.say(GET).await.ends_with("other"));
+        }
+    });
+}
+
+#[test]
+fn a_response_that_breaks_off_is_cut_and_said_so() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(5, &["5xx", "reset"])}))]));
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+            }),
+        );
+        let answer = world.say(GET).await;
+        assert!(answer.ends_with("\r\n\r\nhalf"), "{answer}");
+        let details = "upstream_reset_after_response_started{connection_termination}";
+        assert_eq!(world.last(), (200, "UC".into(), details.into(), 1));
+    });
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_meanwhile_costs_nobody_a_request() {
+    run(async {
+        let world = World::simple("web");
+        // Answers one request, and closes when the next one comes.
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                let mut byte = [0];
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await;
+            }),
+        );
+        for _ in 0..3 {
+            assert!(world.say(GET).await.ends_with("\r\n\r\nok"));
+            assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 1));
+        }
+        assert_eq!(world.opened.get(), 3);
+    });
+}
+
+#[test]
+fn connections_are_kept_for_a_while_and_not_after_an_eviction() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |_| async { text(200, "ok") });
+        for _ in 0..3 {
+            world.say(GET).await;
+        }
+        assert_eq!((world.opened.get(), world.pool.idle()), (1, 1));
+        world.evict.notify_waiters();
+        tokio::task::yield_now().await;
+        assert!(world.say(GET).await.ends_with("ok"));
+        assert_eq!(world.opened.get(), 2, "the evicted connection is not used");
+        sleep(Duration::from_secs(70)).await;
+        assert_eq!(world.pool.idle(), 0);
+        assert!(world.say(GET).await.ends_with("ok"));
+        assert_eq!(world.opened.get(), 3);
+    });
+}

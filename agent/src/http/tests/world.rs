@@ -1,0 +1,285 @@
+//! What the pipeline's surroundings are in tests.
+
+use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
+use super::super::pool::{Opened, Pool, PoolKey};
+use super::super::serve::{Client, serve};
+use crate::observe::{FlowFilter, FlowHandle, ObserveConfig, Observer};
+use crate::route::http::{ClientView, Ended, HttpTable, Patterns, Refusal};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::Notify;
+use warren_common::model::WorkloadUid;
+use warren_common::model::admin::{Direction, Flow};
+use warren_common::model::traffic::{Destination, Traffic};
+
+pub(super) type Reply = Response<BoxBody<Bytes, Infallible>>;
+type Future<T> = Pin<Box<dyn std::future::Future<Output = T>>>;
+/// What an endpoint does with a connection.
+pub(super) type Server = Rc<dyn Fn(DuplexStream) -> Future<()>>;
+
+/// Bytes that an in-memory connection holds each way.
+pub(super) const PIPE: usize = 16 << 10;
+
+/// Services are named by the host of their destination, with endpoints that are tried in turn.
+pub(super) struct World {
+    table: RefCell<Arc<HttpTable>>,
+    services: RefCell<BTreeMap<String, Vec<Server>>>,
+    turn: Cell<usize>,
+    pub(super) h2_endpoints: Cell<bool>,
+    pub(super) opened: Cell<usize>,
+    pub(super) ended: RefCell<Vec<Ended>>,
+    pub(super) evict: Rc<Notify>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) observer: Observer,
+}
+
+/// Runs a test on a worker's kind of runtime, with time that passes when nobody works.
+pub(super) fn run(test: impl std::future::Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+/// The rules' JSON of one backend.
+pub(super) fn to(service: &str) -> Value {
+    json!({"to": {"service": {"service": {"namespace": "shop", "hostname": service}, "port": 80}}, "weight": 1})
+}
+
+/// A rule that sends everything to `service`, with more of [`Forward`]'s fields.
+///
+/// [`Forward`]: warren_common::model::traffic::Forward
+pub(super) fn forward(service: &str, more: Value) -> Value {
+    let mut forward = json!({"backends": [to(service)]});
+    if let (Value::Object(forward), Value::Object(more)) = (&mut forward, more) {
+        forward.extend(more);
+    }
+    json!({"name": "all", "action": {"forward": forward}})
+}
+
+impl World {
+    /// With these rules of a VirtualService.
+    pub(super) fn new(rules: &Value) -> Rc<Self> {
+        let world = Self {
+            table: RefCell::new(table(rules)),
+            services: RefCell::default(),
+            turn: Cell::new(0),
+            h2_endpoints: Cell::new(false),
+            opened: Cell::new(0),
+            ended: RefCell::default(),
+            evict: Rc::default(),
+            pool: Pool::new(|_| true),
+            observer: Observer::new(ObserveConfig::new("n1".into())),
+        };
+        Rc::new(world)
+    }
+
+    /// All requests go to `service`.
+    pub(super) fn simple(service: &str) -> Rc<Self> {
+        Self::new(&json!([forward(service, json!({}))]))
+    }
+
+    pub(super) fn change(&self, rules: &Value) {
+        *self.table.borrow_mut() = table(rules);
+    }
+
+    /// One more endpoint of a service.
+    pub(super) fn endpoint(&self, service: &str, server: Server) {
+        self.services.borrow_mut().entry(service.to_owned()).or_default().push(server);
+    }
+
+    /// One more endpoint, that answers requests.
+    pub(super) fn answers<F>(&self, service: &str, answer: impl Fn(Request<Incoming>) -> F + 'static)
+    where
+        F: std::future::Future<Output = Reply> + 'static,
+    {
+        let (answer, h2) = (Rc::new(answer), self.h2_endpoints.get());
+        self.endpoint(
+            service,
+            Rc::new(move |stream| {
+                let answer = Rc::clone(&answer);
+                let service = service_fn(move |request| {
+                    let answered = answer(request);
+                    async move { Ok::<_, Infallible>(answered.await) }
+                });
+                Box::pin(async move {
+                    let io = TokioIo::new(stream);
+                    let _ended = match h2 {
+                        true => {
+                            let h2 = hyper::server::conn::http2::Builder::new(super::super::io::OnWorker);
+                            h2.serve_connection(io, service).await
+                        }
+                        false => {
+                            hyper::server::conn::http1::Builder::new().serve_connection(io, service).await
+                        }
+                    };
+                })
+            }),
+        );
+    }
+
+    /// A client's connection.
+    pub(super) fn connect(self: &Rc<Self>, h2: bool) -> DuplexStream {
+        let (client, server) = duplex(PIPE);
+        let address = "10.0.1.2:40000".parse().unwrap();
+        let world = Rc::clone(self);
+        tokio::task::spawn_local(serve(world, Client { address, port: 80, h2 }, server));
+        client
+    }
+
+    /// All that is answered to `request`, by HTTP/1 with a client that then says no more.
+    pub(super) async fn say(self: &Rc<Self>, request: &str) -> String {
+        let mut client = self.connect(false);
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Records of requests that have ended.
+    pub(super) fn records(&self) -> Vec<Flow> {
+        self.observer.flows(&FlowFilter::default()).flows
+    }
+
+    /// The last record: status, flags, details, attempts.
+    pub(super) fn last(&self) -> (u16, String, String, u32) {
+        let flow = self.records().pop().unwrap();
+        let request = flow.request.unwrap();
+        (request.status, flow.flags, request.details.to_string(), request.attempts)
+    }
+}
+
+fn table(rules: &Value) -> Arc<HttpTable> {
+    let traffic: Traffic = serde_json::from_value(json!({
+        "service": {"namespace": "shop", "hostname": "web"},
+        "tables": [{
+            "api": "istio",
+            "objects": [{"kind": "VirtualService", "namespace": "shop", "name": "web"}],
+            "rules": {"http": rules},
+        }],
+    }))
+    .unwrap();
+    let client = ClientView { namespace: "shop", labels: &BTreeMap::new() };
+    Arc::new(HttpTable::compile(&traffic, &client, 80, &Patterns::default()).unwrap().unwrap())
+}
+
+/// A reply with a text.
+pub(super) fn text(status: u16, text: impl Into<String>) -> Reply {
+    let body = Full::new(Bytes::from(text.into())).boxed();
+    Response::builder().status(status).body(body).unwrap()
+}
+
+/// All of a request's body.
+pub(super) async fn body(request: Request<Incoming>) -> String {
+    let bytes = request.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+impl Outlets for World {
+    type Place = Server;
+
+    fn rules(&self) -> Result<Arc<HttpTable>, String> {
+        Ok(Arc::clone(&self.table.borrow()))
+    }
+
+    fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Server>, NoWay> {
+        let Destination::Service { service, .. } = to else {
+            unreachable!("the pipeline knows what is broken")
+        };
+        let services = self.services.borrow();
+        let nobody = || NoWay { refusal: Refusal::no_endpoint(), why: "nobody is there".to_owned() };
+        let all = services.get(&*service.hostname).ok_or_else(nobody)?;
+        let uid = |index: usize| WorkloadUid(format!("{}-{index}", service.hostname).into());
+        let start = self.turn.get();
+        self.turn.set(start + 1);
+        let order: Vec<_> = (0..all.len()).map(|n| (start + n) % all.len()).collect();
+        let index = order
+            .iter()
+            .find(|index| !ask.tried.contains(&uid(**index)))
+            .or(order.first())
+            .ok_or_else(nobody)?;
+        Ok(Way {
+            key: PoolKey {
+                source: WorkloadUid("client".into()),
+                endpoint: Some(uid(*index)),
+                pod_uid: "".into(),
+                identity: None,
+                address: format!("10.0.2.{index}:80").parse().unwrap(),
+                name: None,
+                h2: self.h2_endpoints.get(),
+            },
+            max_uses: None,
+            cluster: format!("outbound|80||{}", service.hostname).into(),
+            place: Rc::clone(&all[*index]),
+        })
+    }
+
+    async fn open(&self, way: &Way<Server>, _: &FlowHandle) -> Result<Opened, NotReached> {
+        self.opened.set(self.opened.get() + 1);
+        let (client, server) = duplex(PIPE);
+        tokio::task::spawn_local((way.place)(server));
+        let evict = Rc::clone(&self.evict);
+        Ok(Opened { io: Box::new(client), evicted: Box::pin(async move { evict.notified().await }) })
+    }
+
+    fn ended(&self, _: &Server, ended: Ended) {
+        self.ended.borrow_mut().push(ended);
+    }
+
+    fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    fn begin(&self) -> FlowHandle {
+        self.observer.begin_request(Direction::Outbound, None, None)
+    }
+
+    fn describe(&self, _: &FlowHandle, _: &Way<Server>) {}
+
+    fn connected(&self, _: &FlowHandle, _: &Way<Server>) {}
+}
+
+/// A server that never says anything.
+pub(super) fn silent() -> Server {
+    Rc::new(|stream| {
+        Box::pin(async move {
+            let _held = stream;
+            pending::<()>().await;
+        })
+    })
+}
+
+/// A server that reads one request's head and then does what it is told with the connection.
+pub(super) fn script<F>(act: impl Fn(String, DuplexStream) -> F + 'static) -> Server
+where
+    F: std::future::Future<Output = ()> + 'static,
+{
+    let act = Rc::new(act);
+    Rc::new(move |mut stream| {
+        let act = Rc::clone(&act);
+        Box::pin(async move {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => return,
+                }
+            }
+            act(String::from_utf8(head).unwrap(), stream).await;
+        })
+    })
+}

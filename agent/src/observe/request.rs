@@ -1,0 +1,105 @@
+//! What is known of a request, beside what every flow has.
+
+use std::fmt::Write;
+use warren_common::model::admin::FlowRequest;
+
+/// Why a request was not just answered by an application, in the short form of Envoy's access logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResponseFlag {
+    /// No endpoint may be used: 503.
+    NoHealthyUpstream,
+    /// No connection to the endpoint: 503.
+    UpstreamFailure,
+    /// The endpoint's connection ended before the response did: 503.
+    UpstreamTermination,
+    /// The endpoint reset the request: 503.
+    UpstreamReset,
+    /// The response took too long: 504.
+    UpstreamTimeout,
+    /// What the endpoint said is no HTTP: 502.
+    UpstreamProtocol,
+    /// A limit was reached: 503.
+    Overflow,
+    /// No rule is for it: 404.
+    NoRoute,
+    /// The rule names a service or a subset that is not there: 503 (500 of the Gateway API).
+    NoCluster,
+    /// It was tried as often as it may be.
+    RetriesExceeded,
+    /// It waited because a rule says so.
+    DelayInjected,
+    /// It failed because a rule says so.
+    FaultInjected,
+    /// Its client has gone.
+    DownstreamGone,
+    /// What the client said is no HTTP: 400.
+    DownstreamProtocol,
+    /// A policy refused the connection.
+    Deny,
+}
+
+impl ResponseFlag {
+    /// What metrics and records print.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoHealthyUpstream => "UH",
+            Self::UpstreamFailure => "UF",
+            Self::UpstreamTermination => "UC",
+            Self::UpstreamReset => "UR",
+            Self::UpstreamTimeout => "UT",
+            Self::UpstreamProtocol => "UPE",
+            Self::Overflow => "UO",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
+            Self::RetriesExceeded => "URX",
+            Self::DelayInjected => "DI",
+            Self::FaultInjected => "FI",
+            Self::DownstreamGone => "DC",
+            Self::DownstreamProtocol => "DPE",
+            Self::Deny => "DENY",
+        }
+    }
+}
+
+/// A request and its response so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestDetails {
+    /// What people see.
+    pub seen: FlowRequest,
+    flags: Vec<ResponseFlag>,
+}
+
+impl RequestDetails {
+    /// Says why it was not just answered by an application.
+    pub fn flag(&mut self, flag: ResponseFlag) {
+        if !self.flags.contains(&flag) {
+            self.flags.push(flag);
+        }
+    }
+
+    /// The flags, joined by commas; `-` for none.
+    pub fn flags_text(&self) -> String {
+        let Some((first, rest)) = self.flags.split_first() else { return "-".to_owned() };
+        let mut text = first.as_str().to_owned();
+        for flag in rest {
+            // Writing to a String can't fail.
+            let _ = write!(text, ",{}", flag.as_str());
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_joined_once_each() {
+        let mut details = RequestDetails::default();
+        assert_eq!(details.flags_text(), "-");
+        details.flag(ResponseFlag::UpstreamFailure);
+        details.flag(ResponseFlag::RetriesExceeded);
+        details.flag(ResponseFlag::UpstreamFailure);
+        assert_eq!(details.flags_text(), "UF,URX");
+    }
+}

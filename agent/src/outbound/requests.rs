@@ -1,0 +1,268 @@
+//! A connection whose requests have rules: where each may go, and how it gets there.
+//!
+//! What happens to a request is [the pipeline's story](crate::http); here it gets endpoints, connections and records.
+
+use super::hear::{self, Heard};
+use super::rules::{InForce, Routed};
+use super::wire::{Wire, opened};
+use super::{OutboundError, avoid, convey, current, describe, open, revoked};
+use crate::accept::{end, reset};
+use crate::context::Context;
+use crate::flow::Dialled;
+use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Way};
+use crate::inbound::Refusal as LocalRefusal;
+use crate::observe::FlowHandle;
+use crate::pods::Pod;
+use crate::route::http::{Ended, HttpTable, Refusal};
+use crate::route::{Attempts, Backend, Choice, Doubts, Failure, Hop, Step, Target, resolve_backend};
+use crate::store::Mesh;
+use ::http::StatusCode;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpStream;
+use warren_common::model::admin::{Direction, Transport, Verdict};
+use warren_common::model::traffic::{Destination, Selector};
+use warren_common::model::{AppProtocol, Service, ServiceName, Workload};
+
+/// Serves a connection to a service that has rules for requests; as bytes, if it turns out to carry none.
+pub(super) async fn serve(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    client: SocketAddr,
+    routed: Routed,
+    socket: TcpStream,
+    flow: FlowHandle,
+) {
+    let Routed { service, dialled: destination, declared } = routed;
+    flow.service(&service);
+    let gone = || OutboundError::Gone(Arc::clone(&pod.workload.name));
+    let dialled = Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket) };
+    let hearing = async {
+        match declared {
+            true => Heard::Http { h2: hear::is_h2(&socket).await },
+            false => hear::protocol(&context, &dialled, &socket, &flow).await,
+        }
+    };
+    let heard = tokio::select! {
+        heard = hearing => heard,
+        () = pod.lifetime.cut() => Heard::Failed(gone()),
+    };
+    let carried = match heard {
+        Heard::Http { h2 } => {
+            let client = Client { address: client, port: destination.port(), h2 };
+            let requests =
+                Requests { context, pod: Arc::clone(&pod), client: client.address, destination, service };
+            // What is cut off is reset, for it is dropped.
+            tokio::select! {
+                () = http::serve(Rc::new(requests), client, Wire::new(socket)) => {}
+                () = pod.lifetime.cut() => {}
+            }
+            return flow.discard();
+        }
+        Heard::Other { reached } => tokio::select! {
+            carried = convey(&context, &pod, &socket, reached, &flow) => carried,
+            () = pod.lifetime.cut() => Err(gone()),
+        },
+        Heard::Failed(error) => Err(error),
+    };
+    match carried {
+        Ok(()) => end(socket),
+        Err(error) => {
+            flow.fail(error.flag(), error);
+            reset(socket);
+        }
+    }
+}
+
+/// The requests of one connection.
+struct Requests {
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    client: SocketAddr,
+    destination: SocketAddr,
+    service: Arc<Service>,
+}
+
+impl Outlets for Requests {
+    type Place = Target;
+
+    fn rules(&self) -> Result<Arc<HttpTable>, String> {
+        let client = current(&self.context, &self.pod);
+        let mesh = self.context.node.store.guard();
+        let port = self.destination.port();
+        match self.context.routes.in_force(&mesh, &client, &self.service.key, port) {
+            InForce::Nothing(table) | InForce::Rules(table) => Ok(table),
+            InForce::Broken(why) => Err(why.to_string()),
+        }
+    }
+
+    fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Target>, NoWay> {
+        let client = current(&self.context, &self.pod);
+        let mesh = self.context.node.store.guard();
+        let nowhere = |why: String| NoWay { refusal: Refusal::no_backend(ask.api), why };
+        let (name, port, subset) = match to {
+            Destination::Service { service, port, subset } => (service, *port, subset.as_ref()),
+            Destination::Broken { wanted, why } => {
+                return Err(nowhere(format!("{wanted} leads nowhere: {why}")));
+            }
+        };
+        let service = mesh.service(name).ok_or_else(|| nowhere(format!("there is no service {name}")))?;
+        let labels = match subset {
+            None => None,
+            Some(subset) => {
+                let labels = subset_of(&mesh, &client, name, subset);
+                Some(labels.ok_or_else(|| {
+                    nowhere(format!("no DestinationRule of {name} names a subset {subset}"))
+                })?)
+            }
+        };
+        let like = self.destination.ip();
+        let backend = Backend { service, port, subset: labels };
+        let (now, mut failing) = (Instant::now(), self.context.node.failing.lock());
+        let resolve = |avoid| {
+            let doubts = Doubts { silent_nodes: &[], failing: Some((&failing, now)) };
+            let choice = Choice { entropy: rand::random(), avoid, sticky: None, doubts };
+            resolve_backend(&mesh, &client, &backend, like, &choice)
+        };
+        let target = resolve(ask.tried).or_else(|error| match ask.tried {
+            [] => Err(error),
+            _ => resolve(&[]),
+        });
+        let target =
+            target.map_err(|error| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() })?;
+        if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
+            failing.chosen(workload, target.address.port(), now);
+        }
+        drop(failing);
+        if let Hop::Hbone { identity, .. } = &target.hop
+            && let Some(revoked) = revoked(&self.context, [&client.identity, identity])
+        {
+            let why = OutboundError::Revoked(revoked).to_string();
+            return Err(NoWay { refusal: Refusal::no_endpoint(), why });
+        }
+        let cluster = format!("outbound|{port}|{}|{}", subset.map_or("", |subset| subset), name.hostname);
+        Ok(Way {
+            key: key(&client, &target, speaks_h2(service, port, ask)),
+            max_uses: None,
+            cluster: cluster.into(),
+            place: target,
+        })
+    }
+
+    async fn open(&self, way: &Way<Target>, flow: &FlowHandle) -> Result<Opened, NotReached> {
+        let Self { pod, client, destination, .. } = self;
+        let dialled =
+            Dialled { pod: Arc::clone(pod), client: *client, destination: *destination, socket: None };
+        let target = &way.place;
+        let mut attempts = Attempts::new(Instant::now());
+        let mut patience = attempts.patience(target.endpoints);
+        loop {
+            let error = match Box::pin(open(&self.context, &dialled, target, patience, flow)).await {
+                Ok((upstream, guest)) => {
+                    if let Some(workload) = target.workload.as_ref().filter(|_| target.endpoints > 1) {
+                        self.context.node.failing.lock().succeeded(workload, target.address.port());
+                    }
+                    return Ok(opened(upstream, guest));
+                }
+                Err(error) => error,
+            };
+            avoid(&self.context, target, &error);
+            let failure = error.failure();
+            // It lets in only who insists; whether there are others is the pipeline's to try.
+            if failure == Failure::Leaving && patience.has_alternatives {
+                patience = attempts.patience(1);
+                continue;
+            }
+            match attempts.failed_at(None, patience, failure, Instant::now()) {
+                Step::After(pause) if failure == Failure::Unsettled => tokio::time::sleep(pause).await,
+                _ => return Err(not_reached(&error)),
+            }
+        }
+    }
+
+    fn ended(&self, _: &Target, _: Ended) {}
+
+    fn pool(&self) -> &Rc<Pool> {
+        &self.context.requests
+    }
+
+    fn begin(&self) -> FlowHandle {
+        let (client, destination) = (Some(self.client), Some(self.destination));
+        let flow = self.context.node.observer.begin_request(Direction::Outbound, client, destination);
+        flow.source_workload(&current(&self.context, &self.pod));
+        flow.service(&self.service);
+        flow
+    }
+
+    fn describe(&self, flow: &FlowHandle, way: &Way<Target>) {
+        describe(flow, &way.place);
+        flow.transport(match way.place.hop {
+            Hop::SameNode => Transport::SameNode,
+            Hop::Hbone { .. } => Transport::Hbone,
+            Hop::Plaintext | Hop::Named(_) => Transport::Plaintext,
+        });
+    }
+
+    fn connected(&self, flow: &FlowHandle, way: &Way<Target>) {
+        flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
+        // Both were proven when the connection was made, and it is nobody else's.
+        if let (Hop::SameNode | Hop::Hbone { .. }, Some(workload)) = (&way.place.hop, &way.place.workload) {
+            flow.source_identity(&self.pod.workload.identity);
+            flow.destination_identity(&workload.identity);
+        }
+    }
+}
+
+/// The labels of a subset, as the client's DestinationRule of the service says.
+fn subset_of<'m>(
+    mesh: &'m Mesh,
+    client: &Workload,
+    service: &ServiceName,
+    subset: &str,
+) -> Option<&'m Selector> {
+    let policies = &mesh.traffic(service)?.policies;
+    let policy = policies.iter().find(|policy| policy.clients.hold(&client.namespace, &client.labels))?;
+    policy.subsets.iter().find(|known| *known.name == *subset).map(|known| &known.labels)
+}
+
+/// What the port says; where it says nothing, what the client speaks. gRPC is nothing without HTTP/2.
+fn speaks_h2(service: &Service, port: u16, ask: &Ask<'_>) -> bool {
+    let declared = service.ports.iter().find(|known| known.service_port == port);
+    match declared.map_or(AppProtocol::Unknown, |port| port.app_protocol) {
+        AppProtocol::Http2 | AppProtocol::Grpc => true,
+        AppProtocol::Http11 => ask.grpc && ask.h2,
+        AppProtocol::Unknown => ask.h2,
+    }
+}
+
+fn key(client: &Workload, target: &Target, h2: bool) -> PoolKey {
+    let workload = target.workload.as_ref();
+    let proven = matches!(target.hop, Hop::SameNode | Hop::Hbone { .. });
+    PoolKey {
+        source: client.uid.clone(),
+        endpoint: workload.map(|workload| workload.uid.clone()),
+        pod_uid: workload.map_or_else(|| "".into(), |workload| Arc::clone(&workload.enrolment.pod_uid)),
+        identity: workload.filter(|_| proven).map(|workload| workload.identity.clone()),
+        address: target.address,
+        name: match &target.hop {
+            Hop::Named(name) => Some(Arc::clone(name)),
+            _ => None,
+        },
+        h2,
+    }
+}
+
+fn not_reached(error: &OutboundError) -> NotReached {
+    NotReached {
+        why: error.to_string(),
+        denied: matches!(
+            error,
+            OutboundError::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. }
+                | OutboundError::Local(LocalRefusal::Denied(_))
+                | OutboundError::Revoked(_)
+        ),
+        overload: matches!(error, OutboundError::Local(LocalRefusal::Limit(_))),
+    }
+}

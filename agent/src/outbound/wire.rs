@@ -1,0 +1,99 @@
+//! Connections as byte streams, for HTTP to travel on.
+
+use crate::accept::deliver_on_close;
+use crate::flow::Upstream;
+use crate::http::{BoxIo, Opened};
+use crate::inbound::LocalGuest;
+use crate::observe::ByteCounters;
+use std::future::pending;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// A socket that resets when it is dropped, unless it was shut down before.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: TcpStream,
+    /// The record of the pod of this node that it leads to.
+    bytes: Option<Arc<ByteCounters>>,
+}
+
+impl Wire {
+    pub(super) fn new(socket: TcpStream) -> Self {
+        Self { socket, bytes: None }
+    }
+}
+
+/// An upstream for requests; who lets a guest go ends its connection.
+pub(super) fn opened(upstream: Upstream, guest: Option<LocalGuest>) -> Opened {
+    let bytes = guest.as_ref().map(|guest| Arc::clone(guest.flow.bytes()));
+    let io: BoxIo = match upstream {
+        Upstream::Socket(socket) => Box::new(Wire { socket, bytes }),
+        Upstream::Tunnel(stream) => Box::new(stream.into_io()),
+    };
+    match guest {
+        Some(guest) => Opened { io, evicted: Box::pin(guest.evicted()) },
+        None => Opened { io, evicted: Box::pin(pending()) },
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        ready!(Pin::new(&mut this.socket).poll_read(cx, out))?;
+        if let Some(bytes) = &this.bytes {
+            bytes.received.fetch_add((out.filled().len() - before) as u64, Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Wire {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(bytes), Poll::Ready(Ok(n))) = (&self.bytes, &written) {
+            bytes.sent.fetch_add(*n as u64, Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.count(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, bytes);
+        this.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        deliver_on_close(&this.socket);
+        match ready!(Pin::new(&mut this.socket).poll_shutdown(cx)) {
+            // The peer has closed both directions already.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
