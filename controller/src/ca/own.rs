@@ -147,10 +147,10 @@ impl Own {
         if self.position.phase == Phase::Dropping {
             roots.extend(self.former.iter().map(|former| former.root.clone()));
         }
-        self.bundle(roots)
+        self.bundle(&roots)
     }
 
-    fn bundle(&self, roots: Vec<String>) -> Bundle {
+    fn bundle(&self, roots: &[String]) -> Bundle {
         let Pair { signer, signer_key, .. } = &self.signing;
         Bundle {
             root: roots.concat(),
@@ -184,7 +184,7 @@ impl Own {
     /// # Errors
     /// When it has expired or does not fit together.
     pub(super) fn authority(&self, now: OffsetDateTime) -> Result<Authority, BundleError> {
-        let mut authority = self.bundle(self.trusted()).authority(now)?;
+        let mut authority = self.bundle(&self.trusted()).authority(now)?;
         authority.cross = match (&self.cross, self.position.phase) {
             // The new root does not sign yet.
             (None, _) | (_, Phase::Distributing) => None,

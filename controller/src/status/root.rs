@@ -22,7 +22,10 @@ pub(super) async fn ensure(cluster: &Cluster, root: &str, revoked: &Revocations)
     let written = match read {
         Ok(map) if map.data.as_ref() == Some(&data) => return Ok(()),
         Ok(map) => {
-            tracing::warn!(config_map = NAME, "not what it should be; repaired");
+            tracing::warn!(
+                config_map = NAME,
+                "not what it should be (or the roots are others now); written again"
+            );
             let map = ConfigMap { data: Some(data), binary_data: None, ..map };
             cluster.replace(namespace, NAME, &map).await
         }

@@ -22,7 +22,6 @@ pub struct Agent {
     /// Name to version and content.
     pub holds: BTreeMap<String, (String, String)>,
     /// The last bundle of roots.
-    #[allow(dead_code, reason = "not every suite asks whom to trust")]
     pub trust: Option<TrustBundle>,
 }
 
@@ -67,7 +66,6 @@ impl Agent {
     }
 
     /// Says by which bundle it verifies and whose certificates it has.
-    #[allow(dead_code, reason = "not every suite asks whom to trust")]
     pub async fn report(&self, bundle: &str, signer: &str) {
         let report = TrustReport { bundles: [bundle.to_owned()].into(), signers: [signer.to_owned()].into() };
         let metadata = prost_types::Struct { fields: trust_report_fields(&report).into() };
@@ -78,7 +76,6 @@ impl Agent {
     }
 
     /// The next bundle of roots that differs from what it was told before.
-    #[allow(dead_code, reason = "not every suite asks whom to trust")]
     pub async fn next_trust(&mut self) -> TrustBundle {
         let before = self.trust.clone();
         while self.trust == before {

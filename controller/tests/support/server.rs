@@ -109,7 +109,6 @@ impl Server {
     }
 
     /// What the admin API answers, once it is there.
-    #[allow(dead_code, reason = "asked where there is no cluster")]
     pub async fn admin(&self, method: &str, path: &str) -> (u16, serde_json::Value) {
         let socket = self.admin.path().join("admin.sock");
         let connected = async {

@@ -17,7 +17,7 @@ use peer::{Ask, Client};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use turmoil::{SOON, at, must_be_clean, shop, stream, until_reached};
 use warren_tests::lab::{Lab, Proc, poll_until};
 
@@ -203,6 +203,9 @@ fn age_replaces_both_without_anybody_asking() {
         })?;
         let refused = knock(lab, &old_papers);
         ensure!(refused.is_err(), "old papers: {refused:?}");
+        let ends = lab.node("n1").metric("warren_certificate_expiry_timestamp_seconds", &[])?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        ensure!((now - 1.0..now + 21.0).contains(&ends), "{ends} at {now}");
         traffic.must_be_clean()
     });
 }

@@ -59,6 +59,8 @@ pub enum TrustError {
 struct State {
     /// As it was last read.
     file: Option<Vec<Der>>,
+    /// What is wrong with it since, if that was said.
+    complaint: Option<String>,
     told: Option<Told>,
 }
 
@@ -92,7 +94,7 @@ impl Trust {
         Self(Arc::new(Inner {
             path,
             saved,
-            state: Mutex::new(State { file: None, told }),
+            state: Mutex::new(State { told, ..State::default() }),
             current: ArcSwapOption::empty(),
             changed: watch::Sender::new(()),
             report: watch::Sender::new(TrustReport::default()),
@@ -121,10 +123,19 @@ impl Trust {
             .and_then(|pem| parse(&pem).map_err(|reason| self.bad(reason)));
         let mut state = inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
-            Ok(file) => state.file = Some(file),
+            Ok(file) => {
+                state.file = Some(file);
+                state.complaint = None;
+            }
             // What was good stays.
             Err(error) if inner.current.load().is_none() && state.told.is_none() => return Err(error),
-            Err(error) => tracing::debug!(%error, "the last good roots stay"),
+            Err(error) => {
+                let said = Some(error.to_string());
+                if state.complaint != said {
+                    tracing::warn!(%error, "the last good roots stay");
+                    state.complaint = said;
+                }
+            }
         }
         self.decide(&state).map_err(|reason| self.bad(reason))
     }
