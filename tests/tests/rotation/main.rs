@@ -11,7 +11,7 @@ mod turmoil;
 
 mod plugged;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use forge::{Ca, Papers, Valid};
 use peer::{Ask, Client};
 use serde_json::Value;
@@ -45,24 +45,17 @@ fn until_phase(lab: &Lab, wanted: &str) -> Result<()> {
 
 /// Every phase that is seen until the CA is steady again.
 fn phases_until_steady(lab: &Lab) -> Result<Vec<String>> {
-    let start = Instant::now();
     let mut seen = Vec::<String>::new();
-    loop {
+    let over = poll_until("the rotation to be over", LONG, || {
         // The controller may be away for a moment.
-        if let Some(phase) = phase(lab)
-            && seen.last() != Some(&phase)
-        {
-            println!("{:6.1} s: {phase}", start.elapsed().as_secs_f64());
+        let phase = phase(lab)?;
+        if seen.last() != Some(&phase) {
             seen.push(phase);
         }
-        if seen.len() > 1 && seen.last().is_some_and(|phase| phase == "steady") {
-            return Ok(seen);
-        }
-        if start.elapsed() > LONG {
-            bail!("still not over after {LONG:?}, seen: {seen:?}, now: {:#}", status(lab)?);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        (seen.len() > 1 && seen.last().is_some_and(|phase| phase == "steady")).then_some(())
+    });
+    over.with_context(|| format!("seen: {seen:?}, now: {:#}", status(lab).unwrap_or_default()))?;
+    Ok(seen)
 }
 
 /// The roots that a node trusts, by serial number.
@@ -105,10 +98,8 @@ impl Traffic {
         ensure!(long["connects"] == 2, "{long}");
         for (fresh, what) in [(self.fresh, "new connections"), (self.back, "new connections back")] {
             let fresh = must_be_clean(fresh, what)?;
-            println!("{what}: {fresh}");
             ensure!(fresh["connects"].as_u64() > Some(50), "{fresh}");
         }
-        println!("the connection that lasts: {long}");
         Ok(())
     }
 }
