@@ -234,6 +234,8 @@ fn the_controller_dies_and_comes_back_under_traffic() {
         until_status(lab.node("n1"), "that the controller is back", |s| {
             s["controller"]["connected"] == true
         })?;
+        // Before it is known it is outside of the mesh, and reached too.
+        until_status(lab.node("n1"), "the new service", |s| s["services"] == 2)?;
 
         // The service and the workloads behind it, and nothing else: 5 workloads and 1 service were known.
         let log = log(lab, "n1");
