@@ -24,6 +24,7 @@ use http::StatusCode;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,20 +177,24 @@ impl Ended {
     }
 }
 
-/// Copies until it is done, or until nothing has been carried for too long.
+/// Copies until it is done, or until nothing has been carried for too long. The copy stays where it is pinned: it may last for
+/// days, and must not be held twice.
 pub(crate) async fn unless_idle(
     context: &Context,
     pod: &Pod,
     flow: &FlowHandle,
-    copying: impl Future<Output = Result<(), CopyError>>,
+    copying: Pin<&mut impl Future<Output = Result<(), CopyError>>>,
 ) -> Result<(), Ended> {
     let limits = &context.node.limits;
+    let limit = limits.config().idle_connection;
+    if limit.is_zero() {
+        return Ok(copying.await?);
+    }
     let bytes = Arc::clone(flow.bytes());
+    let idle = Box::pin(async move { idle(&bytes, limit).await });
     tokio::select! {
         copied = copying => Ok(copied?),
-        () = idle(&bytes, limits.config().idle_connection) => {
-            Err(Ended::Idle(limits.exceeded(&pod.workload.uid, Excess::Idle)))
-        }
+        () = idle => Err(Ended::Idle(limits.exceeded(&pod.workload.uid, Excess::Idle))),
     }
 }
 
@@ -374,7 +379,7 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut 
     let result = match incoming.accept() {
         // A stream that is dropped before its end is reset.
         Ok(stream) => {
-            let copying = copy_tunnel(&application, stream, false, &meter);
+            let copying = pin!(copy_tunnel(&application, stream, false, &meter));
             let copying = unless_idle(&context, &arrival.pod, &flow, copying);
             hold(&arrival.pod, &mut admitted, copying, &flow).await
         }
@@ -427,8 +432,12 @@ async fn carry_plaintext(
             .await
             .map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
     let meter = Meter::new([Arc::clone(flow.bytes())]);
-    let copying = unless_idle(context, &arrival.pod, flow, copy_sockets(socket, &application, &meter));
-    match hold(&arrival.pod, &mut admitted, copying, flow).await {
+    let held = {
+        let copying = pin!(copy_sockets(socket, &application, &meter));
+        let copying = unless_idle(context, &arrival.pod, flow, copying);
+        hold(&arrival.pod, &mut admitted, copying, flow).await
+    };
+    match held {
         Ok(()) => {
             end(application);
             Ok(())

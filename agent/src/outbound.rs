@@ -37,6 +37,7 @@ use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -155,11 +156,13 @@ async fn convey(
     let meter = Meter::new(records);
     match upstream {
         Upstream::Socket(server) => {
-            let copying = copy_sockets(socket, &server, &meter);
-            let copying = inbound::unless_idle(context, pod, flow, copying);
-            let copied = match &mut local {
-                Some(guest) => guest.hold(copying).await,
-                None => copying.await,
+            let copied = {
+                let copying = pin!(copy_sockets(socket, &server, &meter));
+                let copying = inbound::unless_idle(context, pod, flow, copying);
+                match &mut local {
+                    Some(guest) => guest.hold(copying).await,
+                    None => copying.await,
+                }
             };
             match &copied {
                 Ok(()) => end(server),
@@ -168,7 +171,7 @@ async fn convey(
             Ok(copied?)
         }
         Upstream::Tunnel(stream) => {
-            let copying = copy_tunnel(socket, stream, true, &meter);
+            let copying = pin!(copy_tunnel(socket, stream, true, &meter));
             Ok(inbound::unless_idle(context, pod, flow, copying).await?)
         }
     }

@@ -79,6 +79,8 @@ const SECURITY_TABLES: &[&str] = &[
     "peek",
     "ca::",
     "trust",
+    "tunnel::",
+    "registry",
 ];
 
 /// How long each fuzz target runs, seconds.

@@ -37,14 +37,19 @@ impl Pod {
     /// The application's address as peers should see it: one of the pod's own. Captured sockets have a loopback source, and
     /// an application can bind to any address that it gives its namespace: policies must not take it for another's.
     pub fn client_address(&self, accepted_from: SocketAddr) -> SocketAddr {
-        let ip = accepted_from.ip().to_canonical();
-        let own = if self.owns(ip) { Some(ip) } else { self.address_like(ip) };
-        let nobodys = || match ip {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        SocketAddr::new(own.unwrap_or_else(nobodys), accepted_from.port())
+        SocketAddr::new(own_address(&self.workload.addresses, accepted_from.ip()), accepted_from.port())
     }
+}
+
+/// The one of `own` that a socket bound to `bound` speaks for; nobody's, where there is none of that family.
+fn own_address(own: &[IpAddr], bound: IpAddr) -> IpAddr {
+    let bound = bound.to_canonical();
+    let like = || own.iter().find(|own| own.is_ipv4() == bound.is_ipv4());
+    let nobodys = match bound {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    own.iter().find(|own| **own == bound).or_else(like).copied().unwrap_or(nobodys)
 }
 
 /// Enrolled pods by workload, read without a lock.
@@ -95,5 +100,29 @@ impl PodRegistry {
             pods
         });
         self.changed.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_speaks_for_its_pods_addresses_alone() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let own = ["10.0.0.1", "10.0.0.2", "fd00::1"].map(ip);
+        for (bound, shown) in [
+            ("127.0.0.1", "10.0.0.1"),
+            ("::1", "fd00::1"),
+            ("10.0.0.2", "10.0.0.2"),
+            ("::ffff:10.0.0.2", "10.0.0.2"),
+            // Another pod's, given to this namespace.
+            ("10.0.0.9", "10.0.0.1"),
+            ("fd00::9", "fd00::1"),
+        ] {
+            assert_eq!(own_address(&own, ip(bound)), ip(shown), "{bound}");
+        }
+        assert_eq!(own_address(&own[..2], ip("fd00::9")), ip("::"));
+        assert_eq!(own_address(&own[2..], ip("10.0.0.9")), ip("0.0.0.0"));
     }
 }
