@@ -4,6 +4,7 @@
 
 pub mod accept;
 pub mod app;
+pub mod balance;
 pub mod cgroup;
 pub mod cleanup;
 pub mod cni;

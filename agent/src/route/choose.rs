@@ -15,15 +15,15 @@ const FEW: usize = 16;
 
 /// How good an endpoint is; the least is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+pub(crate) struct Rank {
     /// It has failed lately.
     doubtful: bool,
     /// It terminates: as kube-proxy does, only when nobody is ready.
-    terminating: bool,
+    pub(crate) terminating: bool,
     /// Its hints name other clients.
-    meant_for_others: bool,
+    pub(crate) meant_for_others: bool,
     /// Scopes that it does not share with the client.
-    distance: usize,
+    pub(crate) distance: usize,
 }
 
 const BEST: Rank = Rank { doubtful: false, terminating: false, meant_for_others: false, distance: 0 };
@@ -71,14 +71,7 @@ type Found<'a> = Option<(&'a Arc<Workload>, u16)>;
 impl Chooser<'_> {
     /// The endpoint's rank and port; none if it may not be chosen.
     fn judge(&self, workload: &Workload) -> Option<(Rank, u16)> {
-        let Self { service, client, .. } = self;
-        let terminating = match workload.health {
-            Health::Healthy => false,
-            _ if service.publish_not_ready => false,
-            Health::Terminating => true,
-            Health::Unhealthy => return None,
-        };
-        let mapping = workload.services.get(&service.key)?.iter().find(|m| m.service_port == self.port)?;
+        let (judged, port) = rank(self.service, self.client, self.port, workload)?;
         if self.choice.avoid.contains(&workload.uid) {
             return None;
         }
@@ -86,26 +79,8 @@ impl Chooser<'_> {
         if !self.subset.is_none_or(|labels| labels.iter().all(has)) {
             return None;
         }
-        let scopes = &service.steering.scopes;
-        let shared = scopes.iter().take_while(|scope| shares(**scope, client, workload)).count();
-        let distance = match service.steering.mode {
-            Mode::Strict if shared < scopes.len() => return None,
-            Mode::Failover => scopes.len() - shared,
-            Mode::Any | Mode::Strict | Mode::Passthrough => 0,
-        };
-        let meant_for_others = service.steering.mode != Mode::Strict && self.is_meant_for_others(workload);
-        let doubtful = self.choice.doubts.about(workload, mapping.target_port);
-        Some((Rank { doubtful, terminating, meant_for_others, distance }, mapping.target_port))
-    }
-
-    /// An endpoint without hints is for everybody.
-    fn is_meant_for_others(&self, workload: &Workload) -> bool {
-        let Some(hints) = workload.placement.hints.get(&self.service.key) else { return false };
-        let (zone, node) = (&self.client.placement.locality.zone, &self.client.node);
-        match hints.nodes.is_empty() {
-            false => !hints.nodes.contains(node),
-            true => !hints.zones.is_empty() && !hints.zones.contains(zone),
-        }
+        let doubtful = self.choice.doubts.about(workload, port);
+        Some((Rank { doubtful, ..judged }, port))
     }
 
     /// One of the best, if a few random looks find one: the choice among all of them would be no other.
@@ -172,6 +147,42 @@ impl Chooser<'_> {
         let mut hasher = DefaultHasher::new();
         (&self.client.uid, &workload.uid).hash(&mut hasher);
         hasher.finish()
+    }
+}
+
+/// An endpoint's rank for a client of a service's port, and its own port; none if it may not be chosen. Whether it has failed is
+/// not looked at.
+pub(crate) fn rank(
+    service: &Service,
+    client: &Workload,
+    port: u16,
+    workload: &Workload,
+) -> Option<(Rank, u16)> {
+    let terminating = match workload.health {
+        Health::Healthy => false,
+        _ if service.publish_not_ready => false,
+        Health::Terminating => true,
+        Health::Unhealthy => return None,
+    };
+    let mapping = workload.services.get(&service.key)?.iter().find(|m| m.service_port == port)?;
+    let scopes = &service.steering.scopes;
+    let shared = scopes.iter().take_while(|scope| shares(**scope, client, workload)).count();
+    let distance = match service.steering.mode {
+        Mode::Strict if shared < scopes.len() => return None,
+        Mode::Failover => scopes.len() - shared,
+        Mode::Any | Mode::Strict | Mode::Passthrough => 0,
+    };
+    let meant_for_others =
+        service.steering.mode != Mode::Strict && is_meant_for_others(service, client, workload);
+    Some((Rank { doubtful: false, terminating, meant_for_others, distance }, mapping.target_port))
+}
+
+/// An endpoint without hints is for everybody.
+fn is_meant_for_others(service: &Service, client: &Workload, workload: &Workload) -> bool {
+    let Some(hints) = workload.placement.hints.get(&service.key) else { return false };
+    match hints.nodes.is_empty() {
+        false => !hints.nodes.contains(&client.node),
+        true => !hints.zones.is_empty() && !hints.zones.contains(&client.placement.locality.zone),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod http;
 
 pub use affinity::Affinity;
 pub use attempts::{Attempts, Failure, Patience, Step};
+pub(crate) use choose::{Rank, rank};
 pub use failing::{Extent, Failing};
 
 use crate::policy::is_reserved;

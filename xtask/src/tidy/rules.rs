@@ -14,6 +14,7 @@ struct Rule {
 }
 
 const PURE: &[&str] = &[
+    "agent/src/balance",
     "agent/src/policy",
     "agent/src/route",
     "agent/src/store/apply",
@@ -101,6 +102,7 @@ const RULES: &[Rule] = &[
         within: &[
             "agent/src/policy",
             "agent/src/route",
+            "agent/src/balance",
             "agent/src/outbound",
             "agent/src/inbound",
             "agent/src/store",

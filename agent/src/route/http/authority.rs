@@ -50,7 +50,7 @@ impl<'a> Authority<'a> {
                 let (host, port) =
                     text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
                 let is_foreign =
-                    |byte: &u8| !(byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte));
+                    |byte: &u8| !(byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte));
                 if let Some(byte) = host.bytes().find(is_foreign) {
                     return Err(AuthorityError::Byte(byte));
                 }
@@ -120,6 +120,7 @@ mod tests {
             ("web/path", Byte(b'/')),
             ("web\r\nx", Byte(b'\r')),
             ("wéb", Byte(0xc3)),
+            ("w%65b", Byte(b'%')),
             ("web:", Port),
             ("web:0", Port),
             ("web:65536", Port),
@@ -134,6 +135,18 @@ mod tests {
             (&long, TooLong),
         ] {
             assert_eq!(Authority::parse(text), Err(error), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is taken here is taken by those who read it after us, as the same host and port.
+        #[test]
+        fn other_readers_agree(text in "[a.:@/%0-9~!$&'()*+,;= \\[\\]-]{0,12}") {
+            if let Ok(authority) = Authority::parse(&text) {
+                let other = http::uri::Authority::try_from(&*text).unwrap();
+                proptest::prop_assert_eq!((other.host(), other.port_u16()), (authority.host, authority.port));
+                proptest::prop_assert_eq!(split_port(&text), (authority.host, authority.port));
+            }
         }
     }
 

@@ -67,7 +67,7 @@ pub struct Situation {
 /// Whether there is another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// After this pause, if the retry budget has room (`balance`).
+    /// After this pause, if the retry budget has room ([`Circuit`](crate::balance::Circuit)).
     Again(Duration),
     /// It is not one of the things that are tried again, or all is well.
     Never,
