@@ -198,7 +198,10 @@ impl Controller {
     pub async fn serve(self, mut drain: DrainWatch) -> Result<(), AppError> {
         let Self { config, readiness, first_batch, problems, batches, backend, grpc, http } = self;
         let metrics = Metrics::default();
-        let index = Arc::new(RwLock::new(Index::new(config.root_namespaces.clone())));
+        let index = Arc::new(RwLock::new(Index::new(
+            config.root_namespaces.clone(),
+            config.resolve.cluster_domain.clone(),
+        )));
         let published = Arc::new(Published::default());
 
         let answers =

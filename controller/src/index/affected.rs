@@ -6,6 +6,7 @@ use crate::objects::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use warren_common::model::ServiceName;
 
 impl Index {
     pub(super) fn affected_by(&self, key: &Key, affected: &mut BTreeSet<ResourceKey>) {
@@ -38,6 +39,7 @@ impl Index {
                 for entry in self.entries.of_hosts_from(&key.name.namespace, &host) {
                     self.members_of_entry(entry, affected);
                 }
+                self.affected_by_service(&self.kubernetes_name(&key.name), affected);
             }
             Kind::EndpointSlice => {
                 if let Some(slice) = self.slices.get(&key.name) {
@@ -49,6 +51,15 @@ impl Index {
             Kind::AuthorizationPolicy => self.affected_by_authorization(&key.name, affected),
             Kind::ServiceEntry => self.affected_by_entry(&key.name, affected),
             Kind::WorkloadEntry => drop(affected.insert(ResourceKey::WorkloadEntry(key.name.clone()))),
+            Kind::VirtualService => self.affected_by_virtual_service(&key.name, affected),
+            Kind::DestinationRule => self.affected_by_destination_rule(&key.name, affected),
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => {
+                self.affected_by_route(key.kind, &key.name, affected);
+            }
+            // Routes of the mesh need no leave.
+            Kind::ReferenceGrant => {
+                affected.insert(ResourceKey::Remarks(key.clone()));
+            }
             // Where its pods are.
             Kind::Node => {
                 let pods = self.pods_by_node.get(&key.name.name);
@@ -120,6 +131,10 @@ impl Index {
     fn affected_by_entry(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(ResourceKey::Remarks(Key { kind: Kind::ServiceEntry, name: name.clone() }));
         let Some(entry) = self.service_entry(name) else { return };
+        for host in &entry.hosts {
+            let service = ServiceName { namespace: name.namespace.clone(), hostname: host.clone() };
+            self.affected_by_service(&service, affected);
+        }
         self.members_of_entry(entry, affected);
         // Whoever counts for one of its hosts, and whoever would without it.
         for host in &entry.hosts {

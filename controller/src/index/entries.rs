@@ -10,6 +10,8 @@ pub(super) struct Entries {
     workloads: BTreeMap<Name, Arc<WorkloadEntry>>,
     /// By namespace and host, those that have the host, the oldest first.
     by_host: BTreeMap<Name, BTreeSet<(Created, Name)>>,
+    /// By host, the namespaces in which there are contenders for it.
+    namespaces: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// By namespace, those with a selector.
     selecting: BTreeMap<Arc<str>, BTreeSet<Name>>,
 }
@@ -19,6 +21,8 @@ impl Entries {
         for host in &entry.hosts {
             let contenders = self.by_host.entry(Name::new(entry.name.namespace.clone(), host.clone()));
             contenders.or_default().insert((entry.created, entry.name.clone()));
+            let namespaces = self.namespaces.entry(host.clone()).or_default();
+            namespaces.insert(entry.name.namespace.clone());
         }
         if matches!(entry.endpoints, EntryEndpoints::Selected(_)) {
             let selecting = self.selecting.entry(entry.name.namespace.clone());
@@ -32,6 +36,9 @@ impl Entries {
         for host in &entry.hosts {
             let host = Name::new(name.namespace.clone(), host.clone());
             take(&mut self.by_host, &host, &(entry.created, name.clone()));
+            if !self.by_host.contains_key(&host) {
+                take(&mut self.namespaces, &host.name, &host.namespace);
+            }
         }
         take(&mut self.selecting, &name.namespace, name);
     }
@@ -73,6 +80,16 @@ impl Entries {
         let hosts =
             hosts.take_while(move |host| host.namespace == *namespace && host.name.starts_with(beginning));
         hosts.filter_map(|host| self.of_host(host))
+    }
+
+    /// Namespaces with ServiceEntries for a host.
+    pub(super) fn namespaces_of(&self, host: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.get(host).into_iter().flatten()
+    }
+
+    /// Every host of every namespace.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Name> {
+        self.by_host.keys()
     }
 
     /// Those that select a workload of a namespace by its labels.

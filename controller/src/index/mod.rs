@@ -1,16 +1,20 @@
 //! What is known of the cluster, arranged for the questions that resolving asks. Pure and deterministic.
 
 mod affected;
+mod affected_traffic;
 mod authorization_policies;
 mod entries;
+pub mod hosts;
 mod peer_authentications;
 mod reverse;
+mod traffic;
 
 pub use peer_authentications::RootNamespaces;
 
 use crate::objects::{
-    AuthorizationPolicy, EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace, Object,
-    PeerAuthentication, Plain, Pod, Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace,
+    Object, PeerAuthentication, Plain, Pod, ReferenceGrant, Route, Service, ServiceEntry, VirtualService,
+    WorkloadEntry,
 };
 use crate::source::Change;
 use authorization_policies::AuthorizationPolicies;
@@ -20,6 +24,8 @@ use reverse::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use traffic::TrafficObjects;
+use warren_common::model::ServiceName;
 
 /// A resource that agents may have to be told about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,14 +50,18 @@ pub enum ResourceKey {
     PortPolicy(Name),
     /// The policy that refuses all plaintext, for the same agents.
     StrictPolicy,
+    /// Routes and policies of the traffic to a service.
+    Traffic(ServiceName),
     /// No resource of its own: what is to be said about an object that shapes others.
     Remarks(Key),
 }
 
 /// Every object, and who refers to whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Index {
     roots: RootNamespaces,
+    /// DNS suffix of services.
+    domain: Arc<str>,
     namespaces: BTreeMap<Arc<str>, Arc<Namespace>>,
     nodes: BTreeMap<Arc<str>, Arc<Plain>>,
     pods: BTreeMap<Name, Arc<Pod>>,
@@ -67,12 +77,38 @@ pub struct Index {
     peer_authentications: PeerAuthentications,
     authorization_policies: AuthorizationPolicies,
     entries: Entries,
+    traffic: TrafficObjects,
+}
+
+impl Default for Index {
+    /// With the default root namespaces and the domain `cluster.local`.
+    fn default() -> Self {
+        Self::new(RootNamespaces::default(), "cluster.local".into())
+    }
 }
 
 impl Index {
-    /// An empty index. The default has the default root namespaces.
-    pub fn new(roots: RootNamespaces) -> Self {
-        Self { roots, ..Self::default() }
+    /// An empty index. Services' names end with `domain`.
+    pub fn new(roots: RootNamespaces, domain: Arc<str>) -> Self {
+        Self {
+            roots,
+            domain,
+            namespaces: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            pods_by_node: Reverse::default(),
+            pods_by_ip: Reverse::default(),
+            slices_by_service: Reverse::default(),
+            slices_by_pod: Reverse::default(),
+            slices_by_ip: Reverse::default(),
+            slices_by_node: Reverse::default(),
+            peer_authentications: PeerAuthentications::default(),
+            authorization_policies: AuthorizationPolicies::default(),
+            entries: Entries::default(),
+            traffic: TrafficObjects::default(),
+        }
     }
 
     /// Takes a change in and says which resources may look different now.
@@ -225,6 +261,72 @@ impl Index {
         !self.peer_authentications.is_empty()
     }
 
+    /// The full name of a host that an object of `namespace` names.
+    pub fn full_name(&self, host: &Arc<str>, namespace: &str) -> Arc<str> {
+        hosts::full_name(host, namespace, &self.domain)
+    }
+
+    /// A VirtualService.
+    pub fn virtual_service(&self, name: &Name) -> Option<&VirtualService> {
+        self.traffic.virtual_service(name)
+    }
+
+    /// All VirtualServices, in the order of their names.
+    pub fn virtual_services(&self) -> impl Iterator<Item = &VirtualService> {
+        self.traffic.virtual_services()
+    }
+
+    /// VirtualServices for clients in the mesh that hold a host, for each of their patterns, the most specific first.
+    pub fn virtual_services_of<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> impl Iterator<Item = (String, Vec<&'a VirtualService>)> {
+        self.traffic.virtual_services_of(host)
+    }
+
+    /// VirtualServices that delegate to one.
+    pub fn delegating_to<'a>(&'a self, name: &Name) -> impl Iterator<Item = &'a VirtualService> {
+        self.traffic.delegating_to(name)
+    }
+
+    /// A DestinationRule.
+    pub fn destination_rule(&self, name: &Name) -> Option<&DestinationRule> {
+        self.traffic.destination_rule(name)
+    }
+
+    /// All DestinationRules, in the order of their names.
+    pub fn destination_rules(&self) -> impl Iterator<Item = &DestinationRule> {
+        self.traffic.destination_rules()
+    }
+
+    /// DestinationRules that hold a host, for each of their patterns, the most specific first.
+    pub fn destination_rules_of<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> impl Iterator<Item = (String, Vec<&'a DestinationRule>)> {
+        self.traffic.destination_rules_of(host)
+    }
+
+    /// A route of the Gateway API.
+    pub fn route(&self, kind: Kind, name: &Name) -> Option<&Route> {
+        self.traffic.route(kind, name)
+    }
+
+    /// All routes of the Gateway API, in the order of their kinds and names.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.traffic.routes()
+    }
+
+    /// Routes of the Gateway API that are attached to a service.
+    pub fn routes_of<'a>(&'a self, service: &Name) -> impl Iterator<Item = &'a Route> {
+        self.traffic.routes_of(service)
+    }
+
+    /// A ReferenceGrant.
+    pub fn reference_grant(&self, name: &Name) -> Option<&ReferenceGrant> {
+        self.traffic.grant(name)
+    }
+
     /// How many pods and services there are.
     pub fn len(&self) -> (usize, usize) {
         (self.pods.len(), self.services.len())
@@ -271,6 +373,10 @@ impl Index {
             Object::AuthorizationPolicy(policy) => self.authorization_policies.insert(policy),
             Object::ServiceEntry(entry) => self.entries.insert_service(entry),
             Object::WorkloadEntry(entry) => self.entries.insert_workload(entry),
+            Object::VirtualService(service) => self.traffic.insert_virtual_service(service, &self.domain),
+            Object::DestinationRule(rule) => self.traffic.insert_destination_rule(rule, &self.domain),
+            Object::Route(route) => self.traffic.insert_route(route),
+            Object::ReferenceGrant(grant) => self.traffic.insert_grant(grant),
             Object::Node(node) => {
                 self.nodes.insert(node.name.name.clone(), Arc::new(node.clone()));
             }
@@ -302,6 +408,12 @@ impl Index {
             Kind::AuthorizationPolicy => self.authorization_policies.remove(name),
             Kind::ServiceEntry => self.entries.remove_service(name),
             Kind::WorkloadEntry => self.entries.remove_workload(name),
+            Kind::VirtualService => self.traffic.remove_virtual_service(name, &self.domain),
+            Kind::DestinationRule => self.traffic.remove_destination_rule(name, &self.domain),
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => {
+                self.traffic.remove_route(kind, name);
+            }
+            Kind::ReferenceGrant => self.traffic.remove_grant(name),
             Kind::Node => drop(self.nodes.remove(&name.name)),
             Kind::ServiceAccount => {}
         }
@@ -316,3 +428,5 @@ fn nodes(slice: &EndpointSlice) -> impl Iterator<Item = &Arc<str>> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic_tests;

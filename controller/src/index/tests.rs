@@ -63,6 +63,7 @@ fn service(number: u8, port: u16) -> Object {
         publish_not_ready: port == 81,
         affinity_s: None,
         local_only: false,
+        headless: false,
         distribution: crate::objects::Distribution::Any,
     })
 }

@@ -5,17 +5,27 @@
 
 mod authorization_policy;
 mod entry;
+mod note;
 mod peer_authentication;
 mod pod;
+mod route;
 mod service;
+mod traffic;
 
 pub use authorization_policy::{AuthorizationPolicy, PolicyAction, PolicyPart, PolicyRule, PolicyTarget};
 pub use entry::{
     EntryAddress, EntryEndpoint, EntryEndpoints, EntryPort, Resolution, ServiceEntry, WorkloadEntry,
 };
+pub use note::{FieldNote, NoteKind};
 pub use peer_authentication::{Created, MtlsMode, PeerAuthentication, matches};
 pub use pod::{Owner, Phase, Pod};
+pub use route::{
+    BackendRef, Filters, GrantFrom, GrantTo, ParentRef, RankedMatch, ReferenceGrant, Route, RouteRule,
+};
 pub use service::{Distribution, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
+pub use traffic::{
+    DestinationRule, HttpRoute, L4Route, MESH, Matching, RouteAction, Target, VirtualService, Weighted,
+};
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -79,6 +89,20 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io/WorkloadEntry`.
     WorkloadEntry,
+    /// `networking.istio.io/VirtualService`.
+    VirtualService,
+    /// `networking.istio.io/DestinationRule`.
+    DestinationRule,
+    /// `gateway.networking.k8s.io/HTTPRoute`.
+    HTTPRoute,
+    /// `gateway.networking.k8s.io/GRPCRoute`.
+    GRPCRoute,
+    /// `gateway.networking.k8s.io/TLSRoute`.
+    TLSRoute,
+    /// `gateway.networking.k8s.io/TCPRoute`.
+    TCPRoute,
+    /// `gateway.networking.k8s.io/ReferenceGrant`.
+    ReferenceGrant,
 }
 
 impl Kind {
@@ -95,6 +119,13 @@ impl Kind {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
+            Self::HTTPRoute => "HTTPRoute",
+            Self::GRPCRoute => "GRPCRoute",
+            Self::TLSRoute => "TLSRoute",
+            Self::TCPRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 }
@@ -133,7 +164,7 @@ pub struct Plain {
 }
 
 /// One object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A namespace.
     Namespace(Namespace),
@@ -155,6 +186,14 @@ pub enum Object {
     ServiceEntry(ServiceEntry),
     /// A workload that is not a pod.
     WorkloadEntry(WorkloadEntry),
+    /// Routes of hosts.
+    VirtualService(Box<VirtualService>),
+    /// How a host's endpoints are used.
+    DestinationRule(Box<DestinationRule>),
+    /// Routes of services or gateways.
+    Route(Box<Route>),
+    /// Who may refer to what.
+    ReferenceGrant(ReferenceGrant),
 }
 
 impl Object {
@@ -171,6 +210,10 @@ impl Object {
             Self::AuthorizationPolicy(policy) => (Kind::AuthorizationPolicy, policy.name.clone()),
             Self::ServiceEntry(entry) => (Kind::ServiceEntry, entry.name.clone()),
             Self::WorkloadEntry(entry) => (Kind::WorkloadEntry, entry.name.clone()),
+            Self::VirtualService(service) => (Kind::VirtualService, service.name.clone()),
+            Self::DestinationRule(rule) => (Kind::DestinationRule, rule.name.clone()),
+            Self::Route(route) => (route.kind, route.name.clone()),
+            Self::ReferenceGrant(grant) => (Kind::ReferenceGrant, grant.name.clone()),
         };
         Key { kind, name }
     }

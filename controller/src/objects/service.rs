@@ -47,6 +47,8 @@ pub struct Service {
     pub external_name: Option<Arc<str>>,
     /// `spec.clusterIPs` without `None`.
     pub cluster_ips: Vec<IpAddr>,
+    /// `None` is among them: clients find its endpoints' own addresses.
+    pub headless: bool,
     /// TCP ports.
     pub ports: Vec<ServicePort>,
     /// `spec.publishNotReadyAddresses`.

@@ -3,11 +3,13 @@
 mod authorization_policy;
 mod enrolment;
 mod external;
+pub mod findings;
 mod host;
 mod locality;
 mod peer_authentication;
 mod plaintext_policy;
 mod service;
+mod traffic;
 mod workload;
 
 pub(crate) use enrolment::meshed_nodes;
@@ -19,7 +21,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
 use warren_common::model::{AuthorizationPolicy, CONVERTED_PREFIX, ServiceName, Workload};
-use warren_common::proto::{ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL};
+use warren_common::proto::{
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, TRAFFIC_TYPE_URL,
+    traffic_name,
+};
 
 /// Names that every resource of this cluster carries.
 #[derive(Clone, Debug)]
@@ -101,11 +106,16 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
             let name = plaintext_policy::strict_name(index).map(|name| name.to_string());
             authorization(name.unwrap_or_default(), plaintext_policy::strict(index))
         }
+        ResourceKey::Traffic(service) => {
+            let traffic = traffic::traffic(index, config, service);
+            let resource = traffic.map(|traffic| Resource::Traffic(Box::new(traffic)));
+            (TRAFFIC_TYPE_URL, traffic_name(service), resource)
+        }
         ResourceKey::Remarks(key) => {
             problems = match key.kind {
                 Kind::PeerAuthentication => peer_authentication::remarks(index, &key.name),
                 Kind::ServiceEntry => host::remarks(index, config, &key.name),
-                _ => Vec::new(),
+                _ => findings::problems(index, config, key),
             };
             // Nothing is ever published under this name.
             (ADDRESS_TYPE_URL, key.to_string(), None)

@@ -44,6 +44,14 @@ pub enum ConvertError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// Something is wrong at a place.
+    #[error("{path}: {reason}")]
+    At {
+        /// Path of the field.
+        path: String,
+        /// What is wrong there.
+        reason: String,
+    },
     /// One of the rules is wrong.
     #[error("spec.rules[{index}]: {error}")]
     Rule {
@@ -129,6 +137,7 @@ impl TryFrom<core::Service> for Object {
         let spec = service.spec.unwrap_or_default();
         let mut texts = spec.cluster_ips.unwrap_or_default();
         texts.extend(spec.cluster_ip.filter(|ip| !texts.contains(ip)));
+        let headless = texts.iter().any(|ip| ip == "None");
         texts.retain(|ip| !ip.is_empty() && ip != "None");
         let ports = spec.ports.unwrap_or_default().into_iter();
         let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
@@ -139,6 +148,7 @@ impl TryFrom<core::Service> for Object {
                 Some("ExternalName") => Some(spec.external_name.unwrap_or_default().into()),
                 _ => None,
             },
+            headless,
             cluster_ips: addresses(texts.iter(), "spec.clusterIPs")?,
             ports: ports
                 .filter(|port| is_tcp(port.protocol.as_deref()))

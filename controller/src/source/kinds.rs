@@ -19,6 +19,8 @@ pub struct ServedKind {
     pub plural: &'static str,
 }
 
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+
 /// Kinds that every cluster has.
 pub const BUILT_IN_KINDS: &[ServedKind] = &[
     ServedKind { kind: Kind::Namespace, group: "", versions: &["v1"], plural: "namespaces" },
@@ -59,6 +61,43 @@ pub const CUSTOM_KINDS: &[ServedKind] = &[
         group: "networking.istio.io",
         versions: &["v1", "v1beta1", "v1alpha3"],
         plural: "workloadentries",
+    },
+    ServedKind {
+        kind: Kind::VirtualService,
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        plural: "virtualservices",
+    },
+    ServedKind {
+        kind: Kind::DestinationRule,
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        plural: "destinationrules",
+    },
+    ServedKind {
+        kind: Kind::HTTPRoute,
+        group: GATEWAY_API,
+        versions: &["v1", "v1beta1"],
+        plural: "httproutes",
+    },
+    ServedKind { kind: Kind::GRPCRoute, group: GATEWAY_API, versions: &["v1"], plural: "grpcroutes" },
+    ServedKind {
+        kind: Kind::TLSRoute,
+        group: GATEWAY_API,
+        versions: &["v1", "v1alpha3", "v1alpha2"],
+        plural: "tlsroutes",
+    },
+    ServedKind {
+        kind: Kind::TCPRoute,
+        group: GATEWAY_API,
+        versions: &["v1", "v1alpha2"],
+        plural: "tcproutes",
+    },
+    ServedKind {
+        kind: Kind::ReferenceGrant,
+        group: GATEWAY_API,
+        versions: &["v1", "v1beta1"],
+        plural: "referencegrants",
     },
 ];
 
@@ -105,6 +144,13 @@ pub(super) fn decode<D: Decode>(kind: Kind, from: D) -> Result<Object, D::Error>
         Kind::AuthorizationPolicy => from.decode::<custom::AuthorizationPolicy>(),
         Kind::ServiceEntry => from.decode::<custom::ServiceEntry>(),
         Kind::WorkloadEntry => from.decode::<custom::WorkloadEntry>(),
+        Kind::VirtualService => from.decode::<custom::VirtualService>(),
+        Kind::DestinationRule => from.decode::<custom::DestinationRule>(),
+        Kind::HTTPRoute => from.decode::<custom::HTTPRoute>(),
+        Kind::GRPCRoute => from.decode::<custom::GRPCRoute>(),
+        Kind::TLSRoute => from.decode::<custom::TLSRoute>(),
+        Kind::TCPRoute => from.decode::<custom::TCPRoute>(),
+        Kind::ReferenceGrant => from.decode::<custom::ReferenceGrant>(),
     }
 }
 

@@ -14,7 +14,7 @@ pub use problems::{Problem, SourceProblems};
 use crate::objects::{Key, Object};
 
 /// One step in the life of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// It appeared or became something else.
     Upsert(Object),

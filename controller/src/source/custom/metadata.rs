@@ -29,8 +29,7 @@ pub(super) struct Metadata {
     _finalizers: IgnoredAny,
     #[serde(default, rename = "generateName")]
     _generate_name: IgnoredAny,
-    #[serde(default, rename = "generation")]
-    _generation: IgnoredAny,
+    generation: Option<i64>,
     #[serde(default, rename = "managedFields")]
     _managed_fields: IgnoredAny,
     #[serde(default, rename = "ownerReferences")]
@@ -68,6 +67,11 @@ impl Metadata {
         let time = OffsetDateTime::parse(text, &Rfc3339);
         let time = time.map_err(|_| invalid("metadata.creationTimestamp", text, "a time (RFC 3339)"))?;
         Ok(Some(time.unix_timestamp()))
+    }
+
+    /// Counts the changes of `spec`; 0 in files.
+    pub(super) fn generation(&self) -> i64 {
+        self.generation.unwrap_or_default()
     }
 
     /// The annotation `istio.io/dry-run`, a truth value as Go reads it.

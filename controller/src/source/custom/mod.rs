@@ -1,16 +1,26 @@
 //! Objects of custom kinds, read strictly: a field or a value that is not known makes the object an error with
-//! a reason. What is left out silently would be a policy that does not hold.
+//! a reason. What is left out silently would be a policy that does not hold. Of routes and traffic policies an unknown field
+//! is noted with its path, and the rest applies ([`fields`]): without it they would still do more than nothing.
 
 mod authorization_policy;
+mod destination_rule;
+mod duration;
 mod endpoint;
+mod fields;
 mod metadata;
 mod peer_authentication;
+mod route;
 mod service_entry;
+mod virtual_service;
+mod visibility;
 mod workload_entry;
 
 pub(super) use authorization_policy::{AuthorizationPolicy, stand_in};
+pub(super) use destination_rule::DestinationRule;
 pub(super) use peer_authentication::PeerAuthentication;
+pub(super) use route::{GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute};
 pub(super) use service_entry::ServiceEntry;
+pub(super) use virtual_service::VirtualService;
 pub(super) use workload_entry::WorkloadEntry;
 
 use crate::objects::Map;

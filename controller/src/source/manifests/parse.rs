@@ -37,7 +37,7 @@ struct List {
 }
 
 /// What a file holds.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Parsed {
     /// The objects, in the order of the file.
     pub objects: Vec<Object>,

@@ -1,0 +1,183 @@
+//! The Gateway API's routes, as they are written.
+
+use super::{Created, FieldNote, Kind, Name};
+use std::sync::Arc;
+use warren_common::model::traffic::{Cors, HeaderChanges, HttpMatch, Redirect, Retries, Rewrite};
+
+/// An HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Which of them.
+    pub kind: Kind,
+    /// Namespace and name.
+    pub name: Name,
+    /// Among equals, the oldest comes first.
+    pub created: Created,
+    /// `metadata.generation`, for status.
+    pub generation: i64,
+    /// What it is attached to.
+    pub parents: Vec<ParentRef>,
+    /// Only for gateways: in the mesh, the service is the name. TLSRoutes need some.
+    pub hostnames: Vec<Arc<str>>,
+    /// The rules.
+    pub rules: Vec<RouteRule>,
+    /// A value that is not known: the route is not accepted.
+    pub unsupported: Option<String>,
+    /// What is to be said about its fields.
+    pub notes: Vec<FieldNote>,
+}
+
+/// A reference to what a route is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentRef {
+    /// API group, empty for the core.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// As it is written; none: the route's own.
+    pub namespace: Option<Arc<str>>,
+    /// Name.
+    pub name: Arc<str>,
+    /// The name of a listener, or of a service's port.
+    pub section: Option<Arc<str>>,
+    /// The number of a port.
+    pub port: Option<u16>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteRule {
+    /// Its name, may be empty.
+    pub name: Arc<str>,
+    /// Alternatives; none: everything. HTTP and gRPC only.
+    pub matches: Vec<RankedMatch>,
+    /// What happens beside forwarding.
+    pub filters: Filters,
+    /// Where to.
+    pub backends: Vec<BackendRef>,
+    /// Milliseconds for everything.
+    pub timeout_ms: Option<u64>,
+    /// Milliseconds for one try.
+    pub per_try_ms: Option<u64>,
+    /// Which requests are tried again.
+    pub retries: Option<Retries>,
+}
+
+/// A match and its rank: where it stands among all matches of all routes of a service, higher ones first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RankedMatch {
+    /// The conditions.
+    pub when: HttpMatch,
+    /// Compared from left to right.
+    pub rank: [usize; 5],
+}
+
+/// Filters of a rule or of a backend.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filters {
+    /// Changes of the request.
+    pub request_headers: HeaderChanges,
+    /// Changes of the response.
+    pub response_headers: HeaderChanges,
+    /// Another host and path.
+    pub rewrite: Option<Rewrite>,
+    /// Instead of forwarding.
+    pub redirect: Option<Redirect>,
+    /// Copies: where to, of how many of a million.
+    pub mirrors: Vec<(BackendRef, u32)>,
+    /// Who may read the response in a browser.
+    pub cors: Option<Cors>,
+    /// A filter that cannot be applied: what it is for fails.
+    pub broken: Option<String>,
+}
+
+/// A reference to where traffic goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendRef {
+    /// API group, empty for the core.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// None: the route's own.
+    pub namespace: Option<Arc<str>>,
+    /// Name.
+    pub name: Arc<str>,
+    /// A port of the service.
+    pub port: Option<u16>,
+    /// Its share of the sum.
+    pub weight: u32,
+    /// Filters of its own.
+    pub filters: Box<Filters>,
+}
+
+/// Objects that may refer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantFrom {
+    /// API group, empty for the core.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Namespace.
+    pub namespace: Arc<str>,
+}
+
+/// Objects that may be referred to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantTo {
+    /// API group, empty for the core.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// None: all of them.
+    pub name: Option<Arc<str>>,
+}
+
+/// A `gateway.networking.k8s.io/ReferenceGrant`: who may refer to objects of its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferenceGrant {
+    /// Namespace and name.
+    pub name: Name,
+    /// Those who refer.
+    pub from: Vec<GrantFrom>,
+    /// What they refer to.
+    pub to: Vec<GrantTo>,
+    /// What is to be said about its fields.
+    pub notes: Vec<FieldNote>,
+}
+
+impl Route {
+    /// Services of Kubernetes that it is attached to.
+    pub fn services(&self) -> impl Iterator<Item = (Name, &ParentRef)> {
+        let services = self.parents.iter().filter(|parent| parent.is_service());
+        services.map(|parent| (parent.service(&self.name.namespace), parent))
+    }
+
+    /// Every reference to where traffic goes, mirrors included.
+    pub fn targets(&self) -> impl Iterator<Item = &BackendRef> {
+        self.rules.iter().flat_map(|rule| {
+            let of_backends = rule.backends.iter().flat_map(|backend| &backend.filters.mirrors);
+            let mirrors = rule.filters.mirrors.iter().chain(of_backends).map(|(to, _)| to);
+            rule.backends.iter().chain(mirrors)
+        })
+    }
+}
+
+impl ParentRef {
+    /// Whether it means a service of Kubernetes.
+    pub fn is_service(&self) -> bool {
+        self.group.is_empty() && *self.kind == *"Service"
+    }
+
+    /// The service it means, in a route of the namespace `own`.
+    pub fn service(&self, own: &Arc<str>) -> Name {
+        Name::new(self.namespace.as_ref().unwrap_or(own).clone(), self.name.clone())
+    }
+}
+
+impl BackendRef {
+    /// The service it means, in a route of the namespace `own`; none when it is of another kind.
+    pub fn service(&self, own: &Arc<str>) -> Option<Name> {
+        let is_service = self.group.is_empty() && *self.kind == *"Service";
+        is_service.then(|| Name::new(self.namespace.as_ref().unwrap_or(own).clone(), self.name.clone()))
+    }
+}

@@ -1,0 +1,163 @@
+//! What the author of a route or a traffic policy should know, as data. Pure: from the index alone, so that it can be asked
+//! of manifests that nobody has applied yet.
+
+mod destination_rule;
+mod route;
+mod virtual_service;
+
+use super::ResolveConfig;
+use crate::index::Index;
+use crate::objects::{FieldNote, Key, Kind, NoteKind};
+use crate::source::Problem;
+use serde::Serialize;
+use std::fmt;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Traffic fails, or goes where it should not.
+    Error,
+    /// Something has no effect, or another one than it seems.
+    Warning,
+    /// It works; it could be said better.
+    Info,
+}
+
+/// One thing to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing it is; it does not change between versions.
+    pub code: &'static str,
+    /// The object that it is about.
+    pub object: Key,
+    /// The field, for example `spec.http[0].route[0]`; empty: the whole object.
+    pub path: String,
+    /// What is so, in a sentence without its full stop.
+    pub text: String,
+    /// What to do about it.
+    pub fix: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.text)?;
+        if let Some(fix) = &self.fix {
+            write!(f, ". {fix}")?;
+        }
+        write!(f, " [{}]", self.code)
+    }
+}
+
+/// What is to be said about an object; nothing when it is not there, or of a kind that says nothing about traffic.
+pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding> {
+    let mut about = About { key, found: Vec::new() };
+    match key.kind {
+        Kind::VirtualService => {
+            if let Some(service) = index.virtual_service(&key.name) {
+                about.notes(&service.notes);
+                virtual_service::check(index, config, service, &mut about);
+            }
+        }
+        Kind::DestinationRule => {
+            if let Some(rule) = index.destination_rule(&key.name) {
+                about.notes(&rule.notes);
+                destination_rule::check(index, rule, &mut about);
+            }
+        }
+        Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => {
+            if let Some(route) = index.route(key.kind, &key.name) {
+                about.notes(&route.notes);
+                route::check(index, config, route, &mut about);
+            }
+        }
+        Kind::ReferenceGrant => {
+            if let Some(grant) = index.reference_grant(&key.name) {
+                about.notes(&grant.notes);
+            }
+        }
+        _ => {}
+    }
+    about.found
+}
+
+/// What is to be said about all routes and traffic policies, the worst first.
+pub fn analyze(index: &Index, config: &ResolveConfig) -> Vec<Finding> {
+    let services = index.virtual_services().map(|service| (Kind::VirtualService, &service.name));
+    let rules = index.destination_rules().map(|rule| (Kind::DestinationRule, &rule.name));
+    let routes = index.routes().map(|route| (route.kind, &route.name));
+    let keys = services.chain(rules).chain(routes).map(|(kind, name)| Key { kind, name: name.clone() });
+    let mut all: Vec<Finding> = keys.flat_map(|key| findings(index, config, &key)).collect();
+    all.sort_by_key(|finding| (finding.severity, finding.object.clone()));
+    all
+}
+
+/// The same as problems, without what works.
+pub(super) fn problems(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Problem> {
+    let found = findings(index, config, key).into_iter().filter(|finding| finding.severity < Severity::Info);
+    let problem = |finding: Finding| Problem {
+        place: finding.object.to_string(),
+        line: None,
+        reason: finding.to_string(),
+    };
+    found.map(problem).collect()
+}
+
+/// Gathers what is said about one object.
+struct About<'a> {
+    key: &'a Key,
+    found: Vec<Finding>,
+}
+
+impl About<'_> {
+    fn add(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        path: impl Into<String>,
+        text: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        let (object, path, text) = (self.key.clone(), path.into(), text.into());
+        self.found.push(Finding { severity, code, object, path, text, fix });
+    }
+
+    fn error(
+        &mut self,
+        code: &'static str,
+        path: impl Into<String>,
+        text: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        self.add(Severity::Error, code, path, text, fix);
+    }
+
+    fn warning(
+        &mut self,
+        code: &'static str,
+        path: impl Into<String>,
+        text: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        self.add(Severity::Warning, code, path, text, fix);
+    }
+
+    fn notes(&mut self, notes: &[FieldNote]) {
+        for FieldNote { path, about } in notes {
+            let (severity, code) = match about {
+                NoteKind::Unknown => (Severity::Warning, "unknown-field"),
+                NoteKind::Unsupported(_) => (Severity::Warning, "unsupported-field"),
+                NoteKind::Deprecated(_) => (Severity::Info, "deprecated-field"),
+            };
+            self.add(severity, code, path, about.to_string(), None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

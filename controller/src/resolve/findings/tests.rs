@@ -1,0 +1,180 @@
+//! Manifests in, codes and paths out.
+
+use super::*;
+use crate::resolve::tests::{config, index};
+
+const SERVICES: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: other, port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: shop}
+spec: {clusterIP: 10.0.0.2, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless, namespace: shop}
+spec: {clusterIP: None, ports: [{name: http, port: 80}]}
+";
+
+fn object(kind: &str, name: &str, spec: &str) -> String {
+    let group = if kind.ends_with("Route") { "gateway.networking.k8s.io" } else { "networking.istio.io" };
+    format!(
+        "---\napiVersion: {group}/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// `name code path` of each, in order.
+fn found(objects: &str) -> Vec<String> {
+    let all = analyze(&index(&format!("{SERVICES}{objects}")), &config());
+    all.iter().map(|one| format!("{} {} {}", one.object.name.name, one.code, one.path)).collect()
+}
+
+const TO_A: &str = "route: [{destination: {host: a}}]";
+
+#[test]
+fn virtual_services() {
+    let vs = |name: &str, spec: &str| object("VirtualService", name, spec);
+    let of_web = |rules: &str| vs("v", &format!("hosts: [web], http: [{rules}]"));
+    let subsets = object("DestinationRule", "d", "host: a, subsets: [{name: v1}]");
+    for (objects, expected) in [
+        (of_web(&format!("{{{TO_A}}}")), vec![]),
+        (vs("v", &format!("hosts: [none], http: [{{{TO_A}}}]")), vec!["v host-not-found spec.hosts[0]"]),
+        (
+            of_web("{route: [{destination: {host: none}}]}"),
+            vec!["v destination-not-found spec.http[0].route[0].destination"],
+        ),
+        (
+            of_web("{route: [{destination: {host: a, port: {number: 9}}}]}"),
+            vec!["v destination-not-found spec.http[0].route[0].destination"],
+        ),
+        (
+            of_web("{route: [{destination: {host: a, subset: v2}}]}") + &subsets,
+            vec!["v subset-not-found spec.http[0].route[0].destination.subset"],
+        ),
+        (of_web("{route: [{destination: {host: a, subset: v1}}]}") + &subsets, vec![]),
+        (
+            of_web("{route: [{destination: {host: web, subset: v1}}]}"),
+            vec!["v subset-not-found spec.http[0].route[0].destination.subset"],
+        ),
+        (
+            of_web(&format!("{{{TO_A}}}, {{match: [{{uri: {{prefix: /x}}}}], {TO_A}}}")),
+            vec!["v rule-unreachable spec.http[1]"],
+        ),
+        (
+            of_web(&format!(
+                "{{match: [{{uri: {{prefix: /a}}}}], {TO_A}}}, {{match: [{{uri: {{exact: /ab}}, method: {{exact: GET}}}}], {TO_A}}}"
+            )),
+            vec!["v rule-unreachable spec.http[1]"],
+        ),
+        (
+            of_web(&format!(
+                "{{match: [{{uri: {{prefix: /a}}, port: 80}}], {TO_A}}}, {{match: [{{uri: {{exact: /ab}}}}], {TO_A}}}"
+            )),
+            vec![],
+        ),
+        (
+            vs("old", &format!("hosts: [web], http: [{{{TO_A}}}]"))
+                + &vs("young", &format!("hosts: [web], http: [{{{TO_A}}}]")),
+            vec!["young host-conflict spec.hosts[0]"],
+        ),
+        (of_web("{delegate: {name: d}}"), vec!["v delegate-not-found spec.http[0].delegate"]),
+        (vs("d", &format!("http: [{{{TO_A}}}]")), vec!["d delegate-unused spec.hosts"]),
+        (of_web("{delegate: {name: d}}") + &vs("d", &format!("http: [{{{TO_A}}}]")), vec![]),
+        (
+            of_web(&format!("{{{TO_A}, colour: red, mirror_percent: 5}}")),
+            vec![
+                "v unknown-field spec.http[0].colour",
+                "v deprecated-field spec.http[0].mirrorPercent",
+                "v deprecated-field spec.http[0].mirror_percent",
+            ],
+        ),
+        (
+            of_web(&format!("{{{TO_A}}}"))
+                + &object(
+                    "HTTPRoute",
+                    "h",
+                    "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]",
+                ),
+            vec!["v shadowed-by-route spec.hosts[0]"],
+        ),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
+    let dotted = analyze(
+        &index(&format!("{SERVICES}{}", vs("v", &format!("hosts: [web.shop], http: [{{{TO_A}}}]")))),
+        &config(),
+    );
+    assert!(
+        dotted[0].to_string().ends_with(
+            "A name with a dot stands as it is: write web.shop.svc.cluster.local [host-not-found]"
+        )
+    );
+}
+
+#[test]
+fn destination_rules() {
+    let rule = |name: &str, spec: &str| object("DestinationRule", name, spec);
+    for (objects, expected) in [
+        (rule("d", "host: none, subsets: [{name: v1}]"), vec!["d host-not-found spec.host"]),
+        (rule("d", "host: '*.shop.svc.cluster.local', subsets: [{name: v1}]"), vec![]),
+        (
+            rule("a", "host: web, subsets: [{name: v1}], trafficPolicy: {tls: {mode: DISABLE}}")
+                + &rule("b", "host: web, subsets: [{name: v1}], trafficPolicy: {tls: {mode: SIMPLE}}"),
+            vec!["b subset-conflict spec.subsets[0]", "b policy-conflict spec.trafficPolicy"],
+        ),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
+}
+
+#[test]
+fn routes() {
+    let to = |parent: &str, rest: &str| {
+        object("HTTPRoute", "h", &format!("parentRefs: [{{group: '', kind: Service, {parent}}}], {rest}"))
+    };
+    let a = "rules: [{backendRefs: [{name: a, port: 80}]}]";
+    for (objects, expected) in [
+        (to("name: web", a), vec![]),
+        (to("name: none", a), vec!["h parent-not-found spec.parentRefs[0]"]),
+        (to("name: web, port: 9", a), vec!["h port-not-found spec.parentRefs[0]"]),
+        (to("name: headless", a), vec!["h parent-unattachable spec.parentRefs[0]"]),
+        (to("name: web", &format!("hostnames: [a.b], {a}")), vec!["h hostnames-ignored spec.hostnames"]),
+        (
+            to("name: web", "rules: [{backendRefs: [{name: none, port: 80}]}]"),
+            vec!["h backend-not-found spec.rules[0].backendRefs[0]"],
+        ),
+        (to("name: web", "rules: [{}]"), vec!["h no-backend spec.rules[0]"]),
+        (
+            to("name: web", "rules: [{matches: [{method: FETCH}], backendRefs: [{name: a, port: 80}]}]"),
+            vec!["h unsupported-value spec.parentRefs[0]"],
+        ),
+        (
+            to("name: web, port: 80", a)
+                + &object(
+                    "GRPCRoute",
+                    "g",
+                    "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]",
+                ),
+            vec!["h kind-conflict spec.parentRefs[0]"],
+        ),
+        (
+            to("name: web", "rules: [{filters: [{type: ExtensionRef, extensionRef: {name: x}}]}]"),
+            vec!["h unsupported-filter spec.rules[0].filters"],
+        ),
+        // Of gateways nothing is known here.
+        (
+            object(
+                "HTTPRoute",
+                "h",
+                "parentRefs: [{name: edge}], rules: [{backendRefs: [{name: none, port: 80}]}]",
+            ),
+            vec![],
+        ),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
+}

@@ -1,0 +1,201 @@
+//! VirtualServices.
+
+use super::About;
+use crate::index::Index;
+use crate::objects::{HttpRoute, L4Route, Matching, RouteAction, Target, VirtualService};
+use crate::resolve::ResolveConfig;
+use crate::resolve::traffic::{candidates, target, usable};
+use std::net::IpAddr;
+use warren_common::model::traffic::{Destination, HttpMatch, PathMatch};
+
+pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualService, about: &mut About<'_>) {
+    if service.hosts.is_empty() {
+        if index.delegating_to(&service.name).next().is_none() {
+            let text = "without hosts it is for others to delegate to, and none does";
+            about.warning("delegate-unused", "spec.hosts", text, None);
+        }
+    } else if service.is_of_mesh() {
+        hosts(index, service, about);
+    }
+    for (place, route) in service.http.iter().enumerate() {
+        let path = format!("spec.http[{place}]");
+        match &route.action {
+            RouteAction::Delegate(name) if usable(index, service, name).is_none() => {
+                let text = match index.virtual_service(name) {
+                    None => format!("there is no VirtualService {name}: this rule is left out"),
+                    Some(other) if !other.hosts.is_empty() => {
+                        format!("the VirtualService {name} has hosts of its own: this rule is left out")
+                    }
+                    Some(_) => format!(
+                        "the VirtualService {name} is not exported to {}: this rule is left out",
+                        service.name.namespace
+                    ),
+                };
+                about.error("delegate-not-found", format!("{path}.delegate"), text, None);
+            }
+            RouteAction::Forward(backends) => {
+                for (place, backend) in backends.iter().enumerate() {
+                    let path = format!("{path}.route[{place}].destination");
+                    destination(index, config, service, &backend.to, path, about);
+                }
+            }
+            _ => {}
+        }
+        for (place, (to, _)) in route.mirrors.iter().enumerate() {
+            destination(index, config, service, to, format!("{path}.mirror[{place}]"), about);
+        }
+    }
+    for (field, routes) in [("tls", &service.tls), ("tcp", &service.tcp)] {
+        for (place, L4Route { backends, .. }) in routes.iter().enumerate() {
+            for (backend, to) in backends.iter().enumerate() {
+                let path = format!("spec.{field}[{place}].route[{backend}].destination");
+                destination(index, config, service, &to.to, path, about);
+            }
+        }
+    }
+    unreachable(&service.http, about);
+}
+
+fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
+    for (place, host) in service.hosts.iter().enumerate() {
+        let path = format!("spec.hosts[{place}]");
+        let host = index.full_name(host, &service.name.namespace);
+        let held = index.services_held_by(&host);
+        if held.is_empty() && host.parse::<IpAddr>().is_err() {
+            let text = format!("no service has the name {host}: nothing in the mesh follows these rules");
+            about.warning("host-not-found", &path, text, full_name_of(index, &host));
+        }
+        if host.starts_with('*') {
+            continue;
+        }
+        let winner = candidates(index, &host).into_iter().find(|other| {
+            other.exported_to.is_none()
+                && other.hosts.iter().any(|theirs| index.full_name(theirs, &other.name.namespace) == host)
+        });
+        if let Some(winner) = winner
+            && winner.name != service.name
+            && service.exported_to.is_none()
+        {
+            let text = format!(
+                "the older VirtualService {} decides for {host}; rules of several are not merged",
+                winner.name
+            );
+            let fix = Some("Put the rules into one of them, or delegate".to_owned());
+            about.warning("host-conflict", &path, text, fix);
+        }
+        let attached = held.iter().filter_map(|name| index.kubernetes_service_name(name));
+        let attached = attached
+            .flat_map(|name| index.routes_of(&name).collect::<Vec<_>>())
+            .find(|route| route.unsupported.is_none());
+        if let Some(route) = attached {
+            let text = format!(
+                "the {} {} is attached to the Service {host}, and decides",
+                route.kind.as_str(),
+                route.name
+            );
+            about.warning("shadowed-by-route", &path, text, None);
+        }
+    }
+}
+
+/// What to write instead of a name that only looks full: `reviews.prod`.
+pub(super) fn full_name_of(index: &Index, host: &str) -> Option<String> {
+    let (name, namespace) = host.split_once('.')?;
+    if namespace.contains('.') {
+        return None;
+    }
+    let full = index.kubernetes_name(&crate::objects::Name::new(namespace, name)).hostname;
+    let there = !index.services_named(&full).is_empty();
+    there.then(|| format!("A name with a dot stands as it is: write {full}"))
+}
+
+fn destination(
+    index: &Index,
+    config: &ResolveConfig,
+    of: &VirtualService,
+    to: &Target,
+    path: String,
+    about: &mut About<'_>,
+) {
+    // Where the port that is addressed decides, every port may be the one.
+    let Some(resolved) = target(index, config, &of.name.namespace, to, None) else {
+        if to.subset.is_some() {
+            subset(index, of, to, None, &path, about);
+        }
+        return;
+    };
+    match resolved {
+        Destination::Broken { wanted, why } => {
+            let fix = full_name_of(index, &wanted);
+            about.error("destination-not-found", path, format!("{wanted}: {why}; requests get 503"), fix);
+        }
+        Destination::Service { service, .. } => subset(index, of, to, Some(&service.hostname), &path, about),
+    }
+}
+
+fn subset(
+    index: &Index,
+    of: &VirtualService,
+    to: &Target,
+    host: Option<&str>,
+    path: &str,
+    about: &mut About<'_>,
+) {
+    let Some(subset) = &to.subset else { return };
+    let full = index.full_name(&to.host, &of.name.namespace);
+    let host = host.unwrap_or(&full);
+    let mut rules = index.destination_rules_of(host).flat_map(|(_, rules)| rules);
+    if !rules.any(|rule| rule.subsets.iter().any(|known| known.name == *subset)) {
+        let text = format!("no DestinationRule for {host} has a subset {subset}; requests get 503");
+        about.error("subset-not-found", format!("{path}.subset"), text, None);
+    }
+}
+
+/// Rules that come after one that holds everything they hold.
+fn unreachable(routes: &[HttpRoute], about: &mut About<'_>) {
+    for (place, route) in routes.iter().enumerate() {
+        let earlier = routes[..place].iter().enumerate().find(|(_, earlier)| covers(earlier, route));
+        if let Some((earlier, _)) = earlier {
+            let text = format!("it is never reached: spec.http[{earlier}] holds every request that it does");
+            let fix = Some("Put the more specific rule first".to_owned());
+            about.warning("rule-unreachable", format!("spec.http[{place}]"), text, fix);
+        }
+    }
+}
+
+fn covers(earlier: &HttpRoute, later: &HttpRoute) -> bool {
+    if earlier.matches.is_empty() {
+        return true;
+    }
+    !later.matches.is_empty()
+        && later.matches.iter().all(|inner| earlier.matches.iter().any(|outer| matched(outer, inner)))
+}
+
+/// Whether the outer match surely holds whatever the inner one does.
+fn matched(outer: &Matching<HttpMatch>, inner: &Matching<HttpMatch>) -> bool {
+    if outer.never || (!outer.gateways.is_empty() && outer.gateways != inner.gateways) {
+        return false;
+    }
+    let (wide, narrow) = (&outer.when, &inner.when);
+    let path = match (&wide.path, &narrow.path) {
+        (None, _) => true,
+        (Some(PathMatch::Prefix(wide)), _) if **wide == *"/" => true,
+        (Some(PathMatch::Prefix(wide)), Some(PathMatch::Prefix(narrow) | PathMatch::Exact(narrow))) => {
+            narrow.starts_with(&**wide)
+        }
+        (wide, narrow) => wide == narrow,
+    };
+    let case = wide.path.is_none() || wide.ignore_path_case || !narrow.ignore_path_case;
+    path && case
+        && (wide.clients == Default::default() || wide.clients == narrow.clients)
+        && (wide.port.is_none() || wide.port == narrow.port)
+        && [
+            (&wide.method, &narrow.method),
+            (&wide.scheme, &narrow.scheme),
+            (&wide.authority, &narrow.authority),
+        ]
+        .into_iter()
+        .all(|(wide, narrow)| wide.is_none() || wide == narrow)
+        && wide.headers.iter().all(|header| narrow.headers.contains(header))
+        && wide.query.iter().all(|parameter| narrow.query.contains(parameter))
+}

@@ -1,0 +1,191 @@
+//! Rules that a VirtualService leaves to another one.
+
+use super::is_for;
+use crate::index::Index;
+use crate::objects::{HttpRoute, Matching, Name, RouteAction, VirtualService};
+use std::sync::Arc;
+use warren_common::model::traffic::{
+    Clients, HeaderChanges, HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch,
+};
+
+/// The HTTP rules of a VirtualService with what others contribute, and who they are. A rule whose delegate is missing, not
+/// for its namespace, or in conflict with it is left out; the others stay.
+pub(super) fn flattened(index: &Index, root: &VirtualService) -> (Vec<HttpRoute>, Vec<Name>) {
+    let (mut rules, mut others) = (Vec::new(), Vec::new());
+    for route in &root.http {
+        let route = in_full(index, route, &root.name.namespace);
+        let RouteAction::Delegate(name) = &route.action else {
+            rules.push(route);
+            continue;
+        };
+        let Some(delegate) = usable(index, root, name) else { continue };
+        if !others.contains(name) {
+            others.push(name.clone());
+        }
+        let own = delegate.http.iter().map(|own| in_full(index, own, &delegate.name.namespace));
+        rules.extend(own.filter_map(|own| merged(&route, &own)));
+    }
+    (rules, others)
+}
+
+/// A rule with full names: short ones are of the namespace of the object that has them.
+fn in_full(index: &Index, route: &HttpRoute, namespace: &str) -> HttpRoute {
+    let mut route = route.clone();
+    let backends = match &mut route.action {
+        RouteAction::Forward(backends) => backends.as_mut_slice(),
+        _ => &mut [],
+    };
+    let targets = backends.iter_mut().map(|backend| &mut backend.to);
+    for to in targets.chain(route.mirrors.iter_mut().map(|(to, _)| to)) {
+        to.host = index.full_name(&to.host, namespace);
+    }
+    route
+}
+
+/// A VirtualService that `root` may delegate to.
+pub(in crate::resolve) fn usable<'a>(
+    index: &'a Index,
+    root: &VirtualService,
+    name: &Name,
+) -> Option<&'a VirtualService> {
+    let delegate = index.virtual_service(name)?;
+    let visible = is_for(delegate.exported_to.as_ref(), &root.name.namespace);
+    (delegate.hosts.is_empty() && visible).then_some(delegate)
+}
+
+/// A rule of the delegate within a rule of the root. What the delegate says wins; what it does not say is the root's.
+fn merged(root: &HttpRoute, delegate: &HttpRoute) -> Option<HttpRoute> {
+    let matches = match (root.matches.as_slice(), delegate.matches.as_slice()) {
+        ([], matches) | (matches, []) => matches.to_vec(),
+        (roots, delegates) => {
+            let pairs = roots.iter().flat_map(|root| delegates.iter().map(move |delegate| (root, delegate)));
+            let merged: Vec<_> = pairs.filter_map(|(root, delegate)| within(root, delegate)).collect();
+            if merged.is_empty() {
+                return None;
+            }
+            merged
+        }
+    };
+    let headers = |root: &HeaderChanges, own: &HeaderChanges| {
+        if *own == HeaderChanges::default() { root.clone() } else { own.clone() }
+    };
+    Some(HttpRoute {
+        name: joined(&root.name, &delegate.name),
+        matches,
+        action: delegate.action.clone(),
+        rewrite: delegate.rewrite.clone().or_else(|| root.rewrite.clone()),
+        timeout_ms: delegate.timeout_ms.or(root.timeout_ms),
+        retries: delegate.retries.clone().or_else(|| root.retries.clone()),
+        fault: delegate.fault.clone().or_else(|| root.fault.clone()),
+        mirrors: if delegate.mirrors.is_empty() { root.mirrors.clone() } else { delegate.mirrors.clone() },
+        cors: delegate.cors.clone().or_else(|| root.cors.clone()),
+        request_headers: headers(&root.request_headers, &delegate.request_headers),
+        response_headers: headers(&root.response_headers, &delegate.response_headers),
+    })
+}
+
+fn joined(root: &Arc<str>, delegate: &Arc<str>) -> Arc<str> {
+    match (root.is_empty(), delegate.is_empty()) {
+        (true, _) => delegate.clone(),
+        (_, true) => root.clone(),
+        _ => format!("{root}-{delegate}").into(),
+    }
+}
+
+/// A match of the delegate that lies within one of the root; None when it does not.
+fn within(root: &Matching<HttpMatch>, delegate: &Matching<HttpMatch>) -> Option<Matching<HttpMatch>> {
+    let (outer, inner) = (&root.when, &delegate.when);
+    let gateways = match (root.gateways.as_slice(), delegate.gateways.as_slice()) {
+        ([], gateways) | (gateways, []) => gateways.to_vec(),
+        (outer, inner) => {
+            if !inner.iter().all(|gateway| outer.contains(gateway)) {
+                return None;
+            }
+            inner.to_vec()
+        }
+    };
+    let port = match (outer.port, inner.port) {
+        (Some(outer), Some(inner)) if outer != inner => return None,
+        (outer, inner) => inner.or(outer),
+    };
+    if outer.ignore_path_case != inner.ignore_path_case {
+        return None;
+    }
+    let when = HttpMatch {
+        name: joined(&outer.name, &inner.name),
+        clients: clients(&outer.clients, &inner.clients)?,
+        port,
+        path: path(outer.path.as_ref(), inner.path.as_ref())?,
+        ignore_path_case: inner.ignore_path_case,
+        method: text(outer.method.as_ref(), inner.method.as_ref())?,
+        scheme: text(outer.scheme.as_ref(), inner.scheme.as_ref())?,
+        authority: text(outer.authority.as_ref(), inner.authority.as_ref())?,
+        headers: headers(&outer.headers, &inner.headers)?,
+        query: query(&outer.query, &inner.query)?,
+    };
+    Some(Matching { gateways, when, never: root.never || delegate.never })
+}
+
+fn clients(outer: &Clients, inner: &Clients) -> Option<Clients> {
+    let namespaces = match (&outer.namespaces, &inner.namespaces) {
+        (Some(outer), Some(inner)) if outer != inner => return None,
+        (outer, inner) => inner.clone().or_else(|| outer.clone()),
+    };
+    let mut labels = inner.labels.clone();
+    for (key, value) in &outer.labels {
+        if labels.insert(key.clone(), value.clone()).is_some_and(|other| other != *value) {
+            return None;
+        }
+    }
+    Some(Clients { namespaces, labels })
+}
+
+/// None: in conflict.
+fn path(outer: Option<&PathMatch>, inner: Option<&PathMatch>) -> Option<Option<PathMatch>> {
+    let (Some(of_root), Some(own)) = (outer, inner) else { return Some(inner.or(outer).cloned()) };
+    let holds = match (of_root, own) {
+        (PathMatch::Prefix(outer), PathMatch::Prefix(inner) | PathMatch::Exact(inner)) => {
+            inner.starts_with(&**outer)
+        }
+        (PathMatch::Exact(outer), PathMatch::Exact(inner)) => outer == inner,
+        _ => false,
+    };
+    holds.then(|| Some(own.clone()))
+}
+
+fn text(outer: Option<&TextMatch>, inner: Option<&TextMatch>) -> Option<Option<TextMatch>> {
+    let (Some(of_root), Some(own)) = (outer, inner) else { return Some(inner.or(outer).cloned()) };
+    let holds = match (of_root, own) {
+        (TextMatch::Present, _) => true,
+        (TextMatch::Prefix(outer), TextMatch::Prefix(inner) | TextMatch::Exact(inner)) => {
+            inner.starts_with(&**outer)
+        }
+        (TextMatch::Exact(outer), TextMatch::Exact(inner)) => outer == inner,
+        _ => false,
+    };
+    holds.then(|| Some(own.clone()))
+}
+
+fn headers(outer: &[HeaderMatch], inner: &[HeaderMatch]) -> Option<Vec<HeaderMatch>> {
+    let mut all = inner.to_vec();
+    for of_root in outer {
+        match inner.iter().find(|own| own.name == of_root.name && own.not == of_root.not) {
+            None => all.push(of_root.clone()),
+            // A condition that something does not hold is not narrowed.
+            Some(own) if own.not && own.value != of_root.value => return None,
+            Some(own) => drop(text(Some(&of_root.value), Some(&own.value))?),
+        }
+    }
+    Some(all)
+}
+
+fn query(outer: &[QueryMatch], inner: &[QueryMatch]) -> Option<Vec<QueryMatch>> {
+    let mut all = inner.to_vec();
+    for of_root in outer {
+        match inner.iter().find(|own| own.name == of_root.name) {
+            None => all.push(of_root.clone()),
+            Some(own) => drop(text(Some(&of_root.value), Some(&own.value))?),
+        }
+    }
+    Some(all)
+}

@@ -1,0 +1,146 @@
+//! A rule for requests.
+
+use super::super::MAX_TEXT;
+use super::super::fields::{Fields, text, wrong};
+use super::{backends, matches, policies, values};
+use crate::objects::{HttpRoute, Name, RouteAction};
+use crate::source::ConvertError;
+use base64::Engine as _;
+use std::sync::Arc;
+use warren_common::model::traffic::{PathChange, Redirect, RedirectPort, Reply, Rewrite};
+
+const MAX_BODY: usize = 1 << 20;
+const MAX_PATH: usize = 4096;
+
+pub(super) fn route(mut rule: Fields<'_>, own: &Arc<str>) -> Result<HttpRoute, ConvertError> {
+    let name = rule.text("name", MAX_TEXT)?.unwrap_or_default();
+    let matches = rule.list("match", 1024, |entry| matches::request(entry, own))?;
+    let forward = backends(&mut rule, true)?;
+    let redirect = rule.fields("redirect")?.map(redirect).transpose()?;
+    let reply = rule.fields("directResponse")?.map(reply).transpose()?;
+    let delegate = rule.fields("delegate")?.map(|fields| delegate(fields, own)).transpose()?;
+    let rewrite = rule.fields("rewrite")?.map(rewrite).transpose()?;
+    let (request_headers, response_headers) = values::headers(&mut rule)?;
+    let mut actions = Vec::new();
+    actions.extend((!forward.is_empty()).then_some(RouteAction::Forward(forward)));
+    actions.extend(redirect.map(RouteAction::Redirect));
+    actions.extend(reply.map(RouteAction::Reply));
+    actions.extend(delegate.map(RouteAction::Delegate));
+    let (Some(action), None) = (actions.pop(), actions.pop()) else {
+        let reason = "it needs exactly one of route, redirect, directResponse and delegate";
+        return Err(wrong(rule.path(), reason));
+    };
+    if rewrite.is_some() && matches!(action, RouteAction::Redirect(_)) {
+        return Err(rule.wrong("rewrite", "it does not go with redirect"));
+    }
+    let named_host = |changes: &warren_common::model::traffic::HeaderChanges| {
+        changes.set.iter().chain(&changes.add).any(|change| *change.name == *":authority")
+    };
+    if rewrite.as_ref().is_some_and(|rewrite| rewrite.authority.is_some()) && named_host(&request_headers) {
+        return Err(rule.wrong("rewrite", "the host is changed by rewrite.authority and by headers"));
+    }
+    Ok(HttpRoute {
+        name,
+        matches,
+        action,
+        rewrite,
+        timeout_ms: rule.duration_ms("timeout", 1)?,
+        retries: rule.fields("retries")?.map(policies::retries).transpose()?,
+        fault: rule.fields("fault")?.map(policies::fault).transpose()?,
+        mirrors: policies::mirrors(&mut rule)?,
+        cors: rule.fields("corsPolicy")?.map(policies::cors).transpose()?,
+        request_headers,
+        response_headers,
+    })
+}
+
+fn delegate(mut fields: Fields<'_>, own: &Arc<str>) -> Result<Name, ConvertError> {
+    let name = fields.required("name", MAX_TEXT)?;
+    Ok(Name::new(fields.text("namespace", MAX_TEXT)?.unwrap_or_else(|| own.clone()), name))
+}
+
+fn path(text: Arc<str>, fields: &Fields<'_>, name: &str) -> Result<Arc<str>, ConvertError> {
+    values::header_value(&text).map_err(|_| fields.wrong(name, "a path has no control characters"))?;
+    Ok(text)
+}
+
+fn rewrite(mut fields: Fields<'_>) -> Result<Rewrite, ConvertError> {
+    let uri = fields.text("uri", MAX_PATH)?.map(|text| path(text, &fields, "uri")).transpose()?;
+    let by_regex = match fields.fields("uriRegexRewrite")? {
+        Some(mut regex) => {
+            let pattern = regex.required("match", MAX_TEXT * 4)?;
+            values::regex(&pattern).map_err(|reason| regex.wrong("match", reason))?;
+            let substitution = regex.text("rewrite", MAX_TEXT * 4)?.unwrap_or_default();
+            Some(PathChange::Regex { pattern, substitution })
+        }
+        None => None,
+    };
+    if uri.is_some() && by_regex.is_some() {
+        return Err(wrong(fields.path(), "uri and uriRegexRewrite exclude each other"));
+    }
+    let authority = fields.text("authority", MAX_TEXT)?;
+    let path = uri.map(PathChange::Prefix).or(by_regex);
+    if authority.is_none() && path.is_none() {
+        return Err(wrong(fields.path(), "it needs uri, uriRegexRewrite or authority"));
+    }
+    Ok(Rewrite { authority, path })
+}
+
+fn redirect(mut fields: Fields<'_>) -> Result<Redirect, ConvertError> {
+    let status = fields.number("redirectCode", 301, 308)?.unwrap_or(301);
+    if ![301, 302, 303, 307, 308].contains(&status) {
+        return Err(fields.wrong("redirectCode", format_args!("{status} is none of 301, 302, 303, 307, 308")));
+    }
+    let uri = fields.text("uri", MAX_PATH)?.map(|text| path(text, &fields, "uri")).transpose()?;
+    let authority = fields.text("authority", MAX_TEXT)?;
+    let scheme = fields.text("scheme", 16)?;
+    if scheme.as_ref().is_some_and(|scheme| !["http", "https"].contains(&&**scheme)) {
+        return Err(fields.wrong("scheme", "it is http or https"));
+    }
+    let port = fields.port("port")?;
+    let derive = fields.choice(
+        "derivePort",
+        &[
+            ("FROM_PROTOCOL_DEFAULT", RedirectPort::OfScheme),
+            ("FROM_REQUEST_PORT", RedirectPort::OfConnection),
+        ],
+    )?;
+    if port.is_some() && derive.is_some() {
+        return Err(wrong(fields.path(), "port and derivePort exclude each other"));
+    }
+    if uri.is_none() && authority.is_none() && scheme.is_none() && port.is_none() && derive.is_none() {
+        return Err(wrong(fields.path(), "it needs uri, authority, scheme or port"));
+    }
+    Ok(Redirect {
+        status: status as u16,
+        scheme,
+        authority,
+        port: port.map(RedirectPort::Number).or(derive).unwrap_or(RedirectPort::OfRequest),
+        path: uri.map(PathChange::Full),
+    })
+}
+
+fn reply(mut fields: Fields<'_>) -> Result<Reply, ConvertError> {
+    let status = fields.number("status", 200, 599)?.ok_or_else(|| fields.wrong("status", "it is missing"))?;
+    let body: Arc<[u8]> = match fields.fields("body")? {
+        None => Arc::default(),
+        Some(mut body) => match (body.take("string"), body.take("bytes")) {
+            (Some(value), None) => {
+                let text = text(value, MAX_BODY).map_err(|reason| body.wrong("string", reason))?;
+                text.as_bytes().into()
+            }
+            (None, Some(value)) => {
+                let text = text(value, MAX_BODY * 2).map_err(|reason| body.wrong("bytes", reason))?;
+                let bytes = base64::engine::general_purpose::STANDARD.decode(&*text);
+                let bytes =
+                    bytes.map_err(|error| body.wrong("bytes", format_args!("not base64: {error}")))?;
+                if bytes.len() > MAX_BODY {
+                    return Err(body.wrong("bytes", "longer than 1 MiB"));
+                }
+                bytes.into()
+            }
+            _ => return Err(wrong(body.path(), "it needs exactly one of string and bytes")),
+        },
+    };
+    Ok(Reply { status: status as u16, body })
+}
