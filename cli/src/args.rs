@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    agent, ca, certs, check, controller, flows, install, policies, services, status, uninstall, version,
-    workloads,
+    agent, analyze, ca, certs, check, controller, flows, install, policies, services, status, uninstall,
+    version, workloads,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Ca(ca::CaArgs),
     /// Find what is wrong with this node; exits with 1 if anything is
     Check(check::CheckArgs),
+    /// Find what is wrong with routes and traffic policies in files, before they are applied; exits with 1 on errors
+    Analyze(analyze::AnalyzeArgs),
     /// Print the version
     Version(version::VersionArgs),
 }

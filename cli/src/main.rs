@@ -49,6 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policies(args) => return commands::policies::run(&args),
         Command::Ca(args) => return commands::ca::run(&args),
         Command::Certs(args) => return commands::certs::run(&args),
+        Command::Analyze(args) => return commands::analyze::run(&args),
         Command::Check(args) => return commands::check::run(&args),
         Command::Version(args) => commands::version::run(&args)?,
     }

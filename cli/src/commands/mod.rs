@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod agent;
+pub(crate) mod analyze;
 pub(crate) mod ca;
 pub(crate) mod certs;
 pub(crate) mod check;

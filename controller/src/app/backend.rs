@@ -119,6 +119,8 @@ impl Backend {
                     rejections,
                     problems: problems.clone(),
                     metrics: shared.metrics.clone(),
+                    index: shared.index.clone(),
+                    resolve: config.resolve.clone(),
                 };
                 let reviews = TokenReviews::new(cluster, config.audience.clone(), shared.index.clone());
                 Running {

@@ -96,6 +96,23 @@ impl Cluster {
         self.call(collection::<K>(Some(namespace)).get(name, &GetParams::default())).await
     }
 
+    /// Reads one object of a collection.
+    pub(crate) async fn get_at(&self, collection: &str, name: &str) -> Result<serde_json::Value, CallError> {
+        self.call(Request::new(collection).get(name, &GetParams::default())).await
+    }
+
+    /// Merges members into the status of an object of a collection, provided that it still has the version they say.
+    pub(crate) async fn patch_status(
+        &self,
+        collection: &str,
+        name: &str,
+        members: serde_json::Value,
+    ) -> Result<(), CallError> {
+        let (patch, params) = (Patch::Merge(members), PatchParams::default());
+        let request = Request::new(collection).patch_subresource("status", name, &params, &patch);
+        self.call::<serde::de::IgnoredAny>(request).await.map(drop)
+    }
+
     /// Makes an object; of a namespaced kind in `namespace`.
     pub(crate) async fn create<K>(&self, namespace: Option<&str>, object: &K) -> Result<K, CallError>
     where

@@ -8,11 +8,14 @@ mod host;
 mod locality;
 mod peer_authentication;
 mod plaintext_policy;
+mod route_status;
 mod service;
 mod traffic;
 mod workload;
 
 pub(crate) use enrolment::meshed_nodes;
+
+pub use route_status::{Condition, ParentStatus, route_status};
 
 use crate::index::{Index, ResourceKey};
 use crate::objects::{EntryAddress, Kind, Name};

@@ -1,20 +1,26 @@
 //! What is written back to the cluster, by one replica at a time: the roots for agents, and events about objects that
-//! are rejected and about a CA that ends soon. [`lease`] and [`reports`] are pure.
+//! are rejected and about a CA that ends soon, and what became of the Gateway API's routes. [`lease`], [`reports`] and
+//! `routes::merge` are pure.
 
 mod events;
 mod leader;
 mod lease;
 mod reports;
 mod root;
+mod routes;
 
 use crate::ca::revocations::Revocations;
 use crate::ca::{self, Keeper};
+use crate::index::Index;
 use crate::kubernetes::{CallError, Cluster};
 use crate::observe::Metrics;
+use crate::resolve::ResolveConfig;
 use crate::source::kubernetes::Rejections;
 use crate::source::{Problem, SourceProblems};
 use leader::{Leader, Leadership};
+use parking_lot::RwLock;
 use reports::{Alarms, Reports};
+use routes::RouteStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -26,6 +32,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const ROOT_ROUNDS: u64 = 5;
 const ROOT_PLACE: &str = "ConfigMap warren-ca-root";
 const EVENTS_PLACE: &str = "events";
+const ROUTES_PLACE: &str = "status of routes";
 
 /// Writes as long as this replica leads.
 pub(crate) struct Status {
@@ -36,6 +43,8 @@ pub(crate) struct Status {
     pub(crate) rejections: Rejections,
     pub(crate) problems: SourceProblems,
     pub(crate) metrics: Metrics,
+    pub(crate) index: Arc<RwLock<Index>>,
+    pub(crate) resolve: ResolveConfig,
 }
 
 /// The tasks; they end with the drain.
@@ -83,12 +92,19 @@ impl Status {
                 self.metrics.leads(leads);
                 self.report(ROOT_PLACE, None);
                 self.report(EVENTS_PLACE, None);
+                self.report(ROUTES_PLACE, None);
                 // A new leader says everything again; what was said is counted up.
-                term = leads.then(|| (0, Reports::new(Instant::now()), Alarms::default()));
+                term = leads.then(|| {
+                    let routes = RouteStatus::new(self.index.clone(), self.resolve.clone());
+                    (0, Reports::new(Instant::now()), Alarms::default(), routes)
+                });
             }
-            if let Some((round, reports, alarms)) = &mut term {
+            if let Some((round, reports, alarms, routes)) = &mut term {
                 self.warn(alarms, &leadership).await;
                 self.write(*round, reports, &leadership).await;
+                let written = routes.write(&self.cluster, || leadership.holds()).await;
+                let reason = |error| format!("their authors are not told what became of them: {error}");
+                self.report(ROUTES_PLACE, written.err().map(reason));
                 *round += 1;
             }
         }

@@ -31,12 +31,14 @@ impl Definitions {
             let version = served.versions.last().unwrap();
             json!({
                 "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-                "metadata": {"name": format!("{}.{}", served.plural, served.group)},
+                "metadata": {"name": format!("{}.{}", served.plural, served.group),
+                             // Kubernetes keeps groups under k8s.io for what it has approved.
+                             "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
                 "spec": {
                     "group": served.group, "scope": "Namespaced",
                     "names": {"kind": kind, "plural": served.plural, "singular": kind.to_ascii_lowercase(),
                               "listKind": format!("{kind}List")},
-                    "versions": [{"name": version, "served": true, "storage": true,
+                    "versions": [{"name": version, "served": true, "storage": true, "subresources": {"status": {}},
                                   "schema": {"openAPIV3Schema": open}}],
                 },
             })

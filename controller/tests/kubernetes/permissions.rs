@@ -5,6 +5,7 @@ use super::kinds::{Definitions, policy};
 use serde_json::{Value, json};
 use tonic::Code;
 use warren_common::model::Identity;
+use warren_controller::source::CUSTOM_KINDS;
 
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/rbac.yaml");
 
@@ -39,6 +40,21 @@ fn grants() -> Vec<Grant> {
         }
     }
     grants
+}
+
+/// A route whose status is to be written, which takes this grant.
+fn route_of(grant: &Grant) -> Option<Value> {
+    let plural = grant.resource.trim_end_matches("/status");
+    let served = CUSTOM_KINDS.iter().find(|served| served.plural == plural)?;
+    if !matches!(grant.verb.as_str(), "get" | "patch") {
+        return None;
+    }
+    Some(json!({
+        "apiVersion": format!("{}/{}", served.group, served.versions.last()?), "kind": served.kind.as_str(),
+        "metadata": {"name": "web"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web"}], "hostnames": ["a.test"],
+                 "rules": [{"backendRefs": [{"name": "web", "port": 80}]}]},
+    }))
 }
 
 /// The roles' cluster-wide half. Removed when dropped.
@@ -148,7 +164,12 @@ async fn every_verb_is_needed_and_they_are_enough() {
         if missing.resource == "events" {
             namespace.apply(&[policy("bad", &json!({"mtls": {"mode": "SOMETIMES"}}))]);
         }
-        if missing.verb == "patch" {
+        if let Some(route) = route_of(missing) {
+            let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+                                 "spec": {"ports": [{"port": 80}]}});
+            namespace.apply(&[service, route]);
+        }
+        if (missing.verb.as_str(), missing.resource.as_str()) == ("patch", "events") {
             // An event that is there already is counted up.
             let _account = Account::with(&namespace, "first".to_owned(), &all);
             let replica = namespace.replica_as("first", "first", true).await;

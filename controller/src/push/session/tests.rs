@@ -403,3 +403,22 @@ fn policies_and_the_workloads_that_name_them_are_one_state() {
     assert_eq!((Some(told), more), (sent(&[], &["q"]), false));
     assert!(poll(&mut session, &policies, &addresses).is_none());
 }
+
+#[test]
+fn routes_are_the_last_part_of_a_state() {
+    let table = table(&[("a", "1")]);
+    let mut session = Session::new(1 << 20);
+    for type_url in ONE_STATE.iter().rev() {
+        session.on_request(Request { type_url: (*type_url).to_owned(), ..first(&["*"], &[]) }).unwrap();
+    }
+    let mut told = Vec::new();
+    while let Some(response) = session.poll(|_| &table).unwrap() {
+        let answer = Request { type_url: response.type_url.clone(), ..ack(&response) };
+        session.on_request(answer).unwrap();
+        told.push((response.type_url, response.more_follows));
+    }
+    let of = |type_url: &str, more| (type_url.to_owned(), more);
+    let expected =
+        [of(AUTHORIZATION_TYPE_URL, true), of(ADDRESS_TYPE_URL, true), of(TRAFFIC_TYPE_URL, false)];
+    assert_eq!(told, expected);
+}

@@ -41,6 +41,8 @@ struct List {
 pub struct Parsed {
     /// The objects, in the order of the file.
     pub objects: Vec<Object>,
+    /// Of each object, the line on which it begins, counted from 1.
+    pub lines: Vec<u64>,
     /// `apiVersion/kind` of objects that the controller does not read.
     pub ignored: BTreeSet<String>,
 }
@@ -216,6 +218,14 @@ impl Decode for Reader<'_> {
 }
 
 impl Reader<'_> {
+    /// Where it begins.
+    fn line(&self) -> u64 {
+        match self {
+            Self::Document(document) => document.error(None, "").line,
+            Self::Item(document, line, _) => document.error(Some(*line), "").line,
+        }
+    }
+
     /// An object that is not read must still be YAML.
     fn skip(self) -> Result<(), ParseError> {
         match self {
@@ -230,7 +240,9 @@ fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> 
         parsed.ignored.insert(format!("{version}/{kind}").chars().take(200).collect());
         return reader.skip();
     };
+    let line = reader.line();
     parsed.objects.push(decode(served.kind, reader)?);
+    parsed.lines.push(line);
     Ok(())
 }
 

@@ -1,0 +1,110 @@
+//! The status of the Gateway API's routes, written where it differs from what stands there.
+
+mod merge;
+
+use crate::index::Index;
+use crate::kubernetes::{CallError, Cluster};
+use crate::objects::{Kind, Name, Route};
+use crate::resolve::{ParentStatus, ResolveConfig, route_status};
+use crate::source::{CUSTOM_KINDS, ServedKind};
+use k8s_openapi::jiff::Timestamp;
+use parking_lot::RwLock;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// So many routes are looked at in one round; the others have theirs in the next.
+const PER_ROUND: usize = 20;
+
+/// What was last written about a route.
+#[derive(Debug, PartialEq)]
+struct Written {
+    generation: i64,
+    status: Vec<ParentStatus>,
+}
+
+/// Writes for the time of one term.
+#[derive(Debug)]
+pub(super) struct RouteStatus {
+    index: Arc<RwLock<Index>>,
+    config: ResolveConfig,
+    written: BTreeMap<(Kind, Name), Written>,
+}
+
+impl RouteStatus {
+    pub(super) fn new(index: Arc<RwLock<Index>>, config: ResolveConfig) -> Self {
+        Self { index, config, written: BTreeMap::new() }
+    }
+
+    /// One round, as long as `leads` says so. What fails is tried again in the next.
+    pub(super) async fn write(
+        &mut self,
+        cluster: &Cluster,
+        leads: impl Fn() -> bool,
+    ) -> Result<(), CallError> {
+        let mut first = Ok(());
+        for (key, wanted) in self.due() {
+            if !leads() {
+                break;
+            }
+            match write(cluster, key.0, &key.1, &wanted).await {
+                // Somebody was faster, or it is gone: the next round sees what is there then.
+                Err(CallError::Conflict) => {}
+                Err(CallError::NotFound) | Ok(()) => drop(self.written.insert(key, wanted)),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// Routes of which something else is to be said than was.
+    fn due(&mut self) -> Vec<((Kind, Name), Written)> {
+        let index = self.index.read();
+        self.written.retain(|(kind, name), _| index.route(*kind, name).is_some());
+        let mut due = Vec::new();
+        for route in index.routes() {
+            let wanted =
+                Written { generation: route.generation, status: route_status(&index, &self.config, route) };
+            let key = key(route);
+            if self.written.get(&key) != Some(&wanted) {
+                due.push((key, wanted));
+            }
+            if due.len() >= PER_ROUND {
+                break;
+            }
+        }
+        due
+    }
+}
+
+fn key(route: &Route) -> (Kind, Name) {
+    (route.kind, route.name.clone())
+}
+
+async fn write(cluster: &Cluster, kind: Kind, name: &Name, wanted: &Written) -> Result<(), CallError> {
+    let served = CUSTOM_KINDS.iter().find(|served| served.kind == kind).ok_or(CallError::NotFound)?;
+    let (path, object) = read(cluster, served, name).await?;
+    let parents =
+        merge::parents(&object["status"]["parents"], wanted.generation, &wanted.status, Timestamp::now());
+    let Some(parents) = parents else { return Ok(()) };
+    let members = json!({
+        // Somebody else's change in between is not overwritten.
+        "metadata": {"resourceVersion": object["metadata"]["resourceVersion"]},
+        "status": {"parents": parents},
+    });
+    cluster.patch_status(&path, &name.name, members).await
+}
+
+/// The object in the best version that the cluster serves, and where it is.
+async fn read(cluster: &Cluster, served: &ServedKind, name: &Name) -> Result<(String, Value), CallError> {
+    for version in served.versions {
+        let path =
+            format!("/apis/{}/{version}/namespaces/{}/{}", served.group, name.namespace, served.plural);
+        match cluster.get_at(&path, &name.name).await {
+            Err(CallError::NotFound) => {}
+            Err(error) => return Err(error),
+            Ok(object) => return Ok((path, object)),
+        }
+    }
+    Err(CallError::NotFound)
+}
