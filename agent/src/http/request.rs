@@ -11,7 +11,7 @@
 use super::answer::Answer;
 use super::attempt::{Attempts, Reached};
 use super::exchange::Exchange;
-use super::headers::{ORIGINAL_PATH, SERVICE_TIME, normalised, prepare, remove_hop_by_hop, wants_upgrade};
+use super::headers::{ORIGINAL_PATH, SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
 use super::limits::MAX_REPLAY;
 use super::mirror::mirror;
 use super::outlets::Outlets;
@@ -21,13 +21,14 @@ use super::serve::Downstream;
 use super::switch::Switching;
 use crate::observe::ResponseFlag;
 use crate::route::http::{
-    Action, Authority, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal,
-    RequestView, Rule, Values, draw_fault, is_drawn, put_on, timeout_of,
+    Action, Authority, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, Normalization, PathPart,
+    Refusal, RequestView, Rule, Values, draw_fault, is_drawn, normalize, put_on, timeout_of,
 };
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -323,9 +324,9 @@ fn host_of(parts: &Parts) -> Result<String, Local> {
     }
 }
 
-/// Without dot segments, before anybody looks at it.
+/// Written in one way, before anybody looks at it.
 fn normalise(parts: &mut Parts) {
-    if let Some(path) = normalised(parts.uri.path()) {
+    if let Cow::Owned(path) = normalize(parts.uri.path(), Normalization::Base) {
         let path = match parts.uri.query() {
             Some(query) => format!("{path}?{query}"),
             None => path,
