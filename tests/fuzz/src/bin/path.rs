@@ -10,7 +10,8 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         assert!(once.len() <= text.len(), "it only gets shorter");
         if text.starts_with('/') {
             assert!(once.starts_with('/'), "it stays a path");
-            assert!(!once.split('/').any(|segment| segment == "." || segment == ".."), "{once}");
+            let read = once.replace("%2e", ".").replace("%2E", ".");
+            assert!(!read.split('/').any(|segment| segment == "." || segment == ".."), "{once}");
         }
     }
 });
