@@ -191,7 +191,7 @@ impl Conditions {
             PathTest::Prefix(text) => matches!(&**text, "" | "/"),
             PathTest::Segments(text) => text.is_empty(),
             PathTest::Regex(_) => {
-                matches!(&wanted.path, Some(PathMatch::Regex(text)) if matches!(&**text, ".*" | "/.*"))
+                matches!(&wanted.path, Some(PathMatch::Regex(text)) if **text == *".*")
             }
             PathTest::Exact(_) => false,
         };
