@@ -16,7 +16,7 @@ use crate::control::{ControlConfig, Trust};
 use crate::doors::Doors;
 use crate::farewell;
 use crate::gate::Gate;
-use crate::handover::{self, HandoverError, Offer};
+use crate::handover::{self, ArrivedFlow, Exits, HandoverError, Offer};
 use crate::identity::{ControllerCa, Identities, IdentityConfig};
 use crate::interest::Interest;
 use crate::kernel::{BpfKernel, KernelError};
@@ -27,6 +27,8 @@ use crate::observe::{
 };
 use crate::outbound::Routes;
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, PodRequests, ProcDiscovery};
+use crate::route::TunnelUse;
+use crate::standing;
 use crate::store::Store;
 use crate::tunnel::Pool;
 use crate::view::{AgentView, counters, pod_counts};
@@ -88,6 +90,8 @@ pub struct Config {
     pub readiness_address: SocketAddr,
     /// Worker threads; 0: one per core.
     pub workers: usize,
+    /// Which connections to other nodes get a tunnel of their own.
+    pub tunnel_use: TunnelUse,
     /// How much may be open at a time.
     pub limits: LimitsConfig,
     /// With no agent running, enrolled pods talk in plaintext instead of failing.
@@ -225,6 +229,7 @@ async fn start(config: Config) -> Result<(), AppError> {
     });
 
     let registry = Arc::new(PodRegistry::default());
+    let exits = Exits::default();
     let limits = Limits::new(config.limits);
     observer.limits_from({
         let limits = limits.clone();
@@ -237,9 +242,12 @@ async fn start(config: Config) -> Result<(), AppError> {
         kernel: Arc::clone(&kernel),
         identities: identities.clone(),
         limits: limits.clone(),
+        exits: exits.clone(),
         observer: observer.clone(),
         pods: Arc::clone(&registry),
         names: Names::default(),
+        tunnel_use: config.tunnel_use,
+        frequency: parking_lot::Mutex::default(),
         affinity: parking_lot::Mutex::default(),
         failing: parking_lot::Mutex::default(),
     });
@@ -297,7 +305,18 @@ async fn start(config: Config) -> Result<(), AppError> {
         endpoints.serve(admin, |listener| serve_admin_on(listener, observer, view, draining))?;
     }
     // The node's sockets are one agent's: the one whose turn it is.
-    tokio::spawn(succession.finish(turn, first_turn));
+    let resume = {
+        let workers = workers.clone();
+        move |arrived: ArrivedFlow| {
+            workers.run_connection(move |context, seat| {
+                tokio::task::spawn_local(async move {
+                    standing::resume(context, arrived).await;
+                    drop(seat);
+                });
+            });
+        }
+    };
+    tokio::spawn(succession.finish(turn, first_turn, resume));
     let admin = serve_admin(config.admin_socket.clone(), observer.clone(), view, draining.clone());
     let admin = tokio::spawn(at_turn(my_turn.clone(), draining.clone(), admin));
     let retirement = Retirement::new(pods_trigger, config.drain_deadline, readiness.clone(), endpoints);
@@ -306,6 +325,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         abi: BpfKernel::abi(),
         pods: held,
         endpoints: retirement.endpoint_sockets(),
+        exits,
     };
     let offer =
         handover::offer(config.handover_socket.clone(), offer, Arc::clone(&retirement), draining.clone());

@@ -2,6 +2,7 @@
 
 use crate::accept::Names;
 use crate::gate::Gate;
+use crate::handover::Exits;
 use crate::identity::Identities;
 use crate::interest::Interest;
 use crate::kernel::Kernel;
@@ -9,7 +10,7 @@ use crate::limits::Limits;
 use crate::observe::Observer;
 use crate::outbound::Routes;
 use crate::pods::PodRegistry;
-use crate::route::{Affinity, Failing};
+use crate::route::{Affinity, Failing, Frequency, TunnelUse};
 use crate::store::Store;
 use crate::tunnel::Pool;
 use parking_lot::Mutex;
@@ -30,12 +31,18 @@ pub(crate) struct Node {
     pub identities: Identities,
     /// How much may be open.
     pub limits: Limits,
+    /// Where connections go when a successor takes them.
+    pub exits: Exits,
     /// Records.
     pub observer: Observer,
     /// Enrolled pods of this node.
     pub pods: Arc<PodRegistry>,
     /// Names outside of the mesh.
     pub names: Names,
+    /// Which connections get a tunnel of their own.
+    pub tunnel_use: TunnelUse,
+    /// How often pods connect.
+    pub frequency: Mutex<Frequency>,
     /// Which endpoints the pods of this node had last.
     pub affinity: Mutex<Affinity>,
     /// Which endpoints have failed lately.

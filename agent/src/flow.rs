@@ -9,7 +9,7 @@
 
 use crate::gate::TunnelId;
 use crate::pods::Pod;
-use crate::tunnel::TunnelStream;
+use crate::tunnel::{SealedSocket, TunnelStream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -26,6 +26,8 @@ pub(crate) struct Dialled<'a> {
     pub destination: SocketAddr,
     /// The application's side, of which nothing has been read; none: its requests go out each for itself.
     pub socket: Option<&'a TcpStream>,
+    /// Only a stream of a shared tunnel will do: what it carries is requests, or may be.
+    pub shares: bool,
 }
 
 /// A connection that has come as far as the pod's door.
@@ -52,4 +54,6 @@ pub(crate) enum Upstream {
     Socket(TcpStream),
     /// A stream of a tunnel.
     Tunnel(TunnelStream),
+    /// A tunnel of its own.
+    Dedicated(Box<SealedSocket>),
 }

@@ -14,12 +14,16 @@ use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, peek, rese
 use crate::context::Context;
 use crate::flow::Arrival;
 use crate::gate::{Admitted, Judged, TunnelId, Visitor};
-use crate::identity::{CredentialError, PeerError, Proof, peer_identity, widen};
+use crate::identity::{CredentialError, PeerError, Proof, for_either, peer_identity, widen};
 use crate::limits::{Exceeded, Excess, Ticket, idle};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::policy::{ClientHello, Denial, Permit, ServerName};
-use crate::tunnel::{self, CopyError, Incoming, Meter, ServeConfig, ServeError, copy_sockets, copy_tunnel};
+use crate::standing::{Ended, Guest, Standing};
+use crate::tunnel::{
+    self, CopyError, DEDICATED_ALPN, DedicatedError, DedicatedIncoming, HboneError, Incoming, Meter, Relay,
+    ServeConfig, ServeError, Side, TrafficSecrets, copy_tunnel,
+};
 use http::StatusCode;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -86,6 +90,8 @@ enum TunnelError {
     Limit(SocketAddr, Identity, #[source] Exceeded),
     #[error("{0} proved to be {1}, and then: {2}")]
     Http2(SocketAddr, Rc<Identity>, #[source] ServeError),
+    #[error("{0} proved to be {1}, and then: {2}")]
+    Dedicated(SocketAddr, Identity, #[source] DedicatedError),
 }
 
 /// Another pod of this node at the door.
@@ -111,70 +117,7 @@ pub(crate) struct LocalVisit {
     /// The application's socket.
     pub application: TcpStream,
     /// What ends with it.
-    pub guest: LocalGuest,
-}
-
-/// What lasts as long as the connection of a [`LocalVisit`].
-#[derive(Debug)]
-pub(crate) struct LocalGuest {
-    /// The inbound flow.
-    pub flow: FlowHandle,
-    pod: Arc<Pod>,
-    admitted: Admitted,
-    _ticket: Ticket,
-}
-
-impl LocalGuest {
-    /// Copies until it is done, or until the permit is lost.
-    ///
-    /// # Errors
-    /// [`Ended`]; the inbound flow is recorded with it.
-    pub(crate) async fn hold(
-        &mut self,
-        copying: impl Future<Output = Result<(), Ended>>,
-    ) -> Result<(), Ended> {
-        let ended = hold(&self.pod, &mut self.admitted, copying, &self.flow).await;
-        if let Err(error @ (Ended::Copy(_) | Ended::Idle(_) | Ended::Gone(_))) = &ended {
-            self.flow.fail(error.flag(), error);
-        }
-        ended
-    }
-}
-
-impl LocalGuest {
-    /// Waits until the permit is lost; the inbound flow is recorded with it.
-    pub(crate) async fn evicted(mut self) {
-        // Nothing but the loss of the permit ends it.
-        let _ = self.hold(std::future::pending()).await;
-    }
-}
-
-/// Why a connection that stood ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    /// One side failed.
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-    /// It may stay no longer.
-    #[error("closed, for the rules have changed: {0}")]
-    Evicted(Denial),
-    /// It carried nothing for too long.
-    #[error(transparent)]
-    Idle(Exceeded),
-    /// The pod that it had entered is no more.
-    #[error("the pod {0} has gone, and with it what was left of its connections")]
-    Gone(Arc<str>),
-}
-
-impl Ended {
-    /// In the short form.
-    pub(crate) fn flag(&self) -> FlowFlag {
-        match self {
-            Self::Copy(_) | Self::Gone(_) => FlowFlag::Other,
-            Self::Evicted(_) => FlowFlag::Deny,
-            Self::Idle(_) => FlowFlag::Idle,
-        }
-    }
+    pub guest: Guest,
 }
 
 /// Copies until it is done, or until nothing has been carried for too long. The copy stays where it is pinned: it may last for
@@ -215,9 +158,7 @@ async fn hold(
         Ok(stayed) => stayed,
         Err(denial) => {
             flow.evicted(&denial.rule(), &denial.policy());
-            let ended = Ended::Evicted(denial);
-            flow.fail(ended.flag(), &ended);
-            Err(ended)
+            Err(Ended::Evicted(denial))
         }
     }
 }
@@ -232,9 +173,16 @@ pub(crate) async fn serve_hbone(
 ) {
     let remote = accepted.peer;
     let authenticated = Box::pin(authenticate(&context, &pod, accepted, handshake)).await;
-    let Authenticated { stream, peer, proof, _ticket } = match authenticated {
+    let Authenticated { stream, peer, proof, form } = match authenticated {
         Ok(authenticated) => authenticated,
         Err(error) => return record(&context, &pod, remote, None, &error),
+    };
+    let _ticket = match form {
+        Form::Shared(ticket) => ticket,
+        Form::Dedicated(secrets, handshake) => {
+            let from = DedicatedEnd { peer, remote, proof, secrets };
+            return serve_dedicated(context, pod, from, stream, handshake).await;
+        }
     };
     let tunnel = context.gate.tunnel();
     // The pod's release drops the sender: open streams may finish, new ones go elsewhere.
@@ -242,7 +190,7 @@ pub(crate) async fn serve_hbone(
     let peer = Rc::new(peer);
     let streams = |incoming: Incoming| {
         let (context, pod, peer) = (Rc::clone(&context), Arc::clone(&pod), Rc::clone(&peer));
-        let from = TunnelEnd { peer, remote: remote.ip().to_canonical(), tunnel };
+        let from = TunnelEnd { peer, remote: remote.ip().to_canonical(), tunnel: Some(tunnel) };
         tokio::task::spawn_local(serve_stream(context, pod, from, incoming));
     };
     let excess = |excess| {
@@ -295,7 +243,13 @@ struct Authenticated {
     stream: tokio_rustls::server::TlsStream<TunnelSocket>,
     peer: Identity,
     proof: Proof,
-    _ticket: Ticket,
+    form: Form,
+}
+
+/// Which of the two forms the tunnel has, and what it holds until it ends, or until it has asked for its connection.
+enum Form {
+    Shared(Ticket),
+    Dedicated(Arc<TrafficSecrets>, Ticket),
 }
 
 async fn authenticate(
@@ -306,8 +260,10 @@ async fn authenticate(
 ) -> Result<Authenticated, TunnelError> {
     let remote = accepted.peer;
     let credential = context.node.identities.credential(&pod.workload.identity, CREDENTIAL_DEADLINE).await?;
+    let secrets = Arc::new(TrafficSecrets::default());
     let shaking = async {
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&credential.server));
+        let config = for_either(&credential.server, secrets.clone());
+        let acceptor = tokio_rustls::TlsAcceptor::from(config);
         acceptor.accept(for_tunnel(accepted.into_stream()?)).await
     };
     let mut stream = tokio::time::timeout(TLS_DEADLINE, shaking)
@@ -316,72 +272,132 @@ async fn authenticate(
         .map_err(|error| TunnelError::Tls(remote, error))?;
     let peer = peer_identity(stream.get_ref().1.peer_certificates(), &context.node.trust_domain)
         .map_err(|error| TunnelError::Peer(remote, error))?;
+    let proof = context.node.identities.proof(stream.get_ref().1.peer_certificates());
+    if stream.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) {
+        return Ok(Authenticated { stream, peer, proof, form: Form::Dedicated(secrets, handshake) });
+    }
     let ticket = context
         .node
         .limits
         .tunnel(&pod.workload.uid, remote.ip())
         .map_err(|exceeded| TunnelError::Limit(remote, peer.clone(), exceeded))?;
     drop(handshake);
-    let proof = context.node.identities.proof(stream.get_ref().1.peer_certificates());
+    stream.get_mut().0.release();
     widen(stream.get_mut().1);
-    Ok(Authenticated { stream, peer, proof, _ticket: ticket })
+    Ok(Authenticated { stream, peer, proof, form: Form::Shared(ticket) })
+}
+
+/// Where a tunnel of its own comes from.
+struct DedicatedEnd {
+    peer: Identity,
+    remote: SocketAddr,
+    proof: Proof,
+    secrets: Arc<TrafficSecrets>,
+}
+
+/// A tunnel for one connection. Until it has said which, it counts as a handshake in progress.
+async fn serve_dedicated(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    from: DedicatedEnd,
+    stream: tokio_rustls::server::TlsStream<TunnelSocket>,
+    handshake: Ticket,
+) {
+    let DedicatedEnd { peer, remote, proof, secrets } = from;
+    // Boxed, as all of the exchange is: what stands afterwards is small.
+    let mut incoming = match Box::pin(DedicatedIncoming::receive(stream)).await {
+        Ok(incoming) => incoming,
+        Err(error) => {
+            let error = TunnelError::Dedicated(remote, peer.clone(), error);
+            return record(&context, &pod, remote, Some(&peer), &error);
+        }
+    };
+    let asked = Asked {
+        destination: incoming.destination(),
+        forwarded: incoming.forwarded(),
+        is_meant_for_another: incoming.is_meant_for_another(&pod.workload.enrolment.pod_uid),
+        has_alternatives: incoming.has_alternatives(),
+    };
+    let from = TunnelEnd { peer: Rc::new(peer), remote: remote.ip().to_canonical(), tunnel: None };
+    let hello = async || {
+        drop(handshake);
+        let mut hello = ClientHello::default();
+        let found = incoming.look(|bytes| hello.read(bytes)).await.ok();
+        found.map(|found| found.unwrap_or_else(|| hello.end()))
+    };
+    let (flow, arrived) = Box::pin(arrive(&context, Arc::clone(&pod), from, asked, hello)).await;
+    let (ticket, application, admitted) = match arrived {
+        Ok(arrived) => arrived,
+        Err(refusal) => {
+            let (status, reason) = (refusal.status(), refusal.to_string());
+            let is_leaving = matches!(refusal, Refusal::Leaving(_));
+            flow.fail(refusal.flag(), refusal);
+            return Box::pin(incoming.refuse(status, &reason, is_leaving)).await;
+        }
+    };
+    match Box::pin(incoming.accept(&secrets, TunnelSocket::into_parts)).await {
+        Ok(tunnel) => {
+            let meter = Meter::new([Arc::clone(flow.bytes())]);
+            let relay = Relay::tunnel(application, tunnel, Side::Server, &meter);
+            let proof = Some(Rc::new(proof));
+            let guest = Some(Guest { pod: Arc::clone(&pod), admitted, proof, local: None });
+            Standing { relay, flow, pod, guest }.carry(&context).await;
+        }
+        Err(error) => {
+            flow.fail(FlowFlag::Other, error);
+            reset(application);
+        }
+    }
+    drop(ticket);
 }
 
 /// Where streams of one tunnel come from.
 struct TunnelEnd {
     peer: Rc<Identity>,
     remote: IpAddr,
-    tunnel: TunnelId,
+    /// One with several streams.
+    tunnel: Option<TunnelId>,
+}
+
+/// What a peer asks for.
+struct Asked {
+    destination: Result<SocketAddr, HboneError>,
+    forwarded: Option<(IpAddr, Option<u16>)>,
+    is_meant_for_another: bool,
+    has_alternatives: bool,
 }
 
 /// One stream of a tunnel.
 async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut incoming: Incoming) {
-    let TunnelEnd { peer, remote, tunnel } = from;
-    let client = believed_client(&context, &peer, remote, incoming.forwarded());
-    let destination = incoming.destination();
-    let flow =
-        context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
-    flow.transport(Transport::Hbone);
-    flow.source_identity(&peer);
-    // Whatever it asks for, this is whose door it knocked at.
-    flow.destination_workload(&pod.workload);
-    let destination = match destination {
-        Ok(destination) if pod.owns(destination.ip()) => destination,
-        Ok(other) => {
-            let why = Refusal::NotForUs(format!("{other} is not an address of pod {}", pod.workload.name));
-            return refuse(&flow, incoming, why);
-        }
-        Err(error) => return refuse(&flow, incoming, Refusal::NotForUs(error.to_string())),
+    let asked = Asked {
+        destination: incoming.destination(),
+        forwarded: incoming.forwarded(),
+        is_meant_for_another: incoming.is_meant_for_another(&pod.workload.enrolment.pod_uid),
+        has_alternatives: incoming.has_alternatives(),
     };
-    if incoming.is_meant_for_another(&pod.workload.enrolment.pod_uid) {
-        return refuse(&flow, incoming, Refusal::Misdirected(Arc::clone(&pod.workload.name)));
-    }
-    if incoming.has_alternatives() && is_leaving(&context, &pod) {
-        return refuse(&flow, incoming, Refusal::Leaving(Arc::clone(&pod.workload.name)));
-    }
-    let _ticket = match context.node.limits.connection(&pod.workload.uid) {
-        Ok(ticket) => ticket,
-        Err(exceeded) => return refuse(&flow, incoming, exceeded.into()),
-    };
-    let source = Some(Identity::clone(&peer));
-    let arrival = Arrival { pod, source, peer: remote, client, destination, tunnel: Some(tunnel) };
     let hello = async || {
         let mut hello = ClientHello::default();
         let found = incoming.look(|bytes| hello.read(bytes)).await.ok();
         found.map(|found| found.unwrap_or_else(|| hello.end()))
     };
-    let entering = enter(&context, &arrival, CONNECT_DEADLINE, &flow, hello);
-    let (application, mut admitted) = match Box::pin(entering).await {
-        Ok(entered) => entered,
-        Err(refusal) => return refuse(&flow, incoming, refusal),
+    let (flow, arrived) = Box::pin(arrive(&context, Arc::clone(&pod), from, asked, hello)).await;
+    let (_ticket, application, mut admitted) = match arrived {
+        Ok(arrived) => arrived,
+        Err(refusal) => {
+            match &refusal {
+                Refusal::Leaving(_) => incoming.send_elsewhere(&refusal.to_string()),
+                _ => incoming.refuse(refusal.status(), &refusal.to_string()),
+            }
+            return flow.fail(refusal.flag(), refusal);
+        }
     };
     let meter = Meter::new([Arc::clone(flow.bytes())]);
     let result = match incoming.accept() {
         // A stream that is dropped before its end is reset.
         Ok(stream) => {
             let copying = pin!(copy_tunnel(&application, stream, false, &meter));
-            let copying = unless_idle(&context, &arrival.pod, &flow, copying);
-            hold(&arrival.pod, &mut admitted, copying, &flow).await
+            let copying = unless_idle(&context, &pod, &flow, copying);
+            hold(&pod, &mut admitted, copying, &flow).await
         }
         Err(error) => Err(CopyError::Tunnel(error).into()),
     };
@@ -394,6 +410,49 @@ async fn serve_stream(context: Rc<Context>, pod: Arc<Pod>, from: TunnelEnd, mut 
     }
 }
 
+/// Whoever comes through a tunnel, in whichever form: all that is checked, and the application's socket. `hello` as for
+/// [`enter`].
+async fn arrive(
+    context: &Context,
+    pod: Arc<Pod>,
+    from: TunnelEnd,
+    asked: Asked,
+    hello: impl AsyncFnOnce() -> Option<ServerName>,
+) -> (FlowHandle, Result<(Ticket, TcpStream, Admitted), Refusal>) {
+    let TunnelEnd { peer, remote, tunnel } = from;
+    let client = believed_client(context, &peer, remote, asked.forwarded);
+    let destination = asked.destination;
+    let flow =
+        context.node.observer.begin(Direction::Inbound, Some(client), destination.as_ref().ok().copied());
+    flow.transport(Transport::Hbone);
+    flow.source_identity(&peer);
+    // Whatever it asks for, this is whose door it knocked at.
+    flow.destination_workload(&pod.workload);
+    let entering = async {
+        let destination = match destination {
+            Ok(destination) if pod.owns(destination.ip()) => destination,
+            Ok(other) => {
+                let why = format!("{other} is not an address of pod {}", pod.workload.name);
+                return Err(Refusal::NotForUs(why));
+            }
+            Err(error) => return Err(Refusal::NotForUs(error.to_string())),
+        };
+        if asked.is_meant_for_another {
+            return Err(Refusal::Misdirected(Arc::clone(&pod.workload.name)));
+        }
+        if asked.has_alternatives && is_leaving(context, &pod) {
+            return Err(Refusal::Leaving(Arc::clone(&pod.workload.name)));
+        }
+        let ticket = context.node.limits.connection(&pod.workload.uid)?;
+        let source = Some(Identity::clone(&peer));
+        let arrival = Arrival { pod, source, peer: remote, client, destination, tunnel };
+        let (application, admitted) = enter(context, &arrival, CONNECT_DEADLINE, &flow, hello).await?;
+        Ok((ticket, application, admitted))
+    };
+    let entered = entering.await;
+    (flow, entered)
+}
+
 /// The plaintext door: whoever is not in the mesh.
 pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
     let client = SocketAddr::new(accepted.peer.ip().to_canonical(), accepted.peer.port());
@@ -403,8 +462,12 @@ pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepte
         Ok(socket) => socket,
         Err(error) => return flow.fail(FlowFlag::Connect, error),
     };
-    match carry_plaintext(&context, pod, client, &socket, &flow).await {
-        Ok(()) => end(socket),
+    match enter_plaintext(&context, &pod, client, &socket, &flow).await {
+        Ok((application, admitted)) => {
+            let relay = Relay::sockets(socket, application);
+            let guest = Some(Guest { pod: Arc::clone(&pod), admitted, proof: None, local: None });
+            Standing { relay, flow, pod, guest }.carry(&context).await;
+        }
         Err((flag, error)) => {
             flow.fail(flag, error);
             reset(socket);
@@ -412,13 +475,13 @@ pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepte
     }
 }
 
-async fn carry_plaintext(
+async fn enter_plaintext(
     context: &Context,
-    pod: Arc<Pod>,
+    pod: &Arc<Pod>,
     client: SocketAddr,
     socket: &TcpStream,
     flow: &FlowHandle,
-) -> Result<(), (FlowFlag, String)> {
+) -> Result<(TcpStream, Admitted), (FlowFlag, String)> {
     // The kernel steered the connection here without touching it: its local address is what was dialled.
     let dialled = socket.local_addr().map_err(|error| (FlowFlag::Connect, error.to_string()))?;
     let destination = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
@@ -426,27 +489,12 @@ async fn carry_plaintext(
     if !pod.owns(destination.ip()) {
         return Err((FlowFlag::Deny, "somebody in the pod dialled the agent's own port".to_owned()));
     }
+    let pod = Arc::clone(pod);
     let arrival = Arrival { pod, source: None, peer: client.ip(), client, destination, tunnel: None };
-    let (application, mut admitted) =
-        Box::pin(enter(context, &arrival, CONNECT_DEADLINE, flow, async || hello_of(socket).await))
-            .await
-            .map_err(|refusal| (refusal.flag(), refusal.to_string()))?;
-    let meter = Meter::new([Arc::clone(flow.bytes())]);
-    let held = {
-        let copying = pin!(copy_sockets(socket, &application, &meter));
-        let copying = unless_idle(context, &arrival.pod, flow, copying);
-        hold(&arrival.pod, &mut admitted, copying, flow).await
-    };
-    match held {
-        Ok(()) => {
-            end(application);
-            Ok(())
-        }
-        Err(error) => {
-            reset(application);
-            Err((error.flag(), error.to_string()))
-        }
-    }
+    // Boxed, as what it needs is gone once entered.
+    let entering =
+        Box::pin(enter(context, &arrival, CONNECT_DEADLINE, flow, async || hello_of(socket).await));
+    entering.await.map_err(|refusal| (refusal.flag(), refusal.to_string()))
 }
 
 /// The door between two pods of this node: authorised with both identities, as any other.
@@ -478,7 +526,7 @@ pub(crate) async fn deliver_local(
     match enter(context, &arrival, patience, &flow, hello).await {
         Ok((application, admitted)) => Ok(LocalVisit {
             application,
-            guest: LocalGuest { flow, pod: arrival.pod, admitted, _ticket: ticket },
+            guest: Guest { pod: arrival.pod, admitted, proof: None, local: Some(Box::new((flow, ticket))) },
         }),
         Err(refusal) => {
             flow.fail(refusal.flag(), &refusal);
@@ -583,24 +631,18 @@ fn believed_client(
     SocketAddr::new(if believed { ip } else { remote }, port.unwrap_or(0))
 }
 
-fn refuse(flow: &FlowHandle, incoming: Incoming, refusal: Refusal) {
-    let status = match &refusal {
-        Refusal::Denied(_) => StatusCode::UNAUTHORIZED,
-        Refusal::Application { .. } | Refusal::NotEnrolled(_) | Refusal::Limit(_) => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Refusal::NotForUs(_) => StatusCode::BAD_REQUEST,
-        Refusal::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
-        Refusal::Leaving(_) => {
-            incoming.send_elsewhere(&refusal.to_string());
-            return flow.fail(refusal.flag(), refusal);
-        }
-    };
-    incoming.refuse(status, &refusal.to_string());
-    flow.fail(refusal.flag(), refusal);
-}
-
 impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied(_) => StatusCode::UNAUTHORIZED,
+            Self::Application { .. } | Self::NotEnrolled(_) | Self::Limit(_) | Self::Leaving(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::NotForUs(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
+        }
+    }
+
     fn flag(&self) -> FlowFlag {
         match self {
             Self::Denied(_) | Self::NotForUs(_) => FlowFlag::Deny,
@@ -617,7 +659,7 @@ impl TunnelError {
             Self::Credential(_) | Self::Peer(..) => FlowFlag::IdentityError,
             Self::Tls(..) => FlowFlag::TlsFailure,
             Self::Limit(..) => FlowFlag::Overload,
-            Self::Http2(..) => FlowFlag::H2HandshakeFailure,
+            Self::Http2(..) | Self::Dedicated(..) => FlowFlag::H2HandshakeFailure,
         }
     }
 }

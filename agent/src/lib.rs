@@ -26,6 +26,7 @@ mod outbound;
 pub mod pods;
 pub mod policy;
 pub mod route;
+mod standing;
 pub mod store;
 pub mod tunnel;
 mod view;

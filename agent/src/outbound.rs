@@ -21,18 +21,23 @@ mod wire;
 
 pub(crate) use rules::Routes;
 
-use crate::accept::{Accepted, connect, end, for_tunnel, reset};
+use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
-use crate::identity::{CredentialError, PeerError, widen};
-use crate::inbound::{self, Ended, LocalArrival, LocalGuest, LocalVisit, Refusal};
+use crate::identity::{CredentialError, PeerError, for_dedicated, widen};
+use crate::inbound::{self, LocalArrival, LocalVisit, Refusal};
 use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::route::{
-    Attempts, Choice, Doubts, Extent, Failure, Hop, Patience, RouteError, Step, Target, resolve, service_at,
+    Attempts, Choice, Doubts, Extent, Failure, Hop, Patience, RouteError, Step, Target, TunnelUse, resolve,
+    service_at,
 };
-use crate::tunnel::{Meter, PoolError, TunnelKey, Wish, connect_request, copy_sockets, copy_tunnel};
+use crate::standing::{Ended, Guest, Standing};
+use crate::tunnel::{
+    DEDICATED_ALPN, DedicatedError, Meter, PoolError, Relay, Side, TrafficSecrets, TunnelKey, Wish,
+    connect_request, copy_tunnel, open_dedicated,
+};
 use http::StatusCode;
 use std::io;
 use std::net::SocketAddr;
@@ -87,8 +92,6 @@ enum OutboundError {
     Gone(Arc<str>),
     #[error(transparent)]
     Local(#[from] Refusal),
-    #[error(transparent)]
-    Ended(#[from] Ended),
 }
 
 /// Carries one captured connection from accept to end.
@@ -116,13 +119,17 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
     if let Some(routed) = Box::pin(rules::routed(&context, &pod, destination)).await {
         return Box::pin(requests::serve(context, pod, client, routed, socket, flow)).await;
     }
-    let dialled = Dialled { pod, client, destination, socket: Some(&socket) };
-    let carried = tokio::select! {
-        carried = carry(&context, &dialled, &socket, &flow) => carried,
-        () = dialled.pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&dialled.pod.workload.name))),
+    let reached = {
+        let dialled =
+            Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: false };
+        tokio::select! {
+            // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
+            reached = Box::pin(reach(&context, &dialled, &flow)) => reached,
+            () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
+        }
     };
-    match carried {
-        Ok(()) => end(socket),
+    match reached {
+        Ok(reached) => convey(&context, pod, socket, reached, flow).await,
         Err(error) => {
             flow.fail(error.flag(), error);
             reset(socket);
@@ -130,51 +137,38 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
     }
 }
 
-async fn carry(
-    context: &Rc<Context>,
-    dialled: &Dialled<'_>,
-    socket: &TcpStream,
-    flow: &FlowHandle,
-) -> Result<(), OutboundError> {
-    // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
-    let reached = Box::pin(reach(context, dialled, flow)).await?;
-    convey(context, &dialled.pod, socket, reached, flow).await
-}
-
 /// Copies until both directions have ended.
 async fn convey(
     context: &Context,
-    pod: &Pod,
-    socket: &TcpStream,
-    (upstream, mut local): (Upstream, Option<LocalGuest>),
-    flow: &FlowHandle,
-) -> Result<(), OutboundError> {
+    pod: Arc<Pod>,
+    socket: TcpStream,
+    (upstream, guest): (Upstream, Option<Guest>),
+    flow: FlowHandle,
+) {
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
     flow.established();
-    let mut records = vec![Arc::clone(flow.bytes())];
-    records.extend(local.as_ref().map(|guest| Arc::clone(guest.flow.bytes())));
-    let meter = Meter::new(records);
-    match upstream {
-        Upstream::Socket(server) => {
+    let meter = Meter::new([Arc::clone(flow.bytes())]);
+    let relay = match upstream {
+        Upstream::Socket(server) => Relay::sockets(socket, server),
+        Upstream::Dedicated(tunnel) => Relay::tunnel(socket, *tunnel, Side::Client, &meter),
+        Upstream::Tunnel(stream) => {
             let copied = {
-                let copying = pin!(copy_sockets(socket, &server, &meter));
-                let copying = inbound::unless_idle(context, pod, flow, copying);
-                match &mut local {
-                    Some(guest) => guest.hold(copying).await,
-                    None => copying.await,
+                let copying = pin!(copy_tunnel(&socket, stream, true, &meter));
+                tokio::select! {
+                    copied = inbound::unless_idle(context, &pod, &flow, copying) => copied,
+                    () = pod.lifetime.cut() => Err(Ended::Gone(Arc::clone(&pod.workload.name))),
                 }
             };
-            match &copied {
-                Ok(()) => end(server),
-                Err(_) => reset(server),
-            }
-            Ok(copied?)
+            return match copied {
+                Ok(()) => end(socket),
+                Err(error) => {
+                    flow.fail(error.flag(), error);
+                    reset(socket);
+                }
+            };
         }
-        Upstream::Tunnel(stream) => {
-            let copying = pin!(copy_tunnel(socket, stream, true, &meter));
-            Ok(inbound::unless_idle(context, pod, flow, copying).await?)
-        }
-    }
+    };
+    Standing { relay, flow, pod, guest }.carry(context).await;
 }
 
 /// Routes and connects, again where that is safe: not a byte of the application has been read yet.
@@ -182,7 +176,7 @@ async fn reach(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
+) -> Result<(Upstream, Option<Guest>), OutboundError> {
     context.node.interest.used(dialled.destination.ip());
     let mut attempts = Attempts::new(Instant::now());
     let mut last = None;
@@ -276,7 +270,7 @@ async fn open(
     target: &Target,
     patience: Patience,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
+) -> Result<(Upstream, Option<Guest>), OutboundError> {
     match (&target.hop, &target.workload) {
         (Hop::SameNode, Some(workload)) => {
             open_local(context, dialled, target.address, workload, patience, flow).await
@@ -286,7 +280,14 @@ async fn open(
             if let Some(revoked) = revoked(context, [&dialled.pod.workload.identity, identity]) {
                 return Err(OutboundError::Revoked(revoked));
             }
-            let far = Far { address: target.address, workload, gateway: *gateway, identity };
+            let far = Far {
+                address: target.address,
+                workload,
+                gateway: *gateway,
+                identity,
+                is_requests: dialled.shares,
+                is_http: target.is_http(dialled.destination.port()),
+            };
             let upstream = open_tunnel(context, dialled, &far, patience).await?;
             flow.source_identity(&dialled.pod.workload.identity);
             flow.destination_identity(identity);
@@ -345,7 +346,7 @@ async fn open_local(
     workload: &Arc<Workload>,
     patience: Patience,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<LocalGuest>), OutboundError> {
+) -> Result<(Upstream, Option<Guest>), OutboundError> {
     flow.transport(Transport::SameNode);
     let arrival = LocalArrival {
         source: current(context, &dialled.pod),
@@ -367,6 +368,10 @@ struct Far<'a> {
     workload: &'a Workload,
     gateway: SocketAddr,
     identity: &'a Identity,
+    /// Requests are carried, or may be.
+    is_requests: bool,
+    /// HTTP is declared there.
+    is_http: bool,
 }
 
 async fn open_tunnel(
@@ -375,7 +380,7 @@ async fn open_tunnel(
     far: &Far<'_>,
     patience: Patience,
 ) -> Result<Upstream, OutboundError> {
-    let Far { address, workload, gateway, identity: expected } = *far;
+    let Far { address, workload, gateway, identity: expected, .. } = *far;
     let pod = &dialled.pod;
     let source = &pod.workload;
     let credential = context.node.identities.credential(&source.identity, CREDENTIAL_DEADLINE).await?;
@@ -388,11 +393,11 @@ async fn open_tunnel(
         gateway,
         generation: credential.generation,
     };
-    let connect = async || {
+    let connect = async |config: &Arc<rustls::ClientConfig>| {
         let socket = plain_socket(pod, gateway, patience.connect).await?;
-        let tls = tokio_rustls::TlsConnector::from(Arc::clone(&credential.client));
+        let tls = tokio_rustls::TlsConnector::from(Arc::clone(config));
         let handshake = tls.connect(gateway.ip().into(), for_tunnel(socket));
-        let mut stream = tokio::time::timeout(patience.tls, handshake)
+        let stream = tokio::time::timeout(patience.tls, handshake)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| OutboundError::Tls { gateway, source })?;
@@ -404,7 +409,6 @@ async fn open_tunnel(
         if found != *expected {
             return Err(OutboundError::WrongPeer { gateway, found, expected: expected.clone() });
         }
-        widen(stream.get_mut().1);
         Ok(stream)
     };
     let request = connect_request(&Wish {
@@ -414,7 +418,40 @@ async fn open_tunnel(
         source,
         has_alternatives: patience.has_alternatives,
     });
-    let opened = context.tunnels.open_stream(&key, request, patience.answer, connect).await;
+    let mut first = None;
+    if wants_own_tunnel(context, far, &key) {
+        let secrets = Arc::new(TrafficSecrets::default());
+        let stream = connect(&for_dedicated(&credential.client, secrets.clone())).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(DEDICATED_ALPN) {
+            let parts = TunnelSocket::into_parts;
+            let opened = open_dedicated(stream, &secrets, &request, patience.answer, parts).await;
+            return opened.map(Box::new).map(Upstream::Dedicated).map_err(|error| match error {
+                DedicatedError::Refused { leaving: true, .. } => OutboundError::Leaving(address),
+                DedicatedError::Refused { status, .. } => {
+                    OutboundError::Tunnel { gateway, status: Some(status), reason: error.to_string() }
+                }
+                DedicatedError::Silent(..) => OutboundError::Silent { gateway, reason: error.to_string() },
+                error => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
+            });
+        }
+        first = Some(stream);
+    }
+    let is_only = first.is_some();
+    // A tunnel that was made already is the first to be used.
+    let first = std::cell::Cell::new(first);
+    let connect_shared = async || {
+        let mut stream = match first.take() {
+            Some(stream) => stream,
+            None => connect(&credential.client).await?,
+        };
+        stream.get_mut().0.release();
+        widen(stream.get_mut().1);
+        Ok(stream)
+    };
+    let opened = context.tunnels.open_stream(&key, request, patience.answer, connect_shared).await;
+    if is_only {
+        context.tunnels.set_only(&key);
+    }
     opened.map(Upstream::Tunnel).map_err(|error| match error {
         PoolError::Open(error) => error,
         PoolError::Refused { leaving: true, .. } => OutboundError::Leaving(address),
@@ -424,6 +461,20 @@ async fn open_tunnel(
         PoolError::Silent(..) => OutboundError::Silent { gateway, reason: error.to_string() },
         PoolError::Http2(_) => OutboundError::Tunnel { gateway, status: None, reason: error.to_string() },
     })
+}
+
+/// Whether this connection should outlive the agent, at the price of a handshake.
+fn wants_own_tunnel(context: &Context, far: &Far<'_>, key: &TunnelKey) -> bool {
+    let rare = || {
+        let pair = (key.source.clone(), key.destination.clone(), far.address.port());
+        context.node.frequency.lock().spend(&pair, Instant::now())
+    };
+    let wanted = match context.node.tunnel_use {
+        TunnelUse::Shared => false,
+        TunnelUse::Dedicated => !far.is_requests,
+        TunnelUse::Auto => !far.is_requests && !far.is_http && rare(),
+    };
+    wanted && !context.tunnels.is_only(key)
 }
 
 /// Whoever has a revoked identity judges nothing: the client's node does not go there in the first place.
@@ -486,7 +537,6 @@ impl OutboundError {
             Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
                 FlowFlag::NetworkPolicy
             }
-            Self::Ended(ended) => ended.flag(),
             Self::Gone(_) => FlowFlag::Other,
             Self::Local(Refusal::Limit(_)) => FlowFlag::Overload,
             _ => FlowFlag::Connect,

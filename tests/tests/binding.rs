@@ -112,7 +112,8 @@ fn keys(lab: &Lab, node: &str) -> usize {
 
 #[test]
 fn of_a_deleted_pod_neither_a_tunnel_nor_a_key_is_left() {
-    shop().test(|lab| {
+    // Those that outlive their connections are shared ones.
+    shop().agent_arg("--tunnel").agent_arg("shared").test(|lab| {
         lab.start_mesh()?;
         lab.add_pod(&on_n2("db-0", "db"))?;
         lab.add_pod(&on_n2("db-1", "db"))?;

@@ -78,8 +78,10 @@ fn replaced_five_times_under_load_without_a_failed_connection() {
 }
 
 #[test]
-fn what_is_open_stays_with_the_old_agent_until_its_drain_deadline() {
-    shop().agent_arg("--drain-deadline").agent_arg("3s").test(|lab| {
+fn streams_of_shared_tunnels_stay_with_the_old_agent_until_its_drain_deadline() {
+    // Streams of shared tunnels can't move.
+    let shared = shop().agent_arg("--tunnel").agent_arg("shared");
+    shared.agent_arg("--drain-deadline").agent_arg("3s").test(|lab| {
         lab.start_mesh()?;
         let (node, _servers) = (lab.node("n1"), echo_everywhere(lab)?);
         let (client, far) = (lab.pod("client"), lab.pod("far"));

@@ -61,12 +61,16 @@ fn connections_that_carry_nothing_end_where_that_is_wanted() {
             let mut held =
                 from.workload(["hold", "--to", &at(to, 9000), "--count", "3"]).with_stdin().spawn()?;
             held.wait_for("\"open\":3", SOON)?;
-            until_flow(lab.node(to.node()), "that ended for its silence", |flow| {
+            let ended = |flow: &&Value| {
                 flow["flags"] == "SI"
                     && flow["direction"] == "inbound"
                     && flow["source"]["pod"] == from.name()
                     && flow["destination"]["pod"] == to.name()
                     && flow["error"].as_str().is_some_and(|error| error.contains("--idle-timeout"))
+            };
+            poll_until("all three to end for their silence", SOON, || {
+                let flows = lab.node(to.node()).admin("/v1/flows").ok()?;
+                (flows["flows"].as_array()?.iter().filter(ended).count() == 3).then_some(())
             })?;
             ensure!(began.elapsed() > Duration::from_secs(2), "before its time");
             ensure!(held.report(SOON)?["open"] == 0, "{} to {} went on", from.name(), to.name());

@@ -4,10 +4,14 @@
 //! they exist: an agent that is killed or cut off must not look like an application that has said all it had to
 //! say. Only [`end`] takes that back. Tunnels need no such care: TLS tells a cut from an end.
 
+use bytes::Bytes;
+use rustix::fd::BorrowedFd;
 use socket2::{SockRef, Socket, TcpKeepalive};
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::BufReader;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes read ahead from a tunnel's socket. TLS asks for one record (16 KiB) at a time; without it every record
@@ -21,8 +25,114 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_QUESTIONS: u32 = 3;
 const UNANSWERED: Duration = Duration::from_secs(35);
 
-/// A socket as the TLS of a tunnel wants it.
-pub type TunnelSocket = BufReader<TcpStream>;
+/// A socket as the TLS of a tunnel wants it: it reads ahead, and hands out no more than the rest of one record at a time
+/// until [`Self::release`], so that a session can be taken apart between two records.
+#[derive(Debug)]
+pub struct TunnelSocket {
+    socket: BufReader<TcpStream>,
+    record: Option<Record>,
+}
+
+/// How much of a record has been handed out.
+#[derive(Clone, Copy, Debug)]
+enum Record {
+    Header { bytes: [u8; 5], have: usize },
+    Body { left: usize },
+}
+
+impl Record {
+    const BEGIN: Self = Self::Header { bytes: [0; 5], have: 0 };
+
+    /// How many bytes may be handed out now.
+    fn room(self) -> usize {
+        match self {
+            Self::Header { have, .. } => 5 - have,
+            Self::Body { left } => left,
+        }
+    }
+
+    /// After these bytes, no more than there was room for.
+    fn after(self, given: &[u8]) -> Self {
+        match self {
+            Self::Header { mut bytes, have } => {
+                let end = have + given.len();
+                if let Some(place) = bytes.get_mut(have..end) {
+                    place.copy_from_slice(given);
+                }
+                match usize::from(u16::from_be_bytes([bytes[3], bytes[4]])) {
+                    _ if end < 5 => Self::Header { bytes, have: end },
+                    0 => Self::BEGIN,
+                    left => Self::Body { left },
+                }
+            }
+            Self::Body { left } if left > given.len() => Self::Body { left: left - given.len() },
+            Self::Body { .. } => Self::BEGIN,
+        }
+    }
+}
+
+impl TunnelSocket {
+    /// From now on as much as there is.
+    pub fn release(&mut self) {
+        self.record = None;
+    }
+
+    /// The socket, which resets when it is dropped, and what was read ahead. None in the middle of a record: what has been
+    /// handed out of it would be lost.
+    pub fn into_parts(self) -> Option<(TcpStream, Bytes)> {
+        if !matches!(self.record, Some(Record::Header { have: 0, .. })) {
+            return None;
+        }
+        let ahead = Bytes::copy_from_slice(self.socket.buffer());
+        let socket = self.socket.into_inner();
+        // An error means that the connection is gone already.
+        let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        Some((socket, ahead))
+    }
+}
+
+impl AsyncRead for TunnelSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(record) = self.record else { return Pin::new(&mut self.socket).poll_read(cx, buffer) };
+        let ahead = ready!(Pin::new(&mut self.socket).poll_fill_buf(cx))?;
+        let given = ahead.get(..record.room().min(buffer.remaining()).min(ahead.len())).unwrap_or_default();
+        buffer.put_slice(given);
+        let (next, length) = (record.after(given), given.len());
+        self.record = Some(next);
+        Pin::new(&mut self.socket).consume(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TunnelSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
 
 /// Prepares a socket for a tunnel: it reads ahead, closing it is orderly, and it does not outlive the other end.
 pub fn for_tunnel(socket: TcpStream) -> TunnelSocket {
@@ -34,7 +144,7 @@ pub fn for_tunnel(socket: TcpStream) -> TunnelSocket {
     // An error means that the connection is gone already.
     let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
     let _ = SockRef::from(&socket).set_tcp_user_timeout(Some(UNANSWERED));
-    BufReader::with_capacity(READ_AHEAD, socket)
+    TunnelSocket { socket: BufReader::with_capacity(READ_AHEAD, socket), record: Some(Record::BEGIN) }
 }
 
 /// Ends the connection with RST, so that the other side sees a failure and not an orderly end.
@@ -48,6 +158,13 @@ pub fn reset(stream: TcpStream) {
 pub fn end(stream: TcpStream) {
     deliver_on_close(&stream);
     drop(stream);
+}
+
+/// Ends the connection with RST, whoever else holds the socket: an end that must not be mistaken for an orderly one, and
+/// that nobody can go on after.
+pub fn abort(socket: BorrowedFd<'_>) {
+    // Disconnecting resets (tcp_disconnect() in Linux); an error means that the connection is gone already.
+    let _ = rustix::net::connect_unspec(socket);
 }
 
 /// From now on closing the socket is orderly, whoever closes it.

@@ -2,7 +2,7 @@
 
 use super::{AppError, Config, io};
 use crate::accept::is_own_listener;
-use crate::handover::{self, HandoverError, Lifeline, Predecessor, Rest, Retire};
+use crate::handover::{self, ArrivedFlow, HandoverError, Lifeline, Predecessor, Rest, Retire};
 use crate::observe::bind;
 use crate::pods::{HeldPods, Inheritance};
 use crate::store::Store;
@@ -22,7 +22,8 @@ const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(5);
 /// The way from the agent that serves this node now, if there is one, to this one.
 pub(super) struct Succession {
     predecessor: Option<Predecessor>,
-    lifeline: Option<Lifeline>,
+    /// And whether connections come along it.
+    lifeline: Option<(Lifeline, bool)>,
     pods: HeldPods,
     endpoints: bool,
     settled: (Option<oneshot::Sender<()>>, oneshot::Receiver<()>),
@@ -90,14 +91,29 @@ impl Succession {
     }
 
     /// Takes over once the pods are enrolled, and then it is this agent's turn.
-    pub(super) async fn finish(mut self, turn: watch::Sender<bool>, guard: Option<ReadinessGuard>) {
+    pub(super) async fn finish(
+        mut self,
+        turn: watch::Sender<bool>,
+        guard: Option<ReadinessGuard>,
+        resume: impl Fn(ArrivedFlow) + Send + 'static,
+    ) {
+        let mut settled = false;
         // Never told: this agent is ending before it has begun, and the predecessor goes on.
-        if self.predecessor.is_some() && (&mut self.settled.1).await.is_ok() {
-            self.take().await;
+        if self.predecessor.is_some() {
+            settled = (&mut self.settled.1).await.is_ok();
+            if settled {
+                self.take().await;
+            }
         }
         if self.predecessor.is_none() {
             turn.send_replace(true);
             drop(guard);
+            // Connections are judged when they come: by a configuration, at pods that are enrolled.
+            if let Some((lifeline, true)) = self.lifeline.take_if(|(_, flows)| *flows)
+                && (settled || self.settled.1.await.is_ok())
+            {
+                take_flows(lifeline, resume).await;
+            }
             // The predecessor sees that this agent lives.
             std::future::pending::<()>().await;
         }
@@ -108,13 +124,22 @@ impl Succession {
         let endpoints = self.endpoints;
         let taken = tokio::task::spawn_blocking(move || predecessor.taken(endpoints)).await;
         match taken.map_err(|error| HandoverError::Wire(error.into())).and_then(|taken| taken) {
-            Ok(Rest { pods, lifeline }) => {
+            Ok(Rest { pods, lifeline, flows }) => {
                 keep(&self.pods, &pods);
-                self.lifeline = Some(lifeline);
+                self.lifeline = Some((lifeline, flows));
                 tracing::info!("this agent serves the pods now");
             }
             Err(error) => tracing::warn!(%error, "the predecessor does not answer; going on without it"),
         }
+    }
+}
+
+/// Takes the predecessor's connections, until it has gone.
+async fn take_flows(lifeline: Lifeline, resume: impl Fn(ArrivedFlow) + Send + 'static) {
+    let taking = tokio::task::spawn_blocking(move || lifeline.take_flows(resume)).await;
+    match taking.map_err(|error| HandoverError::Wire(error.into())).and_then(|taken| taken) {
+        Ok(taken) => tracing::info!(taken, "the predecessor has gone; its connections go on here"),
+        Err(error) => tracing::warn!(%error, "no more connections of the predecessor are taken"),
     }
 }
 

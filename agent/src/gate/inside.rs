@@ -126,6 +126,12 @@ impl Inside {
         evicted
     }
 
+    /// The pod as it was enrolled, and who has this place.
+    pub(super) fn visit(&self, pod: &Arc<str>, place: u64) -> Option<(Arc<Workload>, Visitor)> {
+        let pod = self.pods.get(pod)?;
+        Some((Arc::clone(&pod.enrolled), pod.visits.get(&place)?.visitor.clone()))
+    }
+
     pub(super) fn leave(&mut self, pod: &Arc<str>, place: u64) {
         if let Some(pod) = self.pods.get_mut(pod) {
             pod.visits.remove(&place);

@@ -190,6 +190,11 @@ impl Gate {
 }
 
 impl Admitted {
+    /// The pod and who was let in, while they still may be.
+    pub(crate) fn visit(&self) -> Option<(Arc<Workload>, Visitor)> {
+        self.inside.borrow().visit(&self.pod, self.place)
+    }
+
     /// Works until it is done, or until whoever was admitted may stay no longer; then `Err` says why, and the work is
     /// dropped as it stands.
     pub(crate) async fn hold<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Denial> {

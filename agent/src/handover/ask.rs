@@ -17,6 +17,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Predecessor {
     wire: Wire,
+    flows: bool,
     /// Layout of its kernel maps.
     pub abi: String,
     /// What it serves.
@@ -32,12 +33,14 @@ pub struct Rest {
     pub pods: Vec<(Arc<str>, DoorSockets)>,
     /// To be held as long as this agent serves.
     pub lifeline: Lifeline,
+    /// Whether it hands its connections over.
+    pub flows: bool,
 }
 
 /// As long as this is held, the predecessor knows that its successor lives.
 #[derive(Debug)]
 pub struct Lifeline {
-    _wire: Wire,
+    pub(super) wire: Wire,
 }
 
 /// Asks the agent that serves this node for what it serves. `None`: there is none, or it died meanwhile.
@@ -60,8 +63,8 @@ pub fn ask(socket: &Path, node: &str) -> Result<Option<Predecessor>, HandoverErr
             Ok(Told { refused: Some(reason), .. }) => {
                 return Err(HandoverError::Refused { socket: socket.to_owned(), reason });
             }
-            Ok(Told { abi: Some(abi), pods, endpoints, .. }) => {
-                return Ok(Some(Predecessor { wire, abi, pods, endpoints }));
+            Ok(Told { abi: Some(abi), flows, pods, endpoints, .. }) => {
+                return Ok(Some(Predecessor { wire, flows, abi, pods, endpoints }));
             }
             // It gave way to another successor just now, or died: ask whoever is there.
             Ok(Told { abi: None, .. }) if Instant::now() < until => pause(),
@@ -81,7 +84,7 @@ fn pause() {
 
 fn converse(wire: &Wire, node: &str) -> Result<Told, HandoverError> {
     let mut told = Told::default();
-    let hello = Request::Hello { version: VERSION, node: node.to_owned() };
+    let hello = Request::Hello { version: VERSION, node: node.to_owned(), flows: true };
     if wire.send(&hello, std::iter::empty()).is_err() {
         return Ok(told);
     }
@@ -115,6 +118,6 @@ impl Predecessor {
         if self.wire.send(&Request::Taken { endpoints }, std::iter::empty()).is_ok() {
             hear_all(&self.wire, &mut told)?;
         }
-        Ok(Rest { pods: told.pods, lifeline: Lifeline { _wire: self.wire } })
+        Ok(Rest { pods: told.pods, lifeline: Lifeline { wire: self.wire }, flows: self.flows })
     }
 }

@@ -1,10 +1,12 @@
 //! What the two agents say: JSON, one object per packet, with the sockets beside it. Pure.
 
 use super::HandoverError;
+use super::flows::FlowMessage;
 use crate::pods::{DoorSockets, Leaf};
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
+use warren_common::model::Workload;
 
 /// Version of these messages. `hello` and `refused` stay as they are over all versions.
 pub const VERSION: u32 = 1;
@@ -23,11 +25,21 @@ pub(super) enum Request {
         version: u32,
         /// The node's name.
         node: String,
+        /// It takes connections that stand too.
+        #[serde(default)]
+        flows: bool,
     },
     /// Last.
     Taken {
         /// The predecessor's metrics and readiness are served too.
         endpoints: bool,
+    },
+    /// It is ready for connections that stand.
+    Flows,
+    /// It owns this flow now.
+    Moved {
+        /// As in [`Answer::Flow`].
+        id: u64,
     },
 }
 
@@ -44,6 +56,9 @@ pub(super) enum Answer {
     Welcome {
         /// Layout of the kernel's maps.
         abi: String,
+        /// Connections that stand can be had too, after `taken`.
+        #[serde(default)]
+        flows: bool,
     },
     /// One pod; a socket beside it for each leaf, in this order.
     Pod {
@@ -58,6 +73,20 @@ pub(super) enum Answer {
     Endpoint,
     /// That was all for now.
     End,
+    /// A workload that flows name; before the first that does.
+    Workload {
+        /// All that is known of it.
+        workload: Arc<Workload>,
+    },
+    /// A connection that stands; both of its sockets beside it, its bytes behind it in packets of their own.
+    Flow {
+        /// Its number in this conversation.
+        id: u64,
+        /// What it is.
+        flow: Box<FlowMessage>,
+        /// How many bytes follow.
+        tail: usize,
+    },
 }
 
 /// The bytes of a message.
@@ -81,6 +110,8 @@ pub(super) fn pod(uid: &str, sockets: &DoorSockets) -> Answer {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub(super) abi: Option<String>,
+    /// The other side hands flows over.
+    pub(super) flows: bool,
     pub(super) pods: Vec<(Arc<str>, DoorSockets)>,
     pub(super) endpoints: Vec<OwnedFd>,
     pub(super) refused: Option<String>,
@@ -92,6 +123,7 @@ impl Told {
         let expected = match &answer {
             Answer::Pod { sockets, .. } => sockets.len(),
             Answer::Endpoint => 1,
+            Answer::Flow { .. } => 2,
             _ => 0,
         };
         let wrong = |what: String| Err(HandoverError::Protocol(what));
@@ -106,12 +138,15 @@ impl Told {
                 self.refused = Some(reason);
                 return Ok(true);
             }
-            Answer::Welcome { abi } => self.abi = Some(abi),
+            Answer::Welcome { abi, flows } => (self.abi, self.flows) = (Some(abi), flows),
             Answer::Pod { uid, cookie, sockets: leaves } => {
                 let sockets = leaves.into_iter().zip(sockets.drain(..).map(Arc::new)).collect();
                 self.pods.push((uid.into(), DoorSockets { cookie, sockets }));
             }
             Answer::Endpoint => self.endpoints.append(&mut sockets),
+            Answer::Workload { .. } | Answer::Flow { .. } => {
+                return wrong("a flow before the end".to_owned());
+            }
             Answer::End => return Ok(true),
         }
         Ok(false)

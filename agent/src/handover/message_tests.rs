@@ -15,7 +15,7 @@ fn one_pod() -> Answer {
 
 fn welcomed() -> Told {
     let mut told = Told::default();
-    told.hear(Answer::Welcome { abi: "a".into() }, vec![]).unwrap();
+    told.hear(Answer::Welcome { abi: "a".into(), flows: false }, vec![]).unwrap();
     told
 }
 
@@ -23,19 +23,26 @@ fn welcomed() -> Told {
 fn every_message_survives_the_wire() {
     for answer in [
         Answer::Refused { reason: "no".into() },
-        Answer::Welcome { abi: "0123".into() },
+        Answer::Welcome { abi: "0123".into(), flows: true },
         one_pod(),
         Answer::Endpoint,
         Answer::End,
     ] {
         assert_eq!(decode::<Answer>(&encode(&answer)).unwrap(), answer);
     }
-    for request in [Request::Hello { version: 1, node: "n".into() }, Request::Taken { endpoints: true }] {
+    for request in [
+        Request::Hello { version: 1, node: "n".into(), flows: true },
+        Request::Taken { endpoints: true },
+        Request::Moved { id: 3 },
+    ] {
         assert_eq!(decode::<Request>(&encode(&request)).unwrap(), request);
     }
     // What later versions may add is skipped.
     let later = br#"{"say":"hello","version":9,"node":"n","colour":"red"}"#;
-    assert_eq!(decode::<Request>(later).unwrap(), Request::Hello { version: 9, node: "n".into() });
+    assert_eq!(
+        decode::<Request>(later).unwrap(),
+        Request::Hello { version: 9, node: "n".into(), flows: false }
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! From an agent to its successor: the listeners of every enrolled pod, so that no new connection fails in between.
+//! From an agent to its successor: the listeners of every enrolled pod, so that no new connection fails in between, and
+//! then the connections that stand, so that none breaks.
 //!
 //! ```text
 //!   successor                    predecessor (listens on handover.sock)
@@ -7,7 +8,9 @@
 //!     (enrols each pod: now both accept from it)
 //!     taken ------------------------->  stops accepting, says GOAWAY, leaves the kernel to the other
 //!     <------------------------ the pods enrolled meanwhile, done
-//!     (serves the next handover)        keeps its open connections until SIGTERM and its drain deadline
+//!     flows ------------------------->  (the successor is ready to judge)
+//!     (serves the next handover)        hands its connections over, one by one (see [`flows`](self::describe)); those
+//!                                       that can't be, it keeps until SIGTERM and its drain deadline
 //! ```
 //!
 //! * The successor dies before `taken`: the predecessor goes on as if nothing had happened.
@@ -19,12 +22,16 @@
 //! If the two disagree about the kernel's maps, `taken` is said before the successor loads its programs: what is
 //! established from then on waits in the shared listeners.
 
+mod arrive;
 mod ask;
+mod depart;
+mod flows;
 mod message;
 mod offer;
 mod wire;
 
 pub use ask::{Lifeline, Predecessor, Rest, ask};
+pub use flows::{ArrivedFlow, Departure, Exit, Exits, Fate, FlowMessage, GuestMessage, describe};
 pub use message::VERSION;
 pub use offer::{Offer, Retire, offer};
 

@@ -1,5 +1,7 @@
 //! The predecessor's side: answers on the socket for as long as this agent serves.
 
+use super::depart::Departures;
+use super::flows::Exits;
 use super::message::{self, Answer, Request, VERSION};
 use super::wire::{self, Packet, Wire};
 use super::{DEADLINE, HandoverError};
@@ -17,6 +19,9 @@ use warren_common::runtime::{DrainWatch, SocketFile};
 /// How often a retired agent looks after its successor.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// When for so long no connection has come that wants to go, all have gone.
+const QUIET: Duration = Duration::from_millis(200);
+
 /// What this agent hands over.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -28,6 +33,8 @@ pub struct Offer {
     pub pods: HeldPods,
     /// The listeners of metrics and readiness.
     pub endpoints: Vec<Arc<OwnedFd>>,
+    /// The way out for its connections.
+    pub exits: Exits,
 }
 
 /// What happens when a successor has taken over.
@@ -49,7 +56,7 @@ pub async fn offer(
     let (listener, file) = SocketFile::place(&path, wire::listen)?;
     // Only accepting is asked of it, which is the same for packets as for streams.
     let listener = UnixListener::from_std(listener.into())?;
-    let (wire, endpoints, given) = loop {
+    let Taken { wire, endpoints, flows, given } = loop {
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted?,
             () = drain.started() => return Ok(()),
@@ -74,6 +81,7 @@ pub async fn offer(
     // From here on nobody else is handed anything, and the path is the successor's to take.
     drop(listener);
     retire.retire(endpoints).await;
+    let exits = offer.exits.clone();
     let late = tokio::task::spawn_blocking(move || {
         let sent = finish(&wire, &offer.pods, &given);
         offer.pods.retain(|_| false);
@@ -83,17 +91,65 @@ pub async fn offer(
     if let Err(error) = sent {
         tracing::warn!(%error, "the successor did not hear that this agent has stopped accepting");
     }
-    tracing::info!("a successor serves the pods; open connections go on until this agent is told to stop");
+    tracing::info!(
+        flows,
+        "a successor serves the pods; what it does not take goes on until this agent is told to stop"
+    );
+    let wire = Arc::new(wire);
+    let mut ready = std::pin::pin!(is_ready_for_flows(Arc::clone(&wire), flows));
+    let mut departures: Option<Departures> = None;
+    let mut is_draining = false;
     loop {
+        let is_to_be_asked = departures.is_none();
+        let patience = match (is_draining, flows) {
+            (false, _) => LOOK,
+            // What can go still goes: the successor will ask, and then they come one after the other.
+            (true, true) if is_to_be_asked => DEADLINE,
+            (true, true) => QUIET,
+            (true, false) => return Ok(()),
+        };
+        let step = async {
+            match &mut departures {
+                Some(departures) => departures.step().await,
+                None => ready.as_mut().await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = drain.started() => return Ok(()),
+            () = step => {
+                departures.get_or_insert_with(|| Departures::open(Arc::clone(&wire), &exits));
+            }
+            () = tokio::time::sleep(patience) => if is_draining { return Ok(()) },
+            () = drain.started(), if !is_draining => is_draining = true,
         }
         if wire.is_gone() && !wire::is_served(&path) {
             drop(file);
             return Err(HandoverError::Orphaned);
         }
     }
+}
+
+/// Completes when the successor asks for connections; one that does not know how to never does.
+async fn is_ready_for_flows(wire: Arc<Wire>, knows_how: bool) {
+    let asked = async {
+        let talk = tokio::task::spawn_blocking(move || {
+            wire.set_patience(None)?;
+            wire.receive::<Request>()
+        });
+        matches!(talk.await, Ok(Ok(Packet::Message(Request::Flows, _))))
+    };
+    if !knows_how || !asked.await {
+        std::future::pending().await
+    }
+}
+
+/// A successor has taken over.
+struct Taken {
+    wire: Wire,
+    /// Metrics and readiness too.
+    endpoints: bool,
+    /// It takes connections that stand.
+    flows: bool,
+    given: Given,
 }
 
 /// The next conversation; blocking from here on, as it has a thread of its own.
@@ -108,11 +164,13 @@ async fn accept(listener: &UnixListener) -> io::Result<OwnedFd> {
 type Given = BTreeMap<Arc<str>, u64>;
 
 /// Tells a successor everything and waits until it has taken over; `None` when it goes without.
-fn converse(socket: OwnedFd, offer: &Offer) -> Result<Option<(Wire, bool, Given)>, HandoverError> {
+fn converse(socket: OwnedFd, offer: &Offer) -> Result<Option<Taken>, HandoverError> {
     let wire = Wire::accepted(socket)?;
     wire.set_deadline(DEADLINE)?;
     let none = std::iter::empty;
-    let Packet::Message(Request::Hello { version, node }, _) = wire.receive()? else { return Ok(None) };
+    let Packet::Message(Request::Hello { version, node, flows }, _) = wire.receive()? else {
+        return Ok(None);
+    };
     let refusal = if version != VERSION {
         Some(format!("it speaks version {VERSION} of the handover, this agent version {version}"))
     } else if node != *offer.node {
@@ -125,7 +183,7 @@ fn converse(socket: OwnedFd, offer: &Offer) -> Result<Option<(Wire, bool, Given)
         wire.send(&Answer::Refused { reason }, none())?;
         return Ok(None);
     }
-    wire.send(&Answer::Welcome { abi: offer.abi.to_owned() }, none())?;
+    wire.send(&Answer::Welcome { abi: offer.abi.to_owned(), flows: true }, none())?;
     let mut given = Given::new();
     send_pods(&wire, &offer.pods, &mut given)?;
     for endpoint in &offer.endpoints {
@@ -135,7 +193,7 @@ fn converse(socket: OwnedFd, offer: &Offer) -> Result<Option<(Wire, bool, Given)
     tracing::info!(pods = given.len(), "handing over to a successor; serving until it does");
     wire.set_deadline(super::PATIENCE)?;
     match wire.receive()? {
-        Packet::Message(Request::Taken { endpoints }, _) => Ok(Some((wire, endpoints, given))),
+        Packet::Message(Request::Taken { endpoints }, _) => Ok(Some(Taken { wire, endpoints, flows, given })),
         Packet::Message(other, _) => Err(HandoverError::Protocol(format!("{other:?} instead of taken"))),
         Packet::Gone => {
             tracing::warn!("a successor asked for the pods and has gone without taking them; going on");

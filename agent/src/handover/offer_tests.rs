@@ -1,9 +1,14 @@
+use super::super::flows::{Departure, Fate, describe};
 use super::super::{HandoverError, ask};
 use super::*;
+use crate::observe::{ObserveConfig, Observer};
 use crate::pods::{Door, DoorSockets, Leaf};
-use std::net::TcpListener;
+use crate::tunnel::{RelayState, Way};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use warren_common::model::WorkloadUid;
+use warren_common::model::admin::Direction;
 use warren_common::runtime::{DrainTrigger, drain};
 
 const DOOR: Leaf = Leaf { door: Door::Outbound, v6: false };
@@ -12,6 +17,7 @@ const DOOR: Leaf = Leaf { door: Door::Outbound, v6: false };
 struct Old {
     dir: tempfile::TempDir,
     pods: HeldPods,
+    exits: Exits,
     retired: Arc<AtomicUsize>,
     ended: tokio::task::JoinHandle<Result<(), HandoverError>>,
     drain: DrainTrigger,
@@ -39,13 +45,19 @@ impl Old {
         let pods = HeldPods::default();
         pods.insert(&"pod".into(), one_door());
         let endpoint: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
-        let offered =
-            Offer { node: "n1".into(), abi: "a", pods: pods.clone(), endpoints: vec![Arc::new(endpoint)] };
+        let exits = Exits::default();
+        let offered = Offer {
+            node: "n1".into(),
+            abi: "a",
+            pods: pods.clone(),
+            endpoints: vec![Arc::new(endpoint)],
+            exits: exits.clone(),
+        };
         let retired = Arc::new(AtomicUsize::new(0));
         let (trigger, watch) = drain();
         let retire = Count(Arc::clone(&retired), pods.clone());
         let ended = tokio::spawn(offer(dir.path().join("h.sock"), offered, retire, watch));
-        let old = Self { dir, pods, retired, ended, drain: trigger };
+        let old = Self { dir, pods, exits, retired, ended, drain: trigger };
         while !old.socket().exists() {
             tokio::task::yield_now().await;
         }
@@ -82,7 +94,7 @@ async fn a_successor_gets_everything_and_the_other_stops() {
     assert_eq!((&**uid, sockets.cookie), ("pod", 7));
     // It is the same socket: who connects is met by the successor.
     let theirs = TcpListener::from(sockets.sockets[&DOOR].try_clone().unwrap());
-    let _client = std::net::TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
+    let _client = TcpStream::connect(theirs.local_addr().unwrap()).unwrap();
     theirs.accept().unwrap();
 
     let rest = blocking(move || found.taken(true)).await.unwrap();
@@ -115,7 +127,7 @@ async fn another_node_or_version_is_refused_with_a_reason() {
     let socket = old.socket();
     let refused = blocking(move || {
         let wire = Wire::connect(&socket, DEADLINE).unwrap();
-        let hello = Request::Hello { version: 99, node: "n1".into() };
+        let hello = Request::Hello { version: 99, node: "n1".into(), flows: true };
         wire.send(&hello, std::iter::empty()).unwrap();
         let Packet::Message(Answer::Refused { reason }, _) = wire.receive().unwrap() else { panic!() };
         reason
@@ -152,4 +164,98 @@ async fn nobody_there_is_no_predecessor() {
     let dead = dir.path().join("dead.sock");
     drop(wire::listen(&dead).unwrap());
     assert!(ask_at(&dead, "n1").await.unwrap().is_none());
+}
+
+/// A flow between two sockets whose other ends are given too: `[client, server]` each.
+fn flow(rest: usize) -> (Departure, tokio::sync::oneshot::Receiver<Fate>, [TcpStream; 2]) {
+    let pair = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    };
+    let ((client, near), (server, far)) = (pair(), pair());
+    let observer = Observer::new(ObserveConfig::new("n1".into()));
+    let (moved, _) = observer.begin(Direction::Outbound, None, None).to_moved();
+    let up = Way { rest: vec![7; rest].into(), ended: true, passed_on: false };
+    let state = RelayState { up, down: Way::default(), tunnel: None };
+    let described = describe(moved, WorkloadUid("pod".into()), None, &state, None);
+    let (departure, fate) = Departure::new(described, [near.into(), far.into()], Vec::new());
+    (departure, fate, [client, server])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows_follow_and_are_told_their_fate() {
+    let old = Old::start().await;
+    let found = ask_at(&old.socket(), "n1").await.unwrap().unwrap();
+    let rest = blocking(move || found.taken(true)).await.unwrap();
+    assert!(rest.flows);
+    let mut exit = old.exits.exit();
+    let waiting = tokio::time::timeout(Duration::from_millis(50), exit.wait()).await;
+    assert!(waiting.is_err(), "the successor has not said that it is ready");
+    let (arrived, mut flows) = tokio::sync::mpsc::unbounded_channel();
+    let taking = tokio::task::spawn_blocking(move || {
+        let mut left = 70;
+        rest.lifeline.take_flows(|flow| {
+            left -= 1;
+            // The last one kills this successor before it is owned.
+            assert!(left > 0, "as if killed");
+            arrived.send(flow).unwrap();
+        })
+    });
+    let mut fates = Vec::new();
+    for number in 0..69 {
+        let (departure, fate, ends) = flow(if number == 3 { 300_000 } else { number });
+        exit.wait().await.send(departure);
+        fates.push((fate, ends));
+    }
+    for (number, (fate, ends)) in fates.into_iter().enumerate() {
+        assert_eq!(fate.await.unwrap(), Fate::Moved);
+        let flow = flows.recv().await.unwrap();
+        let (state, _) = flow.message.parts(&flow.tail).unwrap();
+        assert_eq!(state.up.rest.len(), if number == 3 { 300_000 } else { number });
+        assert!(state.up.ended && !state.up.passed_on && state.down == Way::default());
+        // They are the flow's sockets, in this order.
+        for (theirs, mut ours) in flow.sockets.into_iter().zip(ends) {
+            use std::io::{Read, Write};
+            TcpStream::from(theirs).write_all(b"x").unwrap();
+            ours.read_exact(&mut [0]).unwrap();
+        }
+    }
+    let (departure, fate, _ends) = flow(1);
+    exit.wait().await.send(departure);
+    assert_eq!(fate.await.unwrap(), Fate::Lost, "it has left and nobody owns it");
+    assert!(taking.await.is_err());
+    let (departure, fate, _ends) = flow(1);
+    if let Ok(room) = tokio::time::timeout(Duration::from_millis(50), exit.wait()).await {
+        room.send(departure);
+        assert_eq!(fate.await.unwrap(), Fate::Stays, "nobody is there any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_of_before_flows_gets_none() {
+    let old = Old::start().await;
+    let (socket, mut exit) = (old.socket(), old.exits.exit());
+    let wire = blocking(move || {
+        let wire = Wire::connect(&socket, DEADLINE).unwrap();
+        // As it was said then.
+        wire.send_bytes(br#"{"say":"hello","version":1,"node":"n1"}"#, std::iter::empty()).unwrap();
+        while !matches!(wire.receive().unwrap(), Packet::Message(Answer::End, _)) {}
+        wire.send(&Request::Taken { endpoints: true }, std::iter::empty()).unwrap();
+        while !matches!(wire.receive().unwrap(), Packet::Message(Answer::End, _)) {}
+        wire
+    })
+    .await;
+    assert!(tokio::time::timeout(Duration::from_millis(100), exit.wait()).await.is_err());
+    drop(wire);
+}
+
+#[test]
+fn a_flow_s_bytes_are_what_its_message_says() {
+    let (departure, ..) = flow(10);
+    let mut tail = departure.tail.to_vec();
+    assert!(departure.message.parts(&tail).is_some());
+    tail.push(0);
+    assert!(departure.message.parts(&tail).is_none(), "one too many");
+    assert!(departure.message.parts(&tail[..9]).is_none(), "one too few");
 }

@@ -60,31 +60,57 @@ impl Wire {
         Ok(set_socket_timeout(&self.0, Timeout::Send, Some(deadline))?)
     }
 
+    /// How long the next message may be waited for; none: for ever.
+    pub(super) fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
+        Ok(set_socket_timeout(&self.0, Timeout::Recv, patience)?)
+    }
+
     pub(super) fn send<'a>(
         &self,
         message: &impl Serialize,
         sockets: impl Iterator<Item = BorrowedFd<'a>>,
     ) -> io::Result<()> {
-        let bytes = encode(message);
+        self.send_bytes(&encode(message), sockets)
+    }
+
+    /// A packet of bytes.
+    pub(super) fn send_bytes<'a>(
+        &self,
+        bytes: &[u8],
+        sockets: impl Iterator<Item = BorrowedFd<'a>>,
+    ) -> io::Result<()> {
         let sockets: Vec<_> = sockets.collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
             return Err(io::Error::other("too many sockets for one message"));
         }
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 
     pub(super) fn receive<M: DeserializeOwned>(&self) -> Result<Packet<M>, HandoverError> {
         let mut bytes = vec![0; MAX_BYTES];
+        match self.receive_bytes(&mut bytes)? {
+            None => Ok(Packet::Gone),
+            Some((length, sockets)) => {
+                Ok(Packet::Message(decode(bytes.get(..length).unwrap_or_default())?, sockets))
+            }
+        }
+    }
+
+    /// A packet as it is, into `bytes`: its length, and the sockets beside it. None: the other side has gone.
+    pub(super) fn receive_bytes(
+        &self,
+        bytes: &mut [u8],
+    ) -> Result<Option<(usize, Vec<OwnedFd>)>, HandoverError> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut into = [IoSliceMut::new(&mut bytes)];
+        let mut into = [IoSliceMut::new(bytes)];
         let received = loop {
             match rustix::net::recvmsg(&self.0, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok(Packet::Gone),
+                Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok(None),
                 other => break other.map_err(io::Error::from)?,
             }
         };
@@ -97,18 +123,16 @@ impl Wire {
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err(HandoverError::Protocol("a message is longer than any may be".to_owned()));
         }
-        if received.bytes == 0 {
-            return Ok(Packet::Gone);
-        }
-        let message = decode(bytes.get(..received.bytes).unwrap_or_default())?;
-        Ok(Packet::Message(message, sockets))
+        Ok((received.bytes > 0).then_some((received.bytes, sockets)))
     }
 
-    /// Whether the other side has gone by now; it has nothing to say any more.
+    /// Whether the other side has gone by now, and has said nothing that was not heard.
     pub(super) fn is_gone(&self) -> bool {
         let mut byte = [0];
-        let peeked = rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
-        !matches!(peeked, Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR))
+        match rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((_, length)) => length == 0,
+            Err(error) => !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR),
+        }
     }
 }
 

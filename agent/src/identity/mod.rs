@@ -33,5 +33,5 @@ pub(crate) use files::saved;
 pub use keys::KeyError;
 pub use manager::{Identities, IdentityConfig};
 pub use peer::{PeerError, peer_identity, peer_identity_at};
-pub use tls::widen;
-pub use trust::{Distrusted, Proof};
+pub use tls::{for_dedicated, for_either, widen};
+pub use trust::{Distrusted, MovedProof, Proof};

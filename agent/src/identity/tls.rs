@@ -8,14 +8,16 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, ServerConfig,
+    ClientConfig, DigitallySignedStruct, Error, KeyLog, PeerIncompatible, RootCertStore, ServerConfig,
     SignatureScheme, version,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::sync::{Arc, LazyLock};
 
-/// HBONE is HTTP/2.
-const ALPN: &[u8] = b"h2";
+/// HBONE's first form: streams of a shared tunnel.
+const SHARED: &[u8] = b"h2";
+/// The second: a tunnel for one connection.
+const DEDICATED: &[u8] = b"http/1.1";
 /// Sessions kept for resumption, per identity and side. One holds the peer's chain: about 2 KB.
 const SESSIONS: usize = 256;
 
@@ -26,6 +28,24 @@ const WRITE_BEHIND: usize = 256 << 10;
 /// Prepares a session, of either side, for the bulk of a tunnel; after the handshake.
 pub fn widen<Side>(session: &mut rustls::ConnectionCommon<Side>) {
     session.set_buffer_limit(Some(WRITE_BEHIND));
+}
+
+/// For one handshake that asks for a tunnel of its own; `secrets` hears its traffic secrets. A peer that knows only the
+/// first form picks that.
+pub fn for_dedicated(config: &ClientConfig, secrets: Arc<dyn KeyLog>) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![DEDICATED.to_vec(), SHARED.to_vec()];
+    config.key_log = secrets;
+    config.enable_secret_extraction = true;
+    Arc::new(config)
+}
+
+/// For one handshake with whoever connects; which form it is for is theirs to say.
+pub fn for_either(config: &ServerConfig, secrets: Arc<dyn KeyLog>) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.key_log = secrets;
+    config.enable_secret_extraction = true;
+    Arc::new(config)
 }
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -64,7 +84,7 @@ pub(super) fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ChainVerifier { roots }))
         .with_client_cert_resolver(own(chain, key)?);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![SHARED.to_vec()];
     // The name is only a key of the session cache; peers are known by identity.
     config.enable_sni = false;
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
@@ -84,7 +104,7 @@ pub(super) fn server_config(
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(own(chain, key)?);
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![DEDICATED.to_vec(), SHARED.to_vec()];
     // Stateful: a session dies with this configuration, that is when the certificate is renewed.
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     config.send_tls13_tickets = 1;

@@ -3,9 +3,10 @@
 use super::manager::Identities;
 use super::tls::verify_chain;
 use crate::control::Anchors;
+use bytes::Bytes;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::future::pending;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a peer proved itself with.
 #[derive(Clone, Debug)]
@@ -15,12 +16,33 @@ pub struct Proof {
     at: SystemTime,
 }
 
+/// A [`Proof`] as data.
+#[derive(Clone, Debug)]
+pub struct MovedProof {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// Certificates, leaf first, DER.
+    pub chain: Vec<Bytes>,
+}
+
 /// Why a peer is trusted no longer.
 #[derive(Debug, thiserror::Error)]
 #[error("its certificate leads to none of the roots that are trusted now: {0}")]
 pub struct Distrusted(#[source] rustls::Error);
 
 impl Proof {
+    /// As data, for an agent that goes on with the peer's connection.
+    pub fn to_moved(&self) -> MovedProof {
+        let at = self.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        MovedProof { at, chain: self.chain.iter().map(|one| Bytes::copy_from_slice(one)).collect() }
+    }
+
+    /// As it was taken by the agent that the peer proved itself to.
+    pub fn from_moved(moved: &MovedProof) -> Self {
+        let chain = moved.chain.iter().map(|one| CertificateDer::from(one.to_vec())).collect();
+        Self { chain, at: UNIX_EPOCH + Duration::from_secs(moved.at) }
+    }
+
     /// Whether an open connection may have been proven by it. Its age does not matter: a certificate may expire under an open
     /// connection, and so may a root be retired in order.
     fn holds(&self, anchors: &Anchors) -> Result<(), rustls::Error> {

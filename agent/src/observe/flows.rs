@@ -73,11 +73,16 @@ impl Observer {
         source: Option<SocketAddr>,
         destination: Option<SocketAddr>,
     ) -> FlowHandle {
+        FlowHandle::new(self.clone(), self.enter(|id| Record::new(id, direction, source, destination)))
+    }
+
+    /// One more open flow.
+    pub(super) fn enter(&self, record: impl FnOnce(u64) -> Record) -> Arc<Record> {
         let id = self.inner.next_id.fetch_add(1, Relaxed);
-        let record = Arc::new(Record::new(id, direction, source, destination));
+        let record = Arc::new(record(id));
         self.shard(id).lock().insert(id, record.clone());
-        self.inner.metrics.sockets(direction, 1);
-        FlowHandle::new(self.clone(), record)
+        self.inner.metrics.sockets(record.direction, 1);
+        record
     }
 
     /// A request has come in on a connection that is observed already.

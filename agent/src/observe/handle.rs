@@ -5,6 +5,7 @@ use super::flows::Observer;
 use super::record::{ByteCounters, FlowFlag, Record};
 use super::request::RequestDetails;
 use super::request_log;
+use std::cell::Cell;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +21,14 @@ use warren_common::model::{Identity, Service, Workload};
 #[must_use = "dropping the handle ends the flow"]
 pub struct FlowHandle {
     observer: Observer,
-    record: Arc<Record>,
+    pub(super) record: Arc<Record>,
+    /// It goes on elsewhere.
+    pub(super) gone: Cell<bool>,
 }
 
 impl FlowHandle {
     pub(super) fn new(observer: Observer, record: Arc<Record>) -> Self {
-        Self { observer, record }
+        Self { observer, record, gone: Cell::new(false) }
     }
 
     /// The flow's number, unique on this agent.
@@ -104,7 +107,7 @@ impl FlowHandle {
 
     /// The connection stands, end to end. Its labels are final from here; a second call does nothing.
     pub fn established(&self) {
-        let Self { observer, record } = self;
+        let Self { observer, record, .. } = self;
         if record.series.get().is_some() {
             return;
         }
@@ -149,11 +152,14 @@ impl FlowHandle {
 
 impl Drop for FlowHandle {
     fn drop(&mut self) {
-        let Self { observer, record } = self;
+        let Self { observer, record, gone } = self;
         if record.discarded.load(Relaxed) {
             return observer.forget(record);
         }
         record.count_bytes();
+        if gone.get() {
+            return observer.forget(record);
+        }
         if let Some(series) = record.series.get() {
             series.closed.fetch_add(1, Relaxed);
         }

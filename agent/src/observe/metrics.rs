@@ -41,6 +41,11 @@ impl Series {
         self.from_client.fetch_add(sent, Relaxed);
         self.to_client.fetch_add(received, Relaxed);
     }
+
+    /// Whether any was established, be it in an earlier process.
+    fn has_connections(&self) -> bool {
+        [&self.opened, &self.closed, &self.to_client, &self.from_client].iter().any(|n| n.load(Relaxed) > 0)
+    }
 }
 
 /// A point in time (Unix seconds), if there is one.
@@ -158,7 +163,7 @@ impl Collector for Scrape {
         let table = self.0.series.read();
         let rows: Vec<_> = table.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect();
         drop(table);
-        let established: Vec<_> = rows.iter().filter(|(_, series)| series.opened.load(Relaxed) > 0).collect();
+        let established: Vec<_> = rows.iter().filter(|(_, series)| series.has_connections()).collect();
         let failed: Vec<_> = rows.iter().filter(|(_, series)| series.failed.load(Relaxed) > 0).collect();
 
         let mut tcp = |name, help, rows: &[&(TcpLabels, Arc<Series>)], value: fn(&Series) -> &AtomicU64| {

@@ -175,6 +175,31 @@ impl Record {
         record
     }
 
+    /// One that another process began: its bytes until now were counted there.
+    pub(super) fn resumed(
+        id: u64,
+        direction: Direction,
+        start: SystemTime,
+        (sent, received): (u64, u64),
+        details: Details,
+    ) -> Self {
+        let age = SystemTime::now().duration_since(start).unwrap_or_default();
+        let now = Instant::now();
+        let bytes = || ByteCounters { sent: AtomicU64::new(sent), received: AtomicU64::new(received) };
+        Self {
+            id,
+            direction,
+            start,
+            started: now.checked_sub(age).unwrap_or(now),
+            bytes: Arc::new(bytes()),
+            counted: bytes(),
+            series: OnceLock::new(),
+            discarded: AtomicBool::new(false),
+            is_connection: true,
+            details: Mutex::new(details),
+        }
+    }
+
     /// Gives the metrics the bytes they have not seen yet. Reporter and close may run it at once:
     /// `fetch_max` hands every byte to exactly one of them.
     pub(super) fn count_bytes(&self) {

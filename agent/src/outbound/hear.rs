@@ -6,8 +6,8 @@ use crate::accept::{end, peek};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::http::{MAX_FIRST_LINE, Spoken, spoken};
-use crate::inbound::LocalGuest;
 use crate::observe::FlowHandle;
+use crate::standing::Guest;
 use std::rc::Rc;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ pub(super) enum Heard {
     /// HTTP.
     Http { h2: bool },
     /// Something else, or a server that speaks first.
-    Other { reached: (Upstream, Option<LocalGuest>) },
+    Other { reached: (Upstream, Option<Guest>) },
     /// Nothing: this came in between.
     Failed(OutboundError),
 }
@@ -59,11 +59,13 @@ pub(super) async fn protocol(
 }
 
 /// Connected, and nobody has said enough yet.
-async fn with_server(socket: &TcpStream, mut reached: (Upstream, Option<LocalGuest>)) -> Heard {
+async fn with_server(socket: &TcpStream, mut reached: (Upstream, Option<Guest>)) -> Heard {
     let server = async {
         match &mut reached.0 {
             Upstream::Socket(server) => drop(server.readable().await),
             Upstream::Tunnel(stream) => drop(stream.readable().await),
+            // Not asked for: what may turn out to be requests shares. If it came, its server would be heard later.
+            Upstream::Dedicated(_) => std::future::pending().await,
         }
     };
     let heard = tokio::select! {
@@ -80,6 +82,7 @@ async fn with_server(socket: &TcpStream, mut reached: (Upstream, Option<LocalGue
     match reached.0 {
         Upstream::Socket(server) => end(server),
         Upstream::Tunnel(stream) => drop(stream.into_io().shutdown().await),
+        Upstream::Dedicated(tunnel) => drop(tunnel),
     }
     Heard::Http { h2 }
 }

@@ -6,7 +6,7 @@ use super::hear::{self, Heard};
 use super::rules::{InForce, Routed};
 use super::wire::{Wire, opened};
 use super::{OutboundError, avoid, convey, current, describe, open, revoked};
-use crate::accept::{end, reset};
+use crate::accept::reset;
 use crate::context::Context;
 use crate::flow::Dialled;
 use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Way};
@@ -38,7 +38,7 @@ pub(super) async fn serve(
     let Routed { service, dialled: destination, declared } = routed;
     flow.service(&service);
     let gone = || OutboundError::Gone(Arc::clone(&pod.workload.name));
-    let dialled = Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket) };
+    let dialled = Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: true };
     let hearing = async {
         match declared {
             true => Heard::Http { h2: hear::is_h2(&socket).await },
@@ -49,7 +49,7 @@ pub(super) async fn serve(
         heard = hearing => heard,
         () = pod.lifetime.cut() => Heard::Failed(gone()),
     };
-    let carried = match heard {
+    match heard {
         Heard::Http { h2 } => {
             let client = Client { address: client, port: destination.port(), h2 };
             let requests =
@@ -59,17 +59,10 @@ pub(super) async fn serve(
                 () = http::serve(Rc::new(requests), client, Wire::new(socket)) => {}
                 () = pod.lifetime.cut() => {}
             }
-            return flow.discard();
+            flow.discard();
         }
-        Heard::Other { reached } => tokio::select! {
-            carried = convey(&context, &pod, &socket, reached, &flow) => carried,
-            () = pod.lifetime.cut() => Err(gone()),
-        },
-        Heard::Failed(error) => Err(error),
-    };
-    match carried {
-        Ok(()) => end(socket),
-        Err(error) => {
+        Heard::Other { reached } => convey(&context, pod, socket, reached, flow).await,
+        Heard::Failed(error) => {
             flow.fail(error.flag(), error);
             reset(socket);
         }
@@ -153,8 +146,13 @@ impl Outlets for Requests {
 
     async fn open(&self, way: &Way<Target>, flow: &FlowHandle) -> Result<Opened, NotReached> {
         let Self { pod, client, destination, .. } = self;
-        let dialled =
-            Dialled { pod: Arc::clone(pod), client: *client, destination: *destination, socket: None };
+        let dialled = Dialled {
+            pod: Arc::clone(pod),
+            client: *client,
+            destination: *destination,
+            socket: None,
+            shares: true,
+        };
         let target = &way.place;
         let mut attempts = Attempts::new(Instant::now());
         let mut patience = attempts.patience(target.endpoints);

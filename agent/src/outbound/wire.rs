@@ -3,8 +3,8 @@
 use crate::accept::deliver_on_close;
 use crate::flow::Upstream;
 use crate::http::{BoxIo, Opened};
-use crate::inbound::LocalGuest;
 use crate::observe::ByteCounters;
+use crate::standing::Guest;
 use std::future::pending;
 use std::io;
 use std::pin::Pin;
@@ -29,11 +29,13 @@ impl Wire {
 }
 
 /// An upstream for requests; who lets a guest go ends its connection.
-pub(super) fn opened(upstream: Upstream, guest: Option<LocalGuest>) -> Opened {
-    let bytes = guest.as_ref().map(|guest| Arc::clone(guest.flow.bytes()));
+pub(super) fn opened(upstream: Upstream, guest: Option<Guest>) -> Opened {
+    let bytes = guest.as_ref().and_then(Guest::bytes);
     let io: BoxIo = match upstream {
         Upstream::Socket(socket) => Box::new(Wire { socket, bytes }),
         Upstream::Tunnel(stream) => Box::new(stream.into_io()),
+        // Not asked for: requests share. If it came, it would be as if it had ended at once.
+        Upstream::Dedicated(_) => Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
     };
     match guest {
         Some(guest) => Opened { io, evicted: Box::pin(guest.evicted()) },

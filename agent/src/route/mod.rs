@@ -4,12 +4,14 @@ mod affinity;
 mod attempts;
 mod choose;
 mod failing;
+mod frequency;
 pub mod http;
 
 pub use affinity::Affinity;
 pub use attempts::{Attempts, Failure, Patience, Step};
 pub(crate) use choose::{Rank, rank};
 pub use failing::{Extent, Failing};
+pub use frequency::Frequency;
 
 use crate::policy::is_reserved;
 use crate::store::Mesh;
@@ -17,7 +19,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 use warren_common::model::traffic::Selector;
-use warren_common::model::{Identity, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
+use warren_common::model::{
+    AppProtocol, Identity, Mode, Service, ServicePort, TunnelProtocol, Workload, WorkloadUid,
+};
 use warren_common::ports;
 
 /// Where a connection goes and how it gets there.
@@ -52,6 +56,27 @@ pub enum Hop {
     /// As [`Self::Plaintext`], to an address of this name that is yet to be looked up; only the port of
     /// [`Target::address`] counts.
     Named(Arc<str>),
+}
+
+/// Which connections to other nodes get a tunnel of their own, and so outlive this agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TunnelUse {
+    /// None: all share.
+    Shared,
+    /// All, where the peer knows that form.
+    Dedicated,
+    /// Those that are rare ([`Frequency`]), unless HTTP is declared: its clients connect again without being asked.
+    #[default]
+    Auto,
+}
+
+impl Target {
+    /// Whether HTTP in any form is declared at the service's port.
+    pub fn is_http(&self, dialled: u16) -> bool {
+        let is_this = |port: &&ServicePort| port.service_port == dialled || port.target_port == dialled;
+        let port = self.service.as_ref().and_then(|service| service.ports.iter().find(is_this));
+        port.is_some_and(|port| port.app_protocol != AppProtocol::Unknown)
+    }
 }
 
 /// What steers the choice of an endpoint, apart from the configuration.

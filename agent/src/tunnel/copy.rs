@@ -1,10 +1,11 @@
-//! Copying bytes between the two sides of a connection until both directions have ended.
+//! Copying bytes between a socket and a stream of a shared tunnel until both directions have ended.
 //!
 //! Idle connections hold no buffer: a direction waits for readiness first and then borrows the worker's.
 //! An orderly end (FIN, END_STREAM) of one direction is passed on and leaves the other open; a failure of
 //! either ends both, and the other side is reset so that it cannot mistake it for an orderly end.
 
 use super::TunnelStream;
+use super::record::RecordError;
 use crate::observe::ByteCounters;
 use bytes::{Bytes, BytesMut};
 use h2::Reason;
@@ -18,11 +19,9 @@ use std::sync::atomic::Ordering;
 use tokio::net::TcpStream;
 
 /// Bytes read at once.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
 thread_local! {
-    /// The worker's buffer between two sockets.
-    static SOCKET_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK]);
     /// The worker's buffer towards tunnels; frames take slices of it, so it is replaced when they are many.
     static TUNNEL_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
@@ -39,6 +38,9 @@ pub enum CopyError {
     /// The tunnel's stream failed.
     #[error("the tunnel's stream failed: {0}")]
     Tunnel(#[source] h2::Error),
+    /// The tunnel's own TLS connection failed.
+    #[error("the tunnel's connection failed: {0}")]
+    Record(#[from] RecordError),
 }
 
 /// Counts the bytes of a connection, for every record of it (on the same node there are two).
@@ -53,27 +55,17 @@ impl Meter {
         Self { records: records.into_iter().collect() }
     }
 
-    fn to_server(&self, bytes: usize) {
+    pub(super) fn to_server(&self, bytes: usize) {
         for record in &self.records {
             record.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
-    fn to_client(&self, bytes: usize) {
+    pub(super) fn to_client(&self, bytes: usize) {
         for record in &self.records {
             record.received.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
-}
-
-/// Copies between two sockets.
-///
-/// # Errors
-/// [`CopyError`]; the caller should reset both sockets then.
-pub async fn copy_sockets(client: &TcpStream, server: &TcpStream, meter: &Meter) -> Result<(), CopyError> {
-    let up = pump(client, server, |n| meter.to_server(n), CopyError::Client, CopyError::Upstream);
-    let down = pump(server, client, |n| meter.to_client(n), CopyError::Upstream, CopyError::Client);
-    tokio::try_join!(up, down).map(|_| ())
 }
 
 /// Which side of a tunnel the socket is.
@@ -105,44 +97,6 @@ pub async fn copy_tunnel(
         send.send_reset(Reason::CANCEL);
     }
     result.map(|_| ())
-}
-
-async fn pump(
-    from: &TcpStream,
-    to: &TcpStream,
-    count: impl Fn(usize),
-    read_error: fn(io::Error) -> CopyError,
-    write_error: fn(io::Error) -> CopyError,
-) -> Result<(), CopyError> {
-    enum Step {
-        Again,
-        End,
-        Rest(Vec<u8>),
-    }
-    loop {
-        from.readable().await.map_err(read_error)?;
-        let step = SOCKET_BUFFER.with_borrow_mut(|buffer| match from.try_read(buffer) {
-            Ok(0) => Ok(Step::End),
-            Ok(n) => {
-                count(n);
-                match to.try_write(&buffer[..n]) {
-                    Ok(written) if written == n => Ok(Step::Again),
-                    Ok(written) => Ok(Step::Rest(buffer[written..n].to_vec())),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        Ok(Step::Rest(buffer[..n].to_vec()))
-                    }
-                    Err(error) => Err(write_error(error)),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Again),
-            Err(error) => Err(read_error(error)),
-        })?;
-        match step {
-            Step::Again => {}
-            Step::Rest(bytes) => write_all(to, &bytes).await.map_err(write_error)?,
-            Step::End => return finish(to, write_error),
-        }
-    }
 }
 
 async fn into_tunnel(
@@ -252,7 +206,7 @@ async fn write_all(socket: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn finish(socket: &TcpStream, failed: fn(io::Error) -> CopyError) -> Result<(), CopyError> {
+pub(super) fn finish(socket: &TcpStream, failed: fn(io::Error) -> CopyError) -> Result<(), CopyError> {
     match SockRef::from(socket).shutdown(Shutdown::Write) {
         // The peer has closed both directions already.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

@@ -1,19 +1,30 @@
-//! HBONE: HTTP CONNECT over mutual TLS 1.3, with HTTP/2 as the form that every ambient peer speaks.
+//! HBONE: HTTP CONNECT over mutual TLS 1.3, with HTTP/2 as the form that every ambient peer speaks ([`Pool`], [`serve`]),
+//! and HTTP/1.1 on a TLS connection per application's connection as the form that outlives the process ([`Relay`]).
 //!
 //! The room knows streams and bytes, not sockets' namespaces, certificates or configuration: the stories hand
 //! it an authenticated byte stream and take a [`TunnelStream`] back.
 
+mod connect;
 mod copy;
+mod dedicated;
 mod hbone;
 mod io;
 mod pool;
+mod record;
+mod relay;
 mod server;
 mod tap;
 
-pub use copy::{CopyError, Meter, copy_sockets, copy_tunnel};
+pub use connect::{HeadError, parse_request, parse_response};
+pub use copy::{CopyError, Meter, copy_tunnel};
+pub use dedicated::{
+    ALPN as DEDICATED_ALPN, DedicatedError, DedicatedIncoming, TrafficSecrets, open_dedicated,
+};
 pub use hbone::{HboneError, Wish, connect_request, parse_authority, parse_forwarded};
 pub use io::TunnelIo;
 pub use pool::{Pool, PoolError, TunnelKey};
+pub use record::{Channel, ChannelState, RecordError, Secret, Suite};
+pub use relay::{Relay, RelayState, SealedSocket, Side, Way};
 pub use server::{Incoming, ServeConfig, ServeError, serve};
 
 use bytes::Bytes;

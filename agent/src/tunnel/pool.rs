@@ -87,6 +87,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Entry {
+    /// The peer knows no other form than this one.
+    only: Cell<bool>,
     /// Held while a tunnel is opened, so that a burst of connections opens one and not one each.
     opening: tokio::sync::Mutex<()>,
     tunnels: RefCell<Vec<Rc<Tunnel>>>,
@@ -149,6 +151,18 @@ impl Pool {
                 Err(PoolError::Http2(error)) if !fresh && not_processed(&error) => tunnel.closed.set(true),
                 result => return result,
             }
+        }
+    }
+
+    /// Whether the peer, as long as there is a tunnel to it, is known to speak this form only.
+    pub fn is_only(&self, key: &TunnelKey) -> bool {
+        self.entries.borrow().get(key).is_some_and(|entry| entry.only.get())
+    }
+
+    /// The peer picked this form where it was offered the other first.
+    pub fn set_only(&self, key: &TunnelKey) {
+        if let Some(entry) = self.entries.borrow().get(key) {
+            entry.only.set(true);
         }
     }
 

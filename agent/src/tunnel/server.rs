@@ -130,14 +130,19 @@ impl Incoming {
             return send.send_reset(h2::Reason::CANCEL);
         }
         *response.status_mut() = status;
-        let printable: String =
-            reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(300).collect();
-        if let Ok(value) = HeaderValue::try_from(printable) {
+        if let Some(value) = printable_reason(reason) {
             response.headers_mut().insert(REASON_HEADER, value);
         }
         // An error means that the peer has gone; it needs no answer then.
         let _ = self.respond.send_response(response, true);
     }
+}
+
+/// A reason as it can stand in a header.
+pub(super) fn printable_reason(reason: &str) -> Option<HeaderValue> {
+    let printable: String =
+        reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(300).collect();
+    HeaderValue::try_from(printable).ok()
 }
 
 /// What one connection of tunnels may have.

@@ -306,7 +306,7 @@ fn sockets_are_copied_with_half_close_and_counted() {
         let ((mut client, near), (far, mut server)) = (pair().await, pair().await);
         let bytes = Arc::new(ByteCounters::default());
         let meter = Meter::new([Arc::clone(&bytes)]);
-        let copy = tokio::task::spawn_local(async move { copy_sockets(&near, &far, &meter).await });
+        let copy = tokio::task::spawn_local(async move { Relay::sockets(near, far).copy(&meter).await });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut heard = Vec::new();
@@ -326,8 +326,8 @@ fn sockets_are_copied_with_half_close_and_counted() {
 fn a_reset_is_reported_with_its_side() {
     real(async || {
         let ((client, near), (far, _server)) = (pair().await, pair().await);
-        let copy =
-            tokio::task::spawn_local(async move { copy_sockets(&near, &far, &Meter::default()).await });
+        let mut relay = Relay::sockets(near, far);
+        let copy = tokio::task::spawn_local(async move { relay.copy(&Meter::default()).await });
         crate::accept::reset(client);
         assert!(matches!(copy.await.unwrap(), Err(CopyError::Client(_))));
     });

@@ -12,6 +12,7 @@ use std::time::Duration;
 use warren_agent::app::Config;
 use warren_agent::cleanup::{self, CleanupConfig};
 use warren_agent::cni::InstallConfig;
+use warren_agent::route::TunnelUse;
 use warren_cni::{Entry, PLUGIN};
 use warren_common::model::cni::OFFLINE_FILE;
 
@@ -22,6 +23,18 @@ enum Subscribe {
     Wildcard,
     /// What its pods talk to: little memory in a large mesh; the first connection to an address waits for the controller
     Interest,
+}
+
+/// Which connections to pods of other nodes get a tunnel of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Tunnel {
+    /// None: all are streams of shared tunnels, the cheapest for new connections; an upgrade of the agent ends them
+    Shared,
+    /// All, where the other agent can; a TLS handshake each
+    Dedicated,
+    /// Those that are rare, as connections that are kept are: 64 per pair of pods and port, then one per second; never where
+    /// the service's port declares HTTP
+    Auto,
 }
 
 #[derive(Args, Debug)]
@@ -85,6 +98,9 @@ pub(crate) struct AgentArgs {
     cni_socket: Option<PathBuf>,
     #[command(flatten)]
     cni: CniArgs,
+    /// Which connections to other nodes get a TLS connection of their own, and so outlive an upgrade of the agent
+    #[arg(long, env = "WARREN_TUNNEL", default_value = "auto", value_name = "WHICH")]
+    tunnel: Tunnel,
     #[command(flatten)]
     limits: LimitArgs,
     /// Loopback address that serves the admin API as well (127.0.0.1:15000), for `warren` on other machines
@@ -222,6 +238,11 @@ impl From<AgentArgs> for Config {
             metrics_address: args.metrics_address,
             readiness_address: args.readiness_address,
             workers: args.workers,
+            tunnel_use: match args.tunnel {
+                Tunnel::Shared => TunnelUse::Shared,
+                Tunnel::Dedicated => TunnelUse::Dedicated,
+                Tunnel::Auto => TunnelUse::Auto,
+            },
             limits: args.limits.into(),
             fail_open: args.fail_open,
             trust_domain: args.trust_domain,

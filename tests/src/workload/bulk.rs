@@ -120,13 +120,13 @@ fn send(mut stream: &TcpStream, seed: u64, mut left: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn receive(mut stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
+fn receive(stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
     let mut pattern = Pattern::new(seed);
     let mut buffer = vec![0; CHUNK];
     let mut left = length;
     while left > 0 {
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
-        let count = stream.read(&mut buffer[..room])?;
+        let count = read(stream, &mut buffer[..room])?;
         if count == 0 {
             return Err(io::Error::other(format!("end after {} of {length} bytes", length - left)));
         }
@@ -138,8 +138,18 @@ fn receive(mut stream: &TcpStream, seed: u64, length: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn expect_end(mut stream: &TcpStream) -> io::Result<()> {
-    match stream.read(&mut [0])? {
+/// A process that was stopped and goes on is interrupted where it waits with a timeout.
+fn read(mut stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn expect_end(stream: &TcpStream) -> io::Result<()> {
+    match read(stream, &mut [0])? {
         0 => Ok(()),
         _ => Err(io::Error::other("bytes after the end")),
     }

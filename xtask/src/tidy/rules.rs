@@ -199,7 +199,14 @@ const RULES: &[Rule] = &[
         why: "sockets open in the pod's netns with the agent's options, in one place",
         within: &["agent/src"],
         // What is handed over in the tests is nobody's door.
-        except: &["agent/src/accept", "agent/src/observe", "agent/src/app", "agent/src/handover/offer_tests"],
+        except: &[
+            "agent/src/accept",
+            "agent/src/observe",
+            "agent/src/app",
+            "agent/src/handover/offer_tests",
+            "agent/src/tunnel/relay_tests",
+            "agent/src/tunnel/dedicated_tests",
+        ],
         never: &[
             "TcpStream::connect",
             "TcpListener::bind",

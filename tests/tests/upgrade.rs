@@ -1,0 +1,296 @@
+//! The agents of both nodes are replaced again and again, and no connection that stands notices.
+
+mod turmoil;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_reached};
+use warren_tests::lab::{Daemon, Lab, LabBuilder, Node, Pod, Proc, poll_until};
+
+const TAKEN: &str = "this agent serves the pods now";
+const ECHO: u16 = 9000;
+const EXCHANGE: u16 = 9001;
+
+/// Every way that can be handed over: a tunnel of its own across nodes, within the node, to and from pods outside.
+const WAYS: [(&str, &str); 5] = [
+    ("client", "far"),
+    ("far", "client"),
+    ("client", "near"),
+    ("client", "outside-far"),
+    ("outside-far", "near"),
+];
+
+fn lasting() -> LabBuilder {
+    shop().agent_arg("--tunnel").agent_arg("dedicated")
+}
+
+fn servers(lab: &Lab) -> Result<Vec<Proc>> {
+    let mut servers = Vec::new();
+    for name in ["client", "near", "far", "outside-far"] {
+        for (mode, port) in [("echo", ECHO), ("exchange", EXCHANGE)] {
+            servers.push(lab.pod(name).serve([mode, "--port", &port.to_string()])?);
+        }
+    }
+    Ok(servers)
+}
+
+/// One node's agents, of which the last one serves.
+struct Line<'a> {
+    node: &'a Node,
+    successors: Vec<Daemon>,
+}
+
+impl<'a> Line<'a> {
+    fn new(node: &'a Node) -> Self {
+        Self { node, successors: Vec::new() }
+    }
+
+    fn serving(&self) -> &Daemon {
+        self.successors.last().unwrap_or(self.node.agent())
+    }
+
+    /// Replaces the agent that serves.
+    fn upgrade(&mut self) -> Result<()> {
+        let name = format!("u{}", self.successors.len());
+        let successor = self.node.another_agent(&name, &[])?;
+        successor.spawn()?;
+        successor.wait_log(TAKEN, SOON)?;
+        let old = self.serving();
+        // What stands moves, and it has nothing to wait for.
+        old.stop()?;
+        let ended = std::fs::read_to_string(old.log_path())?;
+        ensure!(ended.contains("drained; goodbye"), "{}", old.log_tail(20));
+        self.successors.push(successor);
+        Ok(())
+    }
+}
+
+fn open_flows(node: &Node) -> Result<Vec<Value>> {
+    let flows = node.admin("/v1/flows")?["flows"].clone();
+    let flows = flows.as_array().context("no flows")?.clone();
+    Ok(flows.into_iter().filter(|flow| flow["state"] == "open").collect())
+}
+
+/// `(open sockets, connections opened)` of a node's agent.
+fn counts(node: &Node, line: &Line<'_>) -> Result<(u64, u64)> {
+    let text =
+        node.command("curl").args(["-sS", "--max-time", "5", "http://127.0.0.1:15020/metrics"]).stdout()?;
+    let sum = |name: &str| -> f64 {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    ensure!(!text.is_empty(), "{}", line.serving().log_tail(5));
+    Ok((sum("istio_tcp_sockets_open") as u64, sum("istio_tcp_connections_opened_total") as u64))
+}
+
+fn suspend(process: &Proc) -> Result<()> {
+    process.signal(libc::SIGSTOP)
+}
+
+fn go_on(process: &Proc) -> Result<()> {
+    process.signal(libc::SIGCONT)
+}
+
+/// A large exchange; it stops in the middle while one of its ends is suspended.
+fn exchange(from: &Pod, to: &Pod, port: u16) -> Result<Proc> {
+    let arguments = ["bulk", "--to", &at(to, port), "--bytes", "25000000", "--timeout-ms", "120000"];
+    from.workload(arguments).spawn()
+}
+
+#[test]
+fn ten_upgrades_of_both_nodes_under_streams_that_count_every_byte() {
+    lasting().test(|lab| {
+        lab.start_mesh()?;
+        let (n1, n2) = (lab.node("n1"), lab.node("n2"));
+        let _servers = servers(lab)?;
+        let pod = |name| lab.pod(name);
+        until_enrolled(n1, 2)?;
+        until_enrolled(n2, 1)?;
+        for (from, to) in WAYS {
+            until_reached(&pod(from), &at(&pod(to), ECHO))?;
+        }
+        let streams = WAYS.map(|(from, to)| {
+            let more = ["--connections", "3", "--size", "3000", "--timeout-ms", "30000"];
+            stream(&pod(from), &at(&pod(to), ECHO), &more).map(|one| (format!("{from} to {to}"), one))
+        });
+        let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
+        // Idle ones: each must still carry a message at the end.
+        let mut idle = Vec::new();
+        for (from, to) in WAYS {
+            let hold = ["hold", "--to", &at(&pod(to), ECHO), "--count", "20"];
+            let mut one = pod(from).workload(hold).with_stdin().spawn()?;
+            one.wait_for("open", SOON)?;
+            idle.push((format!("idle {from} to {to}"), one));
+        }
+        let mut lines = [Line::new(n1), Line::new(n2)];
+        let before = [open_flows(n1)?.len(), open_flows(n2)?.len()];
+        println!("open flows before: {before:?}");
+        for round in 1..=10 {
+            for line in &mut lines {
+                let start = std::time::Instant::now();
+                line.upgrade().with_context(|| format!("round {round}"))?;
+                println!("round {round}, {}: {:?}", line.node.name(), start.elapsed());
+            }
+        }
+        for (line, before) in lines.iter().zip(before) {
+            let open = open_flows(line.node)?;
+            ensure!(open.len() == before, "{} flows, {before} before: {open:#?}", open.len());
+            let (sockets, opened) = counts(line.node, line)?;
+            ensure!(sockets == before as u64, "{sockets} open, {before} before");
+            ensure!(opened == 0, "{opened} connections opened in this agent, and all were before");
+            let moved = open.iter().find(|flow| flow["transport"] == "hbone").context("no tunnel")?;
+            ensure!(moved["source"]["identity"].is_string() && moved["verdict"] == "allowed", "{moved:#}");
+            ensure!(moved["duration_ms"].as_f64() > Some(5000.0), "it began before: {moved:#}");
+        }
+        for (way, flow) in streams {
+            let report = must_be_clean(flow, &way)?;
+            ensure!(report["connects"] == 3, "{way} was opened again: {report}");
+            println!("{way}: {report}");
+        }
+        for (way, held) in idle {
+            let report = held.report(SOON)?;
+            ensure!(report["ok"] == true, "{way}: {report}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_blocked_or_half_closed_goes_on() {
+    lasting().test(|lab| {
+        lab.start_mesh()?;
+        let _servers = servers(lab)?;
+        let pod = |name| lab.pod(name);
+        for (from, to) in WAYS {
+            until_reached(&pod(from), &at(&pod(to), ECHO))?;
+        }
+        // Clients that do not read, and servers that do not: both directions are full.
+        let mut blocked = Vec::new();
+        for ((from, to), port) in WAYS.into_iter().zip(9101_u16..) {
+            let slow = pod(to).serve(["exchange", "--port", &port.to_string()])?;
+            let stalled = exchange(&pod(from), &pod(to), EXCHANGE)?;
+            let pushing = exchange(&pod(from), &pod(to), port)?;
+            blocked.push((format!("{from} to {to}"), slow, stalled, pushing));
+        }
+        // Half-closed: the client has said all, the server is asleep.
+        let digests = WAYS.into_iter().zip(9201_u16..).map(|((from, to), port)| {
+            let server = pod(to).serve(["half-close", "--port", &port.to_string()])?;
+            let to = at(&pod(to), port);
+            until_answered(&pod(from), &to)?;
+            suspend(&server)?;
+            let patient = ["--timeout-ms", "120000"];
+            let client =
+                pod(from).workload(["connect", "--to", &to, "--send", "half"]).args(patient).spawn()?;
+            Ok((server, client))
+        });
+        let digests = digests.collect::<Result<Vec<_>>>()?;
+        for (_, slow, stalled, _) in &blocked {
+            suspend(slow)?;
+            suspend(stalled)?;
+        }
+        // Every buffer on the way is full by now.
+        std::thread::sleep(Duration::from_secs(2));
+        let mut lines = [Line::new(lab.node("n1")), Line::new(lab.node("n2"))];
+        for _ in 0..2 {
+            lines.iter_mut().try_for_each(Line::upgrade)?;
+        }
+        for (server, _) in &digests {
+            go_on(server)?;
+        }
+        for (_, slow, stalled, _) in &blocked {
+            go_on(slow)?;
+            go_on(stalled)?;
+        }
+        // And once more while they run.
+        lines.iter_mut().try_for_each(Line::upgrade)?;
+        for (way, _slow, stalled, pushing) in blocked {
+            for one in [stalled, pushing] {
+                let report = one.wait(Duration::from_secs(120))?.json()?;
+                ensure!(report["ok"] == true, "{way}: {report}");
+            }
+        }
+        for (_server, client) in digests {
+            let report = client.wait(SOON)?.json()?;
+            ensure!(report["ok"] == true, "half-closed: {report}");
+        }
+        Ok(())
+    });
+}
+
+fn until_answered(from: &Pod, to: &str) -> Result<()> {
+    poll_until(&format!("{} to reach {to}", from.name()), SOON, || {
+        let answer = from.workload(["connect", "--to", to, "--send", "half"]).json().ok()?;
+        (answer["ok"] == true).then_some(())
+    })
+}
+
+#[test]
+fn a_policy_after_the_upgrade_evicts_what_was_moved() {
+    lasting().test(|lab| {
+        lab.start_mesh()?;
+        let _servers = servers(lab)?;
+        let (client, far, near) = (lab.pod("client"), lab.pod("far"), lab.pod("near"));
+        let patient = ["--keep-open", "--timeout-ms", "60000"];
+        let mut held = Vec::new();
+        for to in [&far, &near] {
+            until_reached(&client, &at(to, ECHO))?;
+            held.push(client.workload(["connect", "--to", &at(to, ECHO), "--send", "hello"]).args(patient).spawn()?);
+        }
+        let mut lines = [Line::new(lab.node("n1")), Line::new(lab.node("n2"))];
+        for node in ["n1", "n2"] {
+            until_flow(lab.node(node), "open", |flow| flow["state"] == "open" && flow["direction"] == "inbound")?;
+        }
+        lines.iter_mut().try_for_each(Line::upgrade)?;
+        lab.write_manifest(
+            "deny.yaml",
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: nobody, namespace: shop}\n\
+             spec:\n  selector: {matchLabels: {app: web}}\n  action: DENY\n  rules: [{}]\n",
+        )?;
+        for one in held {
+            let report = one.wait(SOON)?.json()?;
+            ensure!(report["error"] == "ECONNRESET", "{report}");
+        }
+        for node in ["n1", "n2"] {
+            until_flow(lab.node(node), "that was evicted", |flow| {
+                flow["direction"] == "inbound"
+                    && flow["flags"] == "DENY"
+                    && flow["policy"].as_str().is_some_and(|rule| rule.contains("shop/nobody"))
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_successor_that_is_killed_takes_down_what_it_had_and_nothing_else() {
+    lasting().test(|lab| {
+        lab.start_mesh()?;
+        let _servers = servers(lab)?;
+        let (node, client) = (lab.node("n1"), lab.pod("client"));
+        let far = at(&lab.pod("far"), ECHO);
+        until_reached(&client, &far)?;
+        let mut held = client.workload(["hold", "--to", &far, "--count", "300"]).with_stdin().spawn()?;
+        held.wait_for("open", SOON)?;
+        let successor = node.another_agent("killed", &[])?;
+        successor.spawn()?;
+        successor.wait_log(TAKEN, SOON)?;
+        // In the middle of it, or just after: each connection is lost or lives, and none hangs.
+        successor.kill();
+        let next = node.another_agent("next", &[])?;
+        poll_until("somebody to serve again", SOON, || {
+            if !next.is_running() {
+                next.spawn().ok()?;
+            }
+            std::fs::read_to_string(next.log_path()).ok()?.contains("warren agent started").then_some(())
+        })
+        .with_context(|| next.log_tail(20))?;
+        until_reached(&client, &far)?;
+        let report = held.report(Duration::from_secs(30))?;
+        println!("held: {report}");
+        // At the other node nobody waits for what is gone.
+        poll_until("no connection to be left at the other node", SOON, || {
+            open_flows(lab.node("n2")).ok()?.is_empty().then_some(())
+        })
+    });
+}
