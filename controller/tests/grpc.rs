@@ -12,7 +12,7 @@ use std::sync::Arc;
 use support::{Controller, Token, pod};
 use tonic::Code;
 use warren_common::model::Identity;
-use warren_common::proto::{AUTHORIZATION_TYPE_URL, certificate_request};
+use warren_common::proto::{AUTHORIZATION_TYPE_URL, TRAFFIC_TYPE_URL, certificate_request};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 const WEB: &str = "Kubernetes//Pod/shop/web";
@@ -145,6 +145,43 @@ async fn policies_are_pushed_changed_and_removed() {
     controller.get_until("/debug/problems", |text| text.contains("spec.rules is missing")).await;
     controller.remove("policy.yaml");
     assert_eq!(policies.next().await, (vec![], vec![name]));
+    controller.stop().await;
+}
+
+#[tokio::test]
+async fn routes_are_pushed_changed_and_removed_one_service_at_a_time() {
+    let service = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{clusterIP: 10.96.0.1, ports: [{{name: http, port: 80}}]}}\n"
+        )
+    };
+    let route = |name: &str, subset: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+             metadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{hosts: [{name}], http: [{{route: [{{destination: {{host: {name}, subset: {subset}}}}}]}}]}}\n"
+        )
+    };
+    let named = |name: &str| format!("shop/{name}.shop.svc.cluster.local");
+    let mut manifests = two_pods();
+    manifests.push(("services.yaml", service("web") + &service("db")));
+    manifests.push(("routes.yaml", route("web", "v1") + &route("db", "v1")));
+    let controller = Controller::start(&manifests).await;
+    let mut traffic = controller.agent_for(TRAFFIC_TYPE_URL, &["*"], &BTreeMap::new()).await;
+    assert_eq!(traffic.next().await, (vec![named("db"), named("web")], vec![]));
+    // Only what differs is sent again, and soon.
+    let began = std::time::Instant::now();
+    controller.write("routes.yaml", &(route("web", "v2") + &route("db", "v1")));
+    assert_eq!(traffic.next().await, (vec![named("web")], vec![]));
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(traffic.holds[&named("web")].1.contains("v2"));
+    controller.get_until("/debug/problems", |text| text.contains("subset-not-found")).await;
+    // A destination that comes back under another port is another destination.
+    controller.write("routes.yaml", &route("web", "v2"));
+    assert_eq!(traffic.next().await, (vec![], vec![named("db")]));
+    controller.write("services.yaml", &service("db"));
+    assert_eq!(traffic.next().await, (vec![], vec![named("web")]));
     controller.stop().await;
 }
 

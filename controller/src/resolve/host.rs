@@ -2,10 +2,11 @@
 //! then the oldest ServiceEntry's.
 
 use super::ResolveConfig;
-use super::service::{app_protocol, service};
+use super::service::{Family, app_protocol, family, service};
 use crate::index::Index;
-use crate::objects::{EntryPort, Name, Resolution, Service, ServiceEntry};
+use crate::objects::{EntryPort, Name, Resolution, Service, ServiceEntry, ServicePort};
 use crate::source::Problem;
+use std::collections::BTreeMap;
 use warren_common::model::{self, Mode, PortMapping, ServiceName, ServiceOrigin, Steering};
 
 /// Who gives a host its service.
@@ -54,6 +55,25 @@ pub(super) fn resolve(index: &Index, config: &ResolveConfig, host: &ServiceName)
                 subject_alt_names: entry.subject_alt_names.clone(),
             },
         }),
+    }
+}
+
+/// The families of a host's ports.
+pub(super) fn families(index: &Index, config: &ResolveConfig, host: &ServiceName) -> BTreeMap<u16, Family> {
+    match giver(index, config, host) {
+        None => BTreeMap::new(),
+        Some(Giver::Kubernetes(service)) => {
+            let of =
+                |port: &ServicePort| (port.port, family(port.port, port.app_protocol.as_deref(), &port.name));
+            service.ports.iter().map(of).collect()
+        }
+        Some(Giver::Entry(entry)) => {
+            let of = |port: &EntryPort| {
+                let declared = port.protocol.as_deref().unwrap_or_default();
+                (port.number, family(port.number, Some(declared), ""))
+            };
+            entry.ports.iter().map(of).collect()
+        }
     }
 }
 

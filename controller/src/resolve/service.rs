@@ -62,9 +62,55 @@ pub(super) fn app_protocol(declared: Option<&str>, name: &str) -> AppProtocol {
     }
 }
 
+/// Which lists of a VirtualService may count for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    /// `http` alone.
+    Http,
+    /// `tls` and `tcp`.
+    Other,
+    /// What is spoken is heard: each may count.
+    Heard,
+}
+
+/// The family of a port, from what [`app_protocol`] looks at; without a word of those that Istio knows, a few ports speak for
+/// themselves.
+pub(super) fn family(number: u16, declared: Option<&str>, name: &str) -> Family {
+    /// SMTP, DNS, MySQL, MongoDB: the server speaks first, or nobody speaks HTTP.
+    const WELL_KNOWN: [u16; 4] = [25, 53, 3306, 27_017];
+    if app_protocol(declared, name) != AppProtocol::Unknown {
+        return Family::Http;
+    }
+    let text = declared.unwrap_or(name).to_ascii_lowercase();
+    match text.split('-').next().unwrap_or_default() {
+        "tcp" | "tls" | "https" | "mongo" | "redis" | "mysql" | "udp" | "kubernetes.io/wss" => Family::Other,
+        _ if WELL_KNOWN.contains(&number) => Family::Other,
+        _ => Family::Heard,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn families_pick_the_rules() {
+        for (number, declared, name, expected) in [
+            (80, None, "http", Family::Http),
+            (80, None, "grpc-web-x", Family::Http),
+            (80, Some("tcp"), "http", Family::Other),
+            (80, None, "tcp-db", Family::Other),
+            (443, None, "https", Family::Other),
+            (443, None, "TLS", Family::Other),
+            (80, Some("kubernetes.io/wss"), "", Family::Other),
+            (3306, None, "db", Family::Other),
+            (3306, None, "http", Family::Http),
+            (80, None, "web", Family::Heard),
+            (80, None, "", Family::Heard),
+        ] {
+            assert_eq!(family(number, declared, name), expected, "{number} {declared:?} {name:?}");
+        }
+    }
 
     #[test]
     fn protocols_follow_istios_rule() {

@@ -11,8 +11,8 @@ use warren_common::proto::discovery::{
     Status as Rejection,
 };
 use warren_common::proto::{
-    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, TRUST_TYPE_URL, decode_address, decode_authorization,
-    decode_envelope, decode_trust, trust_report_fields,
+    ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, TRAFFIC_TYPE_URL, TRUST_TYPE_URL, decode_address,
+    decode_authorization, decode_envelope, decode_traffic, decode_trust, traffic_name, trust_report_fields,
 };
 
 /// A delta-ADS client that acknowledges what it is told.
@@ -99,6 +99,10 @@ impl Agent {
                 AUTHORIZATION_TYPE_URL => {
                     let policy = decode_authorization(&content.value).unwrap();
                     (policy.name.to_string(), format!("{policy:?}"))
+                }
+                TRAFFIC_TYPE_URL => {
+                    let traffic = decode_traffic(&content.value).unwrap();
+                    (traffic_name(&traffic.service), format!("{traffic:?}"))
                 }
                 TRUST_TYPE_URL => {
                     let bundle = decode_trust(&content.value).unwrap();

@@ -184,6 +184,28 @@ fn rules_that_no_client_of_the_mesh_meets_are_left_out() {
 }
 
 #[test]
+fn the_protocol_of_a_port_picks_the_list() {
+    let to = |port: u16| format!("route: [{{destination: {{host: web, port: {{number: {port}}}}}}}]");
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
+                   spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: tcp-db, port: 81}, {name: any, port: 82}]}\n";
+    for (rules, expected) in [
+        (format!("http: [{{{}}}]", to(80)), vec!["* 80,82: one"]),
+        (format!("tcp: [{{{}}}]", to(81)), vec!["* 81,82: one"]),
+        (
+            format!("http: [{{{}}}], tcp: [{{{}}}]", to(80), to(81)),
+            vec!["* 81: one", "* 80: one", "* 82: one"],
+        ),
+    ] {
+        let yaml = service.to_owned() + &virtual_service("shop/one", &format!("hosts: [web], {rules}"));
+        assert_eq!(heads(&yaml, "web.shop"), expected, "{rules}");
+    }
+    // A route of the Gateway API is what makes the protocol.
+    let yaml =
+        service.to_owned() + &http_route("shop/one", "name: web", "{backendRefs: [{name: web, port: 81}]}");
+    assert_eq!(heads(&yaml, "web.shop"), ["* one"]);
+}
+
+#[test]
 fn delegates_contribute_their_rules() {
     let all = services(&[("web.shop", &[80]), ("a.bank", &[80])]);
     let root = virtual_service(

@@ -7,8 +7,9 @@ use crate::index::Index;
 use crate::objects::{
     HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Target, VirtualService, Weighted,
 };
-use crate::resolve::ResolveConfig;
-use std::collections::BTreeSet;
+use crate::resolve::service::Family;
+use crate::resolve::{ResolveConfig, host};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::Service;
 use warren_common::model::traffic::{
@@ -49,8 +50,8 @@ pub(super) fn tables(index: &Index, config: &ResolveConfig, service: &Service) -
     tables
 }
 
-/// The tables of one VirtualService; None when it says nothing to clients in the mesh. It is one, unless destinations take
-/// the port that was addressed: then it is one for each port.
+/// The tables of one VirtualService; None when it says nothing to clients in the mesh. It is one, unless ports take other
+/// lists of it than others do, or destinations take the port that was addressed.
 fn of_one(
     index: &Index,
     config: &ResolveConfig,
@@ -68,16 +69,51 @@ fn of_one(
         rules,
     };
     let compiler = |addressed| Compiler { index, config, own: &of.name, addressed, in_mesh: of.is_of_mesh() };
-    if let Some(rules) = compiler(None).rules(&http, of) {
-        let says_something = rules.http.is_some() || rules.tls.is_some() || rules.tcp.is_some();
-        return says_something.then(|| vec![table(None, rules)]);
+    let mut tables = Vec::new();
+    for (lists, ports) in by_lists(index, config, service, of) {
+        if let Some(rules) = compiler(None).rules(&http, of, lists) {
+            if says_something(&rules) {
+                let all = ports.len() == service.ports.len();
+                tables.push(table((!all).then_some(ports), rules));
+            }
+            continue;
+        }
+        tables.extend(ports.into_iter().filter_map(|port| {
+            let rules = compiler(Some(port)).rules(&http, of, lists)?;
+            says_something(&rules).then(|| table(Some(vec![port]), rules))
+        }));
     }
-    let ports: BTreeSet<u16> = service.ports.iter().map(|port| port.service_port).collect();
-    let tables = ports.into_iter().filter_map(|port| {
-        let rules = compiler(Some(port)).rules(&http, of)?;
-        Some(table(Some(vec![port]), rules))
-    });
-    Some(tables.collect())
+    (!tables.is_empty()).then_some(tables)
+}
+
+/// Which lists of a VirtualService count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lists {
+    http: bool,
+    others: bool,
+}
+
+/// The ports of a service by the lists that count for them.
+fn by_lists(
+    index: &Index,
+    config: &ResolveConfig,
+    service: &Service,
+    of: &VirtualService,
+) -> BTreeMap<Lists, Vec<u16>> {
+    let there = Lists { http: !of.http.is_empty(), others: !(of.tls.is_empty() && of.tcp.is_empty()) };
+    let mut by_lists: BTreeMap<Lists, Vec<u16>> = BTreeMap::new();
+    for (port, family) in host::families(index, config, &service.key) {
+        let lists = Lists {
+            http: there.http && family != Family::Other,
+            others: there.others && family != Family::Http,
+        };
+        by_lists.entry(lists).or_default().push(port);
+    }
+    by_lists
+}
+
+fn says_something(rules: &Rules) -> bool {
+    rules.http.is_some() || rules.tls.is_some() || rules.tcp.is_some()
 }
 
 /// Matches that hold for clients in the mesh; None when there were some and none does.
@@ -101,9 +137,14 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     /// None: the port that is addressed would have to be known.
-    fn rules(&self, http: &[HttpRoute], of: &VirtualService) -> Option<Rules> {
+    fn rules(&self, http: &[HttpRoute], of: &VirtualService, lists: Lists) -> Option<Rules> {
         let mut rules = Rules::default();
         let (mut requests, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
+        let (http, of_tls, of_tcp): (&[_], &[_], &[_]) = (
+            if lists.http { http } else { &[] },
+            if lists.others { &of.tls } else { &[] },
+            if lists.others { &of.tcp } else { &[] },
+        );
         for route in http {
             let Some(matches) = for_mesh(&route.matches, self.in_mesh) else { continue };
             let matches = matches.into_iter().cloned().collect();
@@ -116,12 +157,12 @@ impl Compiler<'_> {
                 cors: route.cors.clone(),
             });
         }
-        for L4Route { matches, backends } in &of.tls {
+        for L4Route { matches, backends } in of_tls {
             let Some(matches) = for_mesh(matches, self.in_mesh) else { continue };
             let matches = matches.into_iter().cloned().collect();
             tls.push(TlsRule { name: Arc::default(), matches, backends: self.backends(backends)? });
         }
-        for L4Route { matches, backends } in &of.tcp {
+        for L4Route { matches, backends } in of_tcp {
             let Some(matches) = for_mesh(matches, self.in_mesh) else { continue };
             let matches = matches.into_iter().map(|when| when.connection.clone()).collect();
             tcp.push(TcpRule { name: Arc::default(), matches, backends: self.backends(backends)? });
