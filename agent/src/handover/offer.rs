@@ -84,7 +84,6 @@ pub async fn offer(
     let exits = offer.exits.clone();
     let late = tokio::task::spawn_blocking(move || {
         let sent = finish(&wire, &offer.pods, &given);
-        offer.pods.retain(|_| false);
         (wire, sent)
     });
     let (wire, sent) = late.await.map_err(io::Error::other)?;
@@ -204,8 +203,10 @@ fn converse(socket: OwnedFd, offer: &Offer) -> Result<Option<Taken>, HandoverErr
 
 /// The pods that were enrolled since, and that this agent accepts no more.
 fn finish(wire: &Wire, pods: &HeldPods, given: &Given) -> io::Result<()> {
-    wire.set_deadline(DEADLINE)?;
-    send_pods(wire, pods, &mut given.clone())?;
+    let sent = wire.set_deadline(DEADLINE).and_then(|()| send_pods(wire, pods, &mut given.clone()));
+    // Before the other hears that this was all: then nobody but it has the listeners.
+    pods.retain(|_| false);
+    sent?;
     wire.send(&Answer::End, std::iter::empty())
 }
 
