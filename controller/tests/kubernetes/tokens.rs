@@ -21,7 +21,8 @@ async fn only_agents_get_identities_and_only_those_of_their_node() {
     let identity: Identity = format!("spiffe://cluster.local/ns/{}/sa/web", namespace.name).parse().unwrap();
     let good = namespace.pod_token(AGENT, "agent");
     let chain = replica.certificate(Some(&good), &identity).await.unwrap();
-    assert_eq!(chain.len(), 2);
+    // The identity's, the signing certificate and the root.
+    assert_eq!(chain.len(), 3);
 
     let forged = format!("{}x", good);
     let elsewhere = namespace.pod_token(AGENT, "agent-there");

@@ -46,6 +46,9 @@ pub struct Server {
 impl Server {
     pub async fn start(source: Source, agent_account: Name) -> Self {
         let admin = tempfile::tempdir().unwrap();
+        // With a directory rotations are seen to their end; in a cluster, where a test looks at objects with kubectl, a phase
+        // has to last.
+        let settle = Duration::from_secs(if matches!(source, Source::Kubernetes(_)) { 60 } else { 1 });
         let config = Config {
             source,
             resolve: ResolveConfig {
@@ -57,7 +60,7 @@ impl Server {
             pipeline: PipelineConfig::default(),
             ca: CaConfig {
                 lifetime: Duration::from_secs(86_400),
-                rotation: RotationConfig { settle: Duration::from_secs(1), ..RotationConfig::default() },
+                rotation: RotationConfig { settle, ..RotationConfig::default() },
                 agent_accounts: vec![agent_account],
             },
             audience: AUDIENCE.into(),

@@ -23,12 +23,18 @@ fn application<'a>(cluster: &'a Cluster, name: &str) -> Result<Namespace<'a>> {
     namespace.rolled_out("echo")?;
     namespace.pod_ready("client")?;
     // After an outage of the API server CoreDNS hears of new services only when its watch's back-off (30 s and more) has ended.
-    for to in ["web:80", "echo:80"] {
-        namespace.until("DNS to know the new services", 2 * SOON, || {
-            namespace.exec("client", &["connect", "--to", to]).map(|_| ())
+    resolves(&namespace, "client", &["web:80", "echo:80"])?;
+    Ok(namespace)
+}
+
+/// Waits until a pod can look up names; whether connections to them stand is for the test to say.
+fn resolves(namespace: &Namespace<'_>, pod: &str, names: &[&str]) -> Result<()> {
+    for to in names {
+        namespace.until(&format!("{pod} to know {to}"), 2 * SOON, || {
+            namespace.exec(pod, &["connect", "--to", to]).map(|_| ())
         })?;
     }
-    Ok(namespace)
+    Ok(())
 }
 
 const NEW_CONNECTIONS: [&str; 7] = ["load", "--to", "web:80", "--rate", "50", "--close", "--connections=4"];
@@ -92,6 +98,8 @@ fn an_api_server_that_is_away_is_not_noticed() {
         // And everything goes on afterwards.
         namespace.apply([cluster.client("late").on(node).alone()])?;
         namespace.pod_ready("late")?;
+        // Its nodes were called unready, and DNS had no endpoint for a while.
+        resolves(&namespace, "late", &["echo:80"])?;
         let late = namespace.exec_json("late", &["connect", "--to", "echo:80", "--send", "hello"])?;
         ensure!(late["text"] == "hello", "{late}");
         Ok(())
