@@ -4,7 +4,7 @@ mod turmoil;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_reached};
 use warren_tests::lab::{Daemon, Lab, LabBuilder, Node, Pod, Proc, poll_until};
 
@@ -72,6 +72,26 @@ fn open_flows(node: &Node) -> Result<Vec<Value>> {
     Ok(flows.into_iter().filter(|flow| flow["state"] == "open").collect())
 }
 
+/// Waits until no byte has moved for a second: every buffer on the way is full, or has nothing to carry.
+fn until_still(lab: &Lab) -> Result<()> {
+    let moved = || -> Result<u64> {
+        let flows = [open_flows(lab.node("n1"))?, open_flows(lab.node("n2"))?].concat();
+        Ok(flows
+            .iter()
+            .flat_map(|flow| [&flow["bytes_sent"], &flow["bytes_received"]])
+            .filter_map(Value::as_u64)
+            .sum())
+    };
+    let (mut last, mut since) = (moved()?, Instant::now());
+    poll_until("every buffer to be full", SOON, || {
+        let now = moved().ok()?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (last > 0 && since.elapsed() > Duration::from_secs(1)).then_some(())
+    })
+}
+
 /// `(open sockets, connections opened)` of a node's agent.
 fn counts(node: &Node, line: &Line<'_>) -> Result<(u64, u64)> {
     let text =
@@ -128,7 +148,7 @@ fn ten_upgrades_of_both_nodes_under_streams_that_count_every_byte() {
         println!("open flows before: {before:?}");
         for round in 1..=10 {
             for line in &mut lines {
-                let start = std::time::Instant::now();
+                let start = Instant::now();
                 line.upgrade().with_context(|| format!("round {round}"))?;
                 println!("round {round}, {}: {:?}", line.node.name(), start.elapsed());
             }
@@ -189,8 +209,7 @@ fn what_is_blocked_or_half_closed_goes_on() {
             suspend(slow)?;
             suspend(stalled)?;
         }
-        // Every buffer on the way is full by now.
-        std::thread::sleep(Duration::from_secs(2));
+        until_still(lab)?;
         let mut lines = [Line::new(lab.node("n1")), Line::new(lab.node("n2"))];
         for _ in 0..2 {
             lines.iter_mut().try_for_each(Line::upgrade)?;
