@@ -189,39 +189,47 @@ fn three_nodes() -> LabBuilder {
 
 #[test]
 fn a_node_that_vanishes_delays_a_connection_once_and_fails_none() {
-    three_nodes().test(|lab| {
-        lab.start_mesh()?;
-        let client = lab.pod("client");
-        let names = ["web-a", "web-b", "web-c", "web-d"];
-        let _servers = names.map(|name| serve(&lab.pod(name))).into_iter().collect::<Result<Vec<_>>>()?;
-        let to = vip(lab)?;
-        until_healthy(lab.node("n1"), 4)?;
-        // Tunnels to all of them.
-        for _ in 0..40 {
-            let answer = say(&client, &to, "hello")?;
-            ensure!(answer["text"] == "hello", "{answer}");
-        }
-        until_status(lab.node("n1"), "four tunnels", |status| status["tunnels"].as_u64() >= Some(4))?;
-        lab.plug_node("n3", false)?;
-        let (mut slowest, mut slow, mut count) = (0.0_f64, 0, 0);
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(15) {
-            let answer = say(&client, &to, "hello")?;
-            ensure!(answer["text"] == "hello", "after {count} good ones: {answer}");
-            let ms = answer["ms"].as_f64().unwrap_or(f64::MAX);
-            slowest = slowest.max(ms);
-            slow += usize::from(ms > 500.0);
-            count += 1;
-        }
-        println!("{count} connections while a node was gone: {slow} waited, the slowest {slowest:.0} ms");
-        ensure!(slowest < VANISHED.as_secs_f64() * 1000.0, "{slowest} ms");
-        ensure!(slow <= 6 && count > 50, "{slow} of {count} waited");
-        lab.plug_node("n3", true)?;
-        let flows = lab.node("n3").watch_flows()?;
-        poll_until("the node to be used again", Duration::from_secs(60), || {
-            say(&client, &to, "hello").ok()?;
-            let seen = flows.seen().ok()?;
-            seen.iter().any(|flow| flow["direction"] == "inbound" && flow["error"].is_null()).then_some(())
-        })
-    });
+    three_nodes().test(|lab| a_node_vanishes(lab, 0));
+}
+
+#[test]
+fn a_node_that_vanishes_is_no_worse_where_connections_share_tunnels() {
+    three_nodes().agent_arg("--tunnel=shared").test(|lab| a_node_vanishes(lab, 4));
+}
+
+/// A node of three is cut off, with so many shared tunnels open.
+fn a_node_vanishes(lab: &Lab, tunnels: u64) -> Result<()> {
+    lab.start_mesh()?;
+    let client = lab.pod("client");
+    let names = ["web-a", "web-b", "web-c", "web-d"];
+    let _servers = names.map(|name| serve(&lab.pod(name))).into_iter().collect::<Result<Vec<_>>>()?;
+    let to = vip(lab)?;
+    until_healthy(lab.node("n1"), 4)?;
+    // Tunnels to all of them.
+    for _ in 0..40 {
+        let answer = say(&client, &to, "hello")?;
+        ensure!(answer["text"] == "hello", "{answer}");
+    }
+    until_status(lab.node("n1"), "tunnels", |status| status["tunnels"].as_u64() >= Some(tunnels))?;
+    lab.plug_node("n3", false)?;
+    let (mut slowest, mut slow, mut count) = (0.0_f64, 0, 0);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(15) {
+        let answer = say(&client, &to, "hello")?;
+        ensure!(answer["text"] == "hello", "after {count} good ones: {answer}");
+        let ms = answer["ms"].as_f64().unwrap_or(f64::MAX);
+        slowest = slowest.max(ms);
+        slow += usize::from(ms > 500.0);
+        count += 1;
+    }
+    println!("{count} connections while a node was gone: {slow} waited, the slowest {slowest:.0} ms");
+    ensure!(slowest < VANISHED.as_secs_f64() * 1000.0, "{slowest} ms");
+    ensure!(slow <= 6 && count > 50, "{slow} of {count} waited");
+    lab.plug_node("n3", true)?;
+    let flows = lab.node("n3").watch_flows()?;
+    poll_until("the node to be used again", Duration::from_secs(60), || {
+        say(&client, &to, "hello").ok()?;
+        let seen = flows.seen().ok()?;
+        seen.iter().any(|flow| flow["direction"] == "inbound" && flow["error"].is_null()).then_some(())
+    })
 }
