@@ -224,7 +224,8 @@ fn a_node_vanishes(lab: &Lab, tunnels: u64) -> Result<()> {
     }
     println!("{count} connections while a node was gone: {slow} waited, the slowest {slowest:.0} ms");
     ensure!(slowest < VANISHED.as_secs_f64() * 1000.0, "{slowest} ms");
-    ensure!(slow <= 6 && count > 50, "{slow} of {count} waited");
+    // Two pods are on it, and each is tried again after 2, 4 and 8 s.
+    ensure!(slow <= 8 && count > 50, "{slow} of {count} waited");
     lab.plug_node("n3", true)?;
     let flows = lab.node("n3").watch_flows()?;
     poll_until("the node to be used again", Duration::from_secs(60), || {
