@@ -25,7 +25,7 @@ use crate::observe::{
     AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
     serve_metrics, serve_readiness,
 };
-use crate::outbound::Routes;
+use crate::outbound::{Balances, Routes};
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, PodRequests, ProcDiscovery};
 use crate::route::TunnelUse;
 use crate::standing;
@@ -250,6 +250,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         frequency: parking_lot::Mutex::default(),
         affinity: parking_lot::Mutex::default(),
         failing: parking_lot::Mutex::default(),
+        balances: Balances::default(),
     });
     tokio::spawn(farewell::forget_clients(Arc::clone(&node)));
     let tunnels = Arc::new(AtomicU64::new(0));

@@ -8,7 +8,7 @@ use crate::interest::Interest;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
 use crate::observe::Observer;
-use crate::outbound::Routes;
+use crate::outbound::{Balances, Routes};
 use crate::pods::PodRegistry;
 use crate::route::{Affinity, Failing, Frequency, TunnelUse};
 use crate::store::Store;
@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub affinity: Mutex<Affinity>,
     /// Which endpoints have failed lately.
     pub failing: Mutex<Failing>,
+    /// What is known of endpoints under DestinationRules.
+    pub balances: Balances,
 }
 
 /// One worker's view: connections, tunnels and pools never leave it.

@@ -14,11 +14,13 @@
 //! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
 //! plaintext.
 
+mod endpoints;
 mod hear;
 mod requests;
 mod rules;
 mod wire;
 
+pub(crate) use endpoints::Balances;
 pub(crate) use rules::Routes;
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};

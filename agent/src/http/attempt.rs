@@ -9,7 +9,7 @@ use super::reply::Local;
 use super::request::Journey;
 use crate::observe::ResponseFlag;
 use crate::route::http::{BackendRule, Ended, Forwarding, Situation, Verdict};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -53,8 +53,10 @@ impl Attempts<'_> {
     ) -> Result<(Response<Incoming>, Reached), Local> {
         let policy = &self.forwarding.retries;
         let mut tried: Vec<WorkloadUid> = Vec::new();
+        let entropy = rand::random();
+        let mut retrying = None;
         for tries in 1.. {
-            let way = self.pick(journey, &tried)?;
+            let mut way = self.pick(journey, &tried, entropy)?;
             journey.exchange.flow().request(|about| {
                 about.seen.attempts = tries;
                 about.seen.cluster = Some(way.cluster.clone());
@@ -76,22 +78,33 @@ impl Attempts<'_> {
                 entropy: rand::random(),
             };
             match policy.decide(ended, &situation) {
-                Verdict::Again(pause) => {
-                    drop((sent, way));
-                    if policy.other_endpoints {
-                        tried.extend(endpoint);
+                Verdict::Again(pause) => match journey.outlets.retry(&way.place) {
+                    Ok(slot) => {
+                        retrying = slot;
+                        drop((sent, way));
+                        if policy.other_endpoints {
+                            tried.extend(endpoint);
+                        }
+                        tokio::time::sleep(pause).await;
+                        continue;
                     }
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
+                    // As many as may be are under way already.
+                    Err(_) => journey.exchange.flag(ResponseFlag::Overflow),
+                },
                 Verdict::Exhausted => journey.exchange.flag(ResponseFlag::RetriesExceeded),
                 Verdict::Never | Verdict::BodyGone | Verdict::OutOfTime => {}
             }
             if !self.mirrored {
                 self.body.stop_keeping();
             }
+            drop(retrying);
             return match sent {
-                Ok((response, lease, sent_at)) => {
+                Ok((mut response, lease, sent_at)) => {
+                    if let Some(cookie) =
+                        way.set_cookie.take().and_then(|cookie| HeaderValue::try_from(cookie).ok())
+                    {
+                        response.headers_mut().append(SET_COOKIE, cookie);
+                    }
                     Ok((response, Reached { lease, place: Box::new(way.place), sent_at }))
                 }
                 Err(failed) => Err(failed.local),
@@ -104,9 +117,11 @@ impl Attempts<'_> {
         &self,
         journey: &Journey<'_, O>,
         tried: &[WorkloadUid],
+        entropy: u64,
     ) -> Result<Way<O::Place>, Local> {
         let (h2, grpc) = (journey.downstream.h2, journey.exchange.is_grpc);
-        let ask = Ask { tried, h2, grpc, api: journey.table.api() };
+        let view = journey.asked.view();
+        let ask = Ask { request: &view, entropy, tried, h2, grpc, api: journey.table.api() };
         let picked = journey.outlets.pick(&self.backend.to, &ask);
         picked.map_err(|NoWay { refusal, why }| Local::from(refusal).because(why))
     }

@@ -1,10 +1,11 @@
 //! Byte streams that requests travel on, whatever they are underneath.
 
+use super::limits::{LINGER, MAX_HEAD};
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// A byte stream.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin {}
@@ -24,6 +25,25 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnWorker {
             let _done = task.await;
         });
     }
+}
+
+/// Ends a stream in order: says that it ends, and hears the other side out for a moment, for who is cut off in the middle of
+/// its own end takes that for a failure. Who has much to say is cut off all the same.
+pub(crate) async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let rest = async {
+        let mut buffer = [0; 4096];
+        let mut heard = 0;
+        while heard < MAX_HEAD {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(n) => heard += n,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// A stream of which some bytes were read already: they come first.

@@ -6,7 +6,7 @@ use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
 use super::outlets::{Ask, NoWay, Outlets};
 use super::replay::Replay;
 use super::reply::Local;
-use super::request::{Journey, set_authority};
+use super::request::{Asked, Journey, set_authority};
 use crate::route::http::shadow;
 use http::request::Parts;
 use http::{HeaderValue, Request};
@@ -49,6 +49,7 @@ pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, part
     }
     let copy = Copy {
         outlets: Rc::clone(journey.outlets),
+        asked: journey.asked.clone(),
         to: mirror.to.clone(),
         parts,
         body: body.clone(),
@@ -63,6 +64,7 @@ pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, part
 
 struct Copy<O> {
     outlets: Rc<O>,
+    asked: Asked,
     to: Destination,
     parts: Parts,
     body: Replay,
@@ -76,11 +78,13 @@ impl<O: Outlets> Copy<O> {
         if !self.body.complete().await {
             return tracing::debug!("a request is not copied: its body is too long to be kept");
         }
-        let Self { outlets, to, parts, body, h2, api } = self;
+        let Self { outlets, asked, to, parts, body, h2, api } = self;
         let mut request = Request::from_parts(parts, body.copy());
         let mut exchange = Exchange::begin(outlets.begin(), &request);
         exchange.body(&body);
-        let ask = Ask { tried: &[], h2, grpc: exchange.is_grpc, api };
+        let view = asked.view();
+        let ask =
+            Ask { request: &view, entropy: rand::random(), tried: &[], h2, grpc: exchange.is_grpc, api };
         let way = match outlets.pick(&to, &ask) {
             Ok(way) => way,
             Err(NoWay { refusal, why }) => return exchange.fail(&Local::from(refusal).because(why)),

@@ -31,7 +31,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use io::BoxIo;
+pub(crate) use io::{BoxIo, close};
 pub(crate) use limits::MAX_FIRST_LINE;
 pub(crate) use outlets::{Ask, NoWay, NotReached, Outlets, Way};
 pub(crate) use pool::{Opened, Pool, PoolKey};

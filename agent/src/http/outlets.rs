@@ -1,8 +1,9 @@
 //! What the pipeline asks of the story that it is part of: rules, endpoints, connections, records.
 
 use super::pool::{Opened, Pool, PoolKey};
+use crate::balance::{Overflow, Slot};
 use crate::observe::FlowHandle;
-use crate::route::http::{Ended, HttpTable, Refusal};
+use crate::route::http::{Ended, HttpTable, Refusal, RequestView};
 use std::rc::Rc;
 use std::sync::Arc;
 use warren_common::model::WorkloadUid;
@@ -11,6 +12,10 @@ use warren_common::model::traffic::{Destination, RouteApi};
 /// What an endpoint is picked by.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
+    /// The request, as its client sent it.
+    pub request: &'a RequestView<'a>,
+    /// A random number, the same for every try of the request.
+    pub entropy: u64,
     /// Endpoints that were tried for it, and not to be tried again while there are others.
     pub tried: &'a [WorkloadUid],
     /// Whether the client speaks HTTP/2.
@@ -29,6 +34,8 @@ pub(crate) struct Way<P> {
     pub max_uses: Option<u32>,
     /// In Envoy's form: `outbound|port|subset|host`.
     pub cluster: Arc<str>,
+    /// The client gets this cookie with the response.
+    pub set_cookie: Option<String>,
     /// The story's own part: how to connect, and the endpoint's place in the balance, held for as long as the request lasts.
     pub place: P,
 }
@@ -78,6 +85,12 @@ pub(crate) trait Outlets: 'static {
 
     /// Tells how a try at the endpoint ended.
     fn ended(&self, place: &Self::Place, ended: Ended);
+
+    /// A place for another try after one at this endpoint.
+    ///
+    /// # Errors
+    /// There are too many already.
+    fn retry(&self, place: &Self::Place) -> Result<Option<Slot>, Overflow>;
 
     /// The connections of this worker.
     fn pool(&self) -> &Rc<Pool>;

@@ -2,8 +2,8 @@
 //! [answered](super::request) on its own.
 
 use super::guard::{Guarded, Malformed, Watch};
-use super::io::{OnWorker, Rewound};
-use super::limits::{CONNECTION_WINDOW, LINGER, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
+use super::io::{OnWorker, Rewound, close};
+use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
 use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Who speaks, and to what.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,8 @@ where
     let (mut stream, held) = parts.io.into_inner().into_parts();
     if let Some(malformed) = watch.malformed() {
         refused(&outlets, malformed);
-        return linger(&mut stream).await;
+        // What the client still sends must not reset the connection before it has read the answer.
+        return close(stream).await;
     }
     let switching = downstream.switching.borrow_mut().take();
     if let Some(switching) = switching {
@@ -147,15 +148,4 @@ fn refused<O: Outlets>(outlets: &Rc<O>, malformed: Malformed) {
         about.flag(ResponseFlag::DownstreamProtocol);
     });
     flow.fail(FlowFlag::Other, malformed);
-}
-
-/// Reads on for a moment after the answer, so that what the client still sends does not reset the connection before it
-/// has read the answer.
-async fn linger<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
-    let _ = stream.shutdown().await;
-    let rest = async {
-        let mut buffer = [0; 4096];
-        while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
-    };
-    let _ = tokio::time::timeout(LINGER, rest).await;
 }

@@ -5,11 +5,10 @@ use super::{OutboundError, reach};
 use crate::accept::{end, peek};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
-use crate::http::{MAX_FIRST_LINE, Spoken, spoken};
+use crate::http::{MAX_FIRST_LINE, Spoken, close, spoken};
 use crate::observe::FlowHandle;
 use crate::standing::Guest;
 use std::rc::Rc;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// What was found out.
@@ -81,7 +80,7 @@ async fn with_server(socket: &TcpStream, mut reached: (Upstream, Option<Guest>))
     // It was connected to for nothing, and is told so in order.
     match reached.0 {
         Upstream::Socket(server) => end(server),
-        Upstream::Tunnel(stream) => drop(stream.into_io().shutdown().await),
+        Upstream::Tunnel(stream) => drop(tokio::task::spawn_local(close(stream.into_io()))),
         Upstream::Dedicated(tunnel) => drop(tunnel),
     }
     Heard::Http { h2 }

@@ -2,11 +2,13 @@
 //!
 //! What happens to a request is [the pipeline's story](crate::http); here it gets endpoints, connections and records.
 
+use super::endpoints::{Balanced, Chosen, Picked, Wanted};
 use super::hear::{self, Heard};
 use super::rules::{InForce, Routed};
 use super::wire::{Wire, opened};
 use super::{OutboundError, avoid, convey, current, describe, open, revoked};
 use crate::accept::reset;
+use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
 use crate::flow::Dialled;
 use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Way};
@@ -14,17 +16,19 @@ use crate::inbound::Refusal as LocalRefusal;
 use crate::observe::FlowHandle;
 use crate::pods::Pod;
 use crate::route::http::{Ended, HttpTable, Refusal};
-use crate::route::{Attempts, Backend, Choice, Doubts, Failure, Hop, Step, Target, resolve_backend};
+use crate::route::{
+    Attempts, Backend, Choice, Doubts, Failure, Hop, RouteError, Step, Target, resolve_backend, target_of,
+};
 use crate::store::Mesh;
 use ::http::StatusCode;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use warren_common::model::admin::{Direction, Transport, Verdict};
-use warren_common::model::traffic::{Destination, Selector};
-use warren_common::model::{AppProtocol, Service, ServiceName, Workload};
+use warren_common::model::traffic::{ConnectionPool, Destination};
+use warren_common::model::{AppProtocol, Service, Workload};
 
 /// Serves a connection to a service that has rules for requests; as bytes, if it turns out to carry none.
 pub(super) async fn serve(
@@ -69,6 +73,13 @@ pub(super) async fn serve(
     }
 }
 
+/// A request's place at its endpoint.
+struct Place {
+    target: Target,
+    /// Where a DestinationRule counts.
+    balanced: Option<Balanced>,
+}
+
 /// The requests of one connection.
 struct Requests {
     context: Rc<Context>,
@@ -79,7 +90,7 @@ struct Requests {
 }
 
 impl Outlets for Requests {
-    type Place = Target;
+    type Place = Place;
 
     fn rules(&self) -> Result<Arc<HttpTable>, String> {
         let client = current(&self.context, &self.pod);
@@ -91,8 +102,10 @@ impl Outlets for Requests {
         }
     }
 
-    fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Target>, NoWay> {
+    fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Place>, NoWay> {
         let client = current(&self.context, &self.pod);
+        // Before the snapshot: what is made of it may be older than it says, and never newer.
+        let generation = self.context.node.store.generation();
         let mesh = self.context.node.store.guard();
         let nowhere = |why: String| NoWay { refusal: Refusal::no_backend(ask.api), why };
         let (name, port, subset) = match to {
@@ -102,33 +115,27 @@ impl Outlets for Requests {
             }
         };
         let service = mesh.service(name).ok_or_else(|| nowhere(format!("there is no service {name}")))?;
-        let labels = match subset {
-            None => None,
-            Some(subset) => {
-                let labels = subset_of(&mesh, &client, name, subset);
-                Some(labels.ok_or_else(|| {
-                    nowhere(format!("no DestinationRule of {name} names a subset {subset}"))
-                })?)
-            }
+        let wanted = Wanted {
+            mesh: &mesh,
+            generation,
+            client: &client,
+            service,
+            port,
+            subset,
+            address: self.client.ip(),
         };
         let like = self.destination.ip();
-        let backend = Backend { service, port, subset: labels };
-        let (now, mut failing) = (Instant::now(), self.context.node.failing.lock());
-        let resolve = |avoid| {
-            let doubts = Doubts { silent_nodes: &[], failing: Some((&failing, now)) };
-            let choice = Choice { entropy: rand::random(), avoid, sticky: None, doubts };
-            resolve_backend(&mesh, &client, &backend, like, &choice)
+        let nobody = |error: RouteError| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() };
+        let (target, balanced, set_cookie) = match self.context.node.balances.pick(&wanted, ask)? {
+            Chosen::One(Picked { endpoint, place, set_cookie }) => {
+                let target = target_of(&mesh, &client, service, &endpoint.workload, endpoint.port, like);
+                (target.map_err(nobody)?, Some(place), set_cookie)
+            }
+            Chosen::Any(labels) => {
+                let backend = Backend { service, port, subset: Some(&labels) };
+                (self.any(&mesh, &client, &backend, ask).map_err(nobody)?, None, None)
+            }
         };
-        let target = resolve(ask.tried).or_else(|error| match ask.tried {
-            [] => Err(error),
-            _ => resolve(&[]),
-        });
-        let target =
-            target.map_err(|error| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() })?;
-        if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
-            failing.chosen(workload, target.address.port(), now);
-        }
-        drop(failing);
         if let Hop::Hbone { identity, .. } = &target.hop
             && let Some(revoked) = revoked(&self.context, [&client.identity, identity])
         {
@@ -136,15 +143,17 @@ impl Outlets for Requests {
             return Err(NoWay { refusal: Refusal::no_endpoint(), why });
         }
         let cluster = format!("outbound|{port}|{}|{}", subset.map_or("", |subset| subset), name.hostname);
+        let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
         Ok(Way {
-            key: key(&client, &target, speaks_h2(service, port, ask)),
-            max_uses: None,
+            key: key(&client, &target, speaks_h2(service, port, ask, pool)),
+            max_uses: pool.and_then(|pool| pool.max_requests_per_connection),
             cluster: cluster.into(),
-            place: target,
+            set_cookie,
+            place: Place { target, balanced },
         })
     }
 
-    async fn open(&self, way: &Way<Target>, flow: &FlowHandle) -> Result<Opened, NotReached> {
+    async fn open(&self, way: &Way<Place>, flow: &FlowHandle) -> Result<Opened, NotReached> {
         let Self { pod, client, destination, .. } = self;
         let dialled = Dialled {
             pod: Arc::clone(pod),
@@ -153,16 +162,26 @@ impl Outlets for Requests {
             socket: None,
             shares: true,
         };
-        let target = &way.place;
+        let Place { target, balanced } = &way.place;
         let mut attempts = Attempts::new(Instant::now());
         let mut patience = attempts.patience(target.endpoints);
+        let take = |kind| {
+            let taken = balanced.as_ref().map(|place| place.take(kind)).transpose();
+            taken.map_err(|overflow| NotReached { why: overflow.to_string(), denied: false, overload: true })
+        };
+        let _waits = take(Kind::Pending)?;
+        let connection = take(Kind::Connection)?;
+        let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
+        if let Some(limit) = pool.and_then(|pool| pool.connect_timeout_ms).map(Duration::from_millis) {
+            patience.connect = patience.connect.min(limit);
+        }
         loop {
             let error = match Box::pin(open(&self.context, &dialled, target, patience, flow)).await {
                 Ok((upstream, guest)) => {
                     if let Some(workload) = target.workload.as_ref().filter(|_| target.endpoints > 1) {
                         self.context.node.failing.lock().succeeded(workload, target.address.port());
                     }
-                    return Ok(opened(upstream, guest));
+                    return Ok(opened(upstream, guest, connection));
                 }
                 Err(error) => error,
             };
@@ -180,7 +199,15 @@ impl Outlets for Requests {
         }
     }
 
-    fn ended(&self, _: &Target, _: Ended) {}
+    fn ended(&self, place: &Place, ended: Ended) {
+        if let Some(balanced) = &place.balanced {
+            balanced.ended(ended);
+        }
+    }
+
+    fn retry(&self, place: &Place) -> Result<Option<Slot>, Overflow> {
+        place.balanced.as_ref().map(|balanced| balanced.take(Kind::Retry)).transpose()
+    }
 
     fn pool(&self) -> &Rc<Pool> {
         &self.context.requests
@@ -194,39 +221,60 @@ impl Outlets for Requests {
         flow
     }
 
-    fn describe(&self, flow: &FlowHandle, way: &Way<Target>) {
-        describe(flow, &way.place);
-        flow.transport(match way.place.hop {
+    fn describe(&self, flow: &FlowHandle, way: &Way<Place>) {
+        describe(flow, &way.place.target);
+        flow.transport(match way.place.target.hop {
             Hop::SameNode => Transport::SameNode,
             Hop::Hbone { .. } => Transport::Hbone,
             Hop::Plaintext | Hop::Named(_) => Transport::Plaintext,
         });
     }
 
-    fn connected(&self, flow: &FlowHandle, way: &Way<Target>) {
+    fn connected(&self, flow: &FlowHandle, way: &Way<Place>) {
         flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
         // Both were proven when the connection was made, and it is nobody else's.
-        if let (Hop::SameNode | Hop::Hbone { .. }, Some(workload)) = (&way.place.hop, &way.place.workload) {
+        if let (Hop::SameNode | Hop::Hbone { .. }, Some(workload)) =
+            (&way.place.target.hop, &way.place.target.workload)
+        {
             flow.source_identity(&self.pod.workload.identity);
             flow.destination_identity(&workload.identity);
         }
     }
 }
 
-/// The labels of a subset, as the client's DestinationRule of the service says.
-fn subset_of<'m>(
-    mesh: &'m Mesh,
-    client: &Workload,
-    service: &ServiceName,
-    subset: &str,
-) -> Option<&'m Selector> {
-    let policies = &mesh.traffic(service)?.policies;
-    let policy = policies.iter().find(|policy| policy.clients.hold(&client.namespace, &client.labels))?;
-    policy.subsets.iter().find(|known| *known.name == *subset).map(|known| &known.labels)
+impl Requests {
+    /// An endpoint where no DestinationRule says which: as for connections.
+    fn any(
+        &self,
+        mesh: &Mesh,
+        client: &Workload,
+        backend: &Backend<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<Target, RouteError> {
+        let (now, mut failing) = (Instant::now(), self.context.node.failing.lock());
+        let resolve = |avoid| {
+            let doubts = Doubts { silent_nodes: &[], failing: Some((&failing, now)) };
+            let choice = Choice { entropy: rand::random(), avoid, sticky: None, doubts };
+            resolve_backend(mesh, client, backend, self.destination.ip(), &choice)
+        };
+        let target = resolve(ask.tried).or_else(|error| match ask.tried {
+            [] => Err(error),
+            _ => resolve(&[]),
+        })?;
+        if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
+            failing.chosen(workload, target.address.port(), now);
+        }
+        Ok(target)
+    }
 }
 
 /// What the port says; where it says nothing, what the client speaks. gRPC is nothing without HTTP/2.
-fn speaks_h2(service: &Service, port: u16, ask: &Ask<'_>) -> bool {
+fn speaks_h2(service: &Service, port: u16, ask: &Ask<'_>, pool: Option<&ConnectionPool>) -> bool {
+    match pool {
+        Some(pool) if pool.use_client_protocol => return ask.h2,
+        Some(pool) if pool.upgrade_to_h2 => return true,
+        _ => {}
+    }
     let declared = service.ports.iter().find(|known| known.service_port == port);
     match declared.map_or(AppProtocol::Unknown, |port| port.app_protocol) {
         AppProtocol::Http2 | AppProtocol::Grpc => true,

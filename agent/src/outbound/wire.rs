@@ -1,6 +1,7 @@
 //! Connections as byte streams, for HTTP to travel on.
 
 use crate::accept::deliver_on_close;
+use crate::balance::Slot;
 use crate::flow::Upstream;
 use crate::http::{BoxIo, Opened};
 use crate::observe::ByteCounters;
@@ -28,8 +29,8 @@ impl Wire {
     }
 }
 
-/// An upstream for requests; who lets a guest go ends its connection.
-pub(super) fn opened(upstream: Upstream, guest: Option<Guest>) -> Opened {
+/// An upstream for requests; who lets a guest go ends its connection. `slot` is held as long as the connection.
+pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, slot: Option<Slot>) -> Opened {
     let bytes = guest.as_ref().and_then(Guest::bytes);
     let io: BoxIo = match upstream {
         Upstream::Socket(socket) => Box::new(Wire { socket, bytes }),
@@ -37,10 +38,14 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>) -> Opened {
         // Not asked for: requests share. If it came, it would be as if it had ended at once.
         Upstream::Dedicated(_) => Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
     };
-    match guest {
-        Some(guest) => Opened { io, evicted: Box::pin(guest.evicted()) },
-        None => Opened { io, evicted: Box::pin(pending()) },
-    }
+    let evicted = async move {
+        let _slot = slot;
+        match guest {
+            Some(guest) => guest.evicted().await,
+            None => pending().await,
+        }
+    };
+    Opened { io, evicted: Box::pin(evicted) }
 }
 
 impl AsyncRead for Wire {

@@ -252,6 +252,21 @@ pub fn resolve_backend(
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
     let (workload, port) = choose::endpoint(mesh, backend, client, choice)?;
+    target_of(mesh, client, service, workload, port, like)
+}
+
+/// How `workload`, an endpoint of `service`, is reached at its own port.
+///
+/// # Errors
+/// [`RouteError`].
+pub fn target_of(
+    mesh: &Mesh,
+    client: &Workload,
+    service: &Arc<Service>,
+    workload: &Arc<Workload>,
+    port: u16,
+    like: IpAddr,
+) -> Result<Target, RouteError> {
     let endpoints = mesh.endpoints(&service.key).len();
     let service = Some(Arc::clone(service));
     match (address_of(workload, like), &workload.placement.hostname) {

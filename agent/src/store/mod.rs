@@ -67,6 +67,11 @@ impl Store {
         self.generation.send_modify(|generation| *generation += 1);
     }
 
+    /// How many changes there were; a snapshot that is loaded afterwards has all of them.
+    pub fn generation(&self) -> u64 {
+        *self.generation.borrow()
+    }
+
     /// Wakes after every change; the value counts them.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()

@@ -44,6 +44,7 @@ pub(crate) const PACKAGES: &[Package] = &[
     program("procps", "ps", Need::Lab, "looks at processes when a test fails"),
     program("curl", "curl", Need::Lab, "the client that people know, run in pods"),
     program("nginx-light", "nginx", Need::Lab, "a real server in the demo's pods"),
+    program("python3", "python3", Need::Lab, "servers and clients of the L7 suite"),
     program("tcpdump", "tcpdump", Need::Lab, "proves that nothing but TLS passes between nodes"),
     program("iperf3", "iperf3", Need::Bench, "bulk throughput"),
     program("wrk", "wrk", Need::Bench, "HTTP requests per second and latency"),

@@ -1,6 +1,6 @@
 //! One connection to an endpoint, and the task that moves its bytes.
 
-use super::super::io::{BoxIo, OnWorker, Rewound};
+use super::super::io::{BoxIo, OnWorker, Rewound, close};
 use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
 use super::super::replay::Outgoing;
 use http::{Request, Response};
@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
 /// A connection to an endpoint on which nothing was said yet.
@@ -112,14 +111,12 @@ async fn drive(
         return;
     }
     let parts = connection.into_parts();
-    let mut io = parts.io.into_inner();
+    let io = parts.io.into_inner();
     let switched = switch.borrow_mut().take();
     match switched {
         // Whoever waited for it may have gone, or it did not switch after all: then it ends here.
         Some(switched) => drop(switched.send(Rewound::new(parts.read_buf, io))),
-        None => {
-            let _ = io.shutdown().await;
-        }
+        None => close(io).await,
     }
 }
 

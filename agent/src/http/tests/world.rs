@@ -3,6 +3,7 @@
 use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
 use super::super::pool::{Opened, Pool, PoolKey};
 use super::super::serve::{Client, serve};
+use crate::balance::{Overflow, Slot};
 use crate::observe::{FlowFilter, FlowHandle, ObserveConfig, Observer};
 use crate::route::http::{ClientView, Ended, HttpTable, Patterns, Refusal};
 use bytes::Bytes;
@@ -224,6 +225,7 @@ impl Outlets for World {
             },
             max_uses: None,
             cluster: format!("outbound|80||{}", service.hostname).into(),
+            set_cookie: None,
             place: Rc::clone(&all[*index]),
         })
     }
@@ -238,6 +240,10 @@ impl Outlets for World {
 
     fn ended(&self, _: &Server, ended: Ended) {
         self.ended.borrow_mut().push(ended);
+    }
+
+    fn retry(&self, _: &Server) -> Result<Option<Slot>, Overflow> {
+        Ok(None)
     }
 
     fn pool(&self) -> &Rc<Pool> {

@@ -1,0 +1,277 @@
+//! Endpoints under a DestinationRule: one for each try, with its place in what is counted. Shared by all workers, for a pod's
+//! connections are on several of them.
+
+use crate::balance::{
+    Ask, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow, Signal, Slot,
+    effective, hash_input,
+};
+use crate::http::{self, NoWay};
+use crate::route::http::{ClientView, Ended, Refusal};
+use crate::store::Mesh;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use warren_common::model::traffic::{PortPolicy, Selector, TlsMode, Traffic};
+use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+
+/// Most groups that are kept; those without open requests go first.
+const MAX_GROUPS: usize = 4096;
+
+/// A service, port and subset as one client sees them.
+type Key = (WorkloadUid, ServiceName, u16, Option<Arc<str>>);
+
+/// What is known of endpoints under DestinationRules.
+#[derive(Debug, Default)]
+pub(crate) struct Balances(Mutex<HashMap<Key, Arc<Balance>>>);
+
+#[derive(Debug, Default)]
+struct Balance(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    made: Option<Made>,
+    circuit: Circuit,
+    detector: Option<Detector>,
+    active: HashMap<WorkloadUid, u32>,
+    turn: u64,
+}
+
+/// What follows from the configuration.
+#[derive(Clone, Debug)]
+struct Made {
+    traffic: Option<Arc<Traffic>>,
+    client: Arc<Workload>,
+    generation: u64,
+    effective: Arc<Effective>,
+    group: Arc<Group>,
+}
+
+/// Who asks, for what.
+pub(super) struct Wanted<'a> {
+    pub(super) mesh: &'a Mesh,
+    /// Of the mesh.
+    pub(super) generation: u64,
+    pub(super) client: &'a Arc<Workload>,
+    pub(super) service: &'a Service,
+    pub(super) port: u16,
+    pub(super) subset: Option<&'a Arc<str>>,
+    pub(super) address: IpAddr,
+}
+
+/// What became of it.
+pub(super) enum Chosen {
+    /// Nothing says how: any endpoint with these labels.
+    Any(Selector),
+    /// This one.
+    One(Picked),
+}
+
+/// An endpoint.
+pub(super) struct Picked {
+    pub(super) endpoint: Endpoint,
+    pub(super) place: Balanced,
+    /// The client gets this cookie with the response.
+    pub(super) set_cookie: Option<String>,
+}
+
+/// A request's place at its endpoint.
+#[derive(Debug)]
+pub(super) struct Balanced {
+    balance: Arc<Balance>,
+    endpoint: WorkloadUid,
+    known: usize,
+    effective: Arc<Effective>,
+    _request: Slot,
+}
+
+impl Balances {
+    /// The endpoint for one try.
+    pub(super) fn pick(&self, wanted: &Wanted<'_>, ask: &http::Ask<'_>) -> Result<Chosen, NoWay> {
+        let balance = self.of(wanted);
+        let mut state = balance.0.lock();
+        let made = state.make(wanted, ask)?;
+        if made.effective.policy == PortPolicy::default() && made.effective.retry_budget.is_none() {
+            return Ok(Chosen::Any(made.effective.labels.clone()));
+        }
+        if let Some(tls) = made.effective.policy.tls.as_ref().filter(|tls| tls.mode != TlsMode::IstioMutual)
+            && tls.mode != TlsMode::Disable
+        {
+            let why = "its DestinationRule asks for TLS to endpoints, which is not spoken yet: nothing is sent without";
+            return Err(NoWay { refusal: Refusal::no_endpoint(), why: why.to_owned() });
+        }
+        if made.group.is_passthrough() {
+            return Ok(Chosen::Any(made.effective.labels.clone()));
+        }
+        let request = state.circuit.take(Kind::Request).map_err(overflow)?;
+        let now = Instant::now();
+        if let Some(detector) = &mut state.detector {
+            detector.sweep(now);
+        }
+        let input = match made.group.hash_key() {
+            Some(key) => hash_input(key, ask.request, wanted.address, ask.entropy),
+            None => HashInput::Absent,
+        };
+        let turn = state.turn;
+        state.turn = turn.wrapping_add(1);
+        let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: ask.tried };
+        let picked = made.group.pick(&choice, &*state).map_err(|error| NoWay {
+            refusal: Refusal::no_endpoint(),
+            why: format!("{}: {error}", wanted.service.key.hostname),
+        })?;
+        let endpoint = picked.clone();
+        let uid = endpoint.workload.uid.clone();
+        *state.active.entry(uid.clone()).or_default() += 1;
+        drop(state);
+        let place = Balanced {
+            balance,
+            endpoint: uid,
+            known: made.group.endpoints().len(),
+            effective: made.effective,
+            _request: request,
+        };
+        let set_cookie = match input {
+            HashInput::NewCookie { set_cookie, .. } => Some(set_cookie),
+            HashInput::Absent | HashInput::Hash(_) => None,
+        };
+        Ok(Chosen::One(Picked { endpoint, place, set_cookie }))
+    }
+
+    fn of(&self, wanted: &Wanted<'_>) -> Arc<Balance> {
+        let key =
+            (wanted.client.uid.clone(), wanted.service.key.clone(), wanted.port, wanted.subset.cloned());
+        let mut all = self.0.lock();
+        if all.len() >= MAX_GROUPS && !all.contains_key(&key) {
+            all.retain(|_, balance| Arc::strong_count(balance) > 1);
+        }
+        Arc::clone(all.entry(key).or_default())
+    }
+}
+
+impl State {
+    /// What is in force now.
+    fn make(&mut self, wanted: &Wanted<'_>, ask: &http::Ask<'_>) -> Result<Made, NoWay> {
+        let traffic = wanted.mesh.traffic(&wanted.service.key);
+        if let Some(made) = &self.made
+            && made.generation == wanted.generation
+        {
+            return Ok(made.clone());
+        }
+        let same_policy = self.made.as_ref().filter(|made| made.is_of(traffic, wanted.client));
+        let effective = match same_policy {
+            Some(made) => Arc::clone(&made.effective),
+            None => Arc::new(
+                in_force(traffic, wanted)
+                    .map_err(|why| NoWay { refusal: Refusal::no_backend(ask.api), why })?,
+            ),
+        };
+        if same_policy.is_none() {
+            let PortPolicy { pool, outliers, .. } = &effective.policy;
+            self.circuit = self.circuit.with_limits(pool.as_ref(), effective.retry_budget);
+            let now = Instant::now();
+            match (outliers, &mut self.detector) {
+                (None, detector) => *detector = None,
+                (Some(outliers), Some(detector)) => detector.configure(outliers.clone(), now),
+                (Some(outliers), detector) => *detector = Some(Detector::new(outliers.clone(), now)),
+            }
+        }
+        let Wanted { mesh, client, service, port, generation, .. } = *wanted;
+        let group = Arc::new(Group::new(mesh, service, client, port, &effective));
+        if let Some(detector) = &mut self.detector {
+            detector.retain(|uid| group.endpoints().iter().any(|known| known.workload.uid == *uid));
+        }
+        let made =
+            Made { traffic: traffic.cloned(), client: Arc::clone(client), generation, effective, group };
+        self.made = Some(made.clone());
+        Ok(made)
+    }
+}
+
+fn in_force(traffic: Option<&Arc<Traffic>>, wanted: &Wanted<'_>) -> Result<Effective, String> {
+    let client = ClientView { namespace: &wanted.client.namespace, labels: &wanted.client.labels };
+    match (traffic, wanted.subset) {
+        (Some(traffic), subset) => {
+            let subset = subset.map(|subset| &**subset);
+            effective(traffic, &client, wanted.port, subset).map_err(|error| error.to_string())
+        }
+        (None, Some(subset)) => {
+            Err(format!("no DestinationRule of {} names a subset {subset}", wanted.service.key))
+        }
+        (None, None) => Ok(Effective::default()),
+    }
+}
+
+impl Made {
+    fn is_of(&self, traffic: Option<&Arc<Traffic>>, client: &Arc<Workload>) -> bool {
+        let same = match (&self.traffic, traffic) {
+            (Some(known), Some(now)) => Arc::ptr_eq(known, now),
+            (None, None) => true,
+            _ => false,
+        };
+        same && Arc::ptr_eq(&self.client, client)
+    }
+}
+
+impl Health for State {
+    fn out(&self) -> usize {
+        self.detector.as_ref().map_or(0, Detector::out)
+    }
+
+    fn is_out(&self, endpoint: &WorkloadUid) -> bool {
+        self.detector.as_ref().is_some_and(|detector| detector.is_out(endpoint))
+    }
+
+    fn active(&self, endpoint: &WorkloadUid) -> u32 {
+        self.active.get(endpoint).copied().unwrap_or(0)
+    }
+
+    fn age(&self, _: &WorkloadUid) -> Option<Duration> {
+        None
+    }
+}
+
+impl Balanced {
+    /// How a try ended: who fails too often is left out for a while.
+    pub(super) fn ended(&self, ended: Ended) {
+        let signal = match ended {
+            Ended::Overflow => return,
+            Ended::Response { status, .. } => Signal::Status(status),
+            _ => Signal::Failed,
+        };
+        let mut state = self.balance.0.lock();
+        let cause = state
+            .detector
+            .as_mut()
+            .and_then(|detector| detector.report(&self.endpoint, signal, self.known, Instant::now()));
+        if let Some(cause) = cause {
+            tracing::info!(endpoint = %self.endpoint, ?cause, "an endpoint is left out for a while");
+        }
+    }
+
+    /// A place for one of these.
+    pub(super) fn take(&self, kind: Kind) -> Result<Slot, Overflow> {
+        self.balance.0.lock().circuit.take(kind)
+    }
+
+    /// What the DestinationRule says of connections.
+    pub(super) fn policy(&self) -> &PortPolicy {
+        &self.effective.policy
+    }
+}
+
+impl Drop for Balanced {
+    fn drop(&mut self) {
+        let mut state = self.balance.0.lock();
+        if let Some(active) = state.active.get_mut(&self.endpoint) {
+            *active -= 1;
+            if *active == 0 {
+                state.active.remove(&self.endpoint);
+            }
+        }
+    }
+}
+
+pub(super) fn overflow(overflow: Overflow) -> NoWay {
+    NoWay { refusal: Refusal::overflow(), why: overflow.to_string() }
+}
