@@ -306,7 +306,9 @@ fn foreign_adapters(file: &str, paths: &[Named]) -> Vec<Violation> {
 }
 
 fn is_test(file: &str) -> bool {
-    file.ends_with("/tests.rs") || file.contains("/src/") && file.contains("/tests/")
+    file.ends_with("/tests.rs")
+        || file.ends_with("_tests.rs")
+        || file.contains("/src/") && file.contains("/tests/")
 }
 
 fn below_any(file: &str, prefixes: &[&str]) -> bool {
