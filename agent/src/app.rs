@@ -25,7 +25,7 @@ use crate::observe::{
     AdminView, EndpointError, ObserveConfig, Observer, report_bytes, serve_admin, serve_admin_on,
     serve_metrics, serve_readiness,
 };
-use crate::outbound::{Balances, Routes};
+use crate::outbound::{Balances, Routes, is_current};
 use crate::pods::{PodManager, PodManagerConfig, PodRegistry, PodRequests, ProcDiscovery};
 use crate::route::TunnelUse;
 use crate::standing;
@@ -413,13 +413,7 @@ fn start_workers(
 /// Connections are kept for requests as long as both of their pods are who they were.
 fn requests_of(store: &Arc<Store>) -> Rc<crate::http::Pool> {
     let store = Arc::clone(store);
-    crate::http::Pool::new(move |key| {
-        let mesh = store.guard();
-        let endpoint = key.endpoint.as_ref().is_none_or(|uid| {
-            mesh.workload(uid).is_some_and(|workload| workload.enrolment.pod_uid == key.pod_uid)
-        });
-        endpoint && mesh.workload(&key.source).is_some()
-    })
+    crate::http::Pool::new(move |key| is_current(&store.guard(), key))
 }
 
 fn start_identities(config: &Config, trust: &Trust) -> Identities {

@@ -21,6 +21,7 @@ mod rules;
 mod wire;
 
 pub(crate) use endpoints::Balances;
+pub(crate) use requests::is_current;
 pub(crate) use rules::Routes;
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};

@@ -288,6 +288,8 @@ fn key(client: &Workload, target: &Target, h2: bool) -> PoolKey {
     let proven = matches!(target.hop, Hop::SameNode | Hop::Hbone { .. });
     PoolKey {
         source: client.uid.clone(),
+        source_pod_uid: Arc::clone(&client.enrolment.pod_uid),
+        source_identity: client.identity.clone(),
         endpoint: workload.map(|workload| workload.uid.clone()),
         pod_uid: workload.map_or_else(|| "".into(), |workload| Arc::clone(&workload.enrolment.pod_uid)),
         identity: workload.filter(|_| proven).map(|workload| workload.identity.clone()),
@@ -300,6 +302,17 @@ fn key(client: &Workload, target: &Target, h2: bool) -> PoolKey {
     }
 }
 
+/// Whether both pods of a connection that is kept are the ones that it was made for: a pod that only has the name of one that
+/// is gone was never asked for, and never let in.
+pub(crate) fn is_current(mesh: &Mesh, key: &PoolKey) -> bool {
+    let source = mesh.workload(&key.source).is_some_and(|workload| {
+        workload.enrolment.pod_uid == key.source_pod_uid && workload.identity == key.source_identity
+    });
+    let is_endpoint =
+        |uid| mesh.workload(uid).is_some_and(|workload| workload.enrolment.pod_uid == key.pod_uid);
+    source && key.endpoint.as_ref().is_none_or(is_endpoint)
+}
+
 fn not_reached(error: &OutboundError) -> NotReached {
     NotReached {
         why: error.to_string(),
@@ -310,5 +323,67 @@ fn not_reached(error: &OutboundError) -> NotReached {
                 | OutboundError::Revoked(_)
         ),
         overload: matches!(error, OutboundError::Local(LocalRefusal::Limit(_))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MeshChange, Store};
+    use warren_common::model::{
+        Enrolment, Health, Identity, PeerAuthentication, Placement, TunnelProtocol, WorkloadKind, WorkloadUid,
+    };
+
+    fn pod(name: &str, pod_uid: &str, account: &str) -> Arc<Workload> {
+        Arc::new(Workload {
+            uid: WorkloadUid(format!("c//Pod/shop/{name}").into()),
+            name: name.into(),
+            namespace: "shop".into(),
+            addresses: vec![[10, 0, 0, 1].into()],
+            identity: Identity::new("cluster.local", "shop", account).unwrap(),
+            node: "n1".into(),
+            host_network: false,
+            tunnel: TunnelProtocol::Hbone,
+            health: Health::Healthy,
+            owner: name.into(),
+            kind: WorkloadKind::Pod,
+            canonical_name: name.into(),
+            canonical_revision: "v1".into(),
+            cluster: "c".into(),
+            services: Arc::default(),
+            labels: Arc::default(),
+            enrolment: Enrolment { pod_uid: pod_uid.into(), enrolled: true, ..Enrolment::default() },
+            peer_authentication: PeerAuthentication::default(),
+            authorization_policies: Vec::new(),
+            placement: Placement::default(),
+        })
+    }
+
+    #[test]
+    fn who_gets_the_name_of_a_pod_does_not_get_its_connections() {
+        let target = Target {
+            workload: Some(pod("web-0", "w1", "web")),
+            service: None,
+            address: "10.0.0.2:80".parse().unwrap(),
+            hop: Hop::SameNode,
+            endpoints: 1,
+        };
+        let of = |client: &Workload| key(client, &target, false);
+        let first = of(&pod("db-0", "d1", "db"));
+        assert_eq!(first, of(&pod("db-0", "d1", "db")));
+        assert_ne!(first, of(&pod("db-0", "d2", "db")), "made once more under the same name");
+        assert_ne!(first, of(&pod("db-0", "d1", "other")), "another identity");
+
+        let store = Store::new();
+        let now = |client: Arc<Workload>, endpoint: Arc<Workload>| {
+            store.apply(vec![MeshChange::Workload(client), MeshChange::Workload(endpoint)]);
+            is_current(&store.guard(), &first)
+        };
+        let web = || pod("web-0", "w1", "web");
+        assert!(!is_current(&store.guard(), &first), "nobody is here");
+        assert!(now(pod("db-0", "d1", "db"), web()));
+        assert!(!now(pod("db-0", "d2", "db"), web()));
+        assert!(!now(pod("db-0", "d1", "other"), web()));
+        assert!(!now(pod("db-0", "d1", "db"), pod("web-0", "w2", "web")));
     }
 }

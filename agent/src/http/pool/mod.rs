@@ -36,8 +36,12 @@ const STREAMS: usize = 100;
 /// Who may share a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PoolKey {
-    /// The pod that asks: its address and its identity.
+    /// The pod that asks.
     pub(crate) source: WorkloadUid,
+    /// Its `metadata.uid`: another pod may get its name.
+    pub(crate) source_pod_uid: Arc<str>,
+    /// In whose name the connection was let in.
+    pub(crate) source_identity: Identity,
     /// The workload that answers, if it is known.
     pub(crate) endpoint: Option<WorkloadUid>,
     /// Its `metadata.uid`, where it is a pod.
@@ -55,7 +59,7 @@ pub(crate) struct PoolKey {
 /// The connections of one worker.
 pub(crate) struct Pool {
     entries: RefCell<HashMap<PoolKey, Entry>>,
-    /// Whether an endpoint is still who it was.
+    /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
     sweeping: Cell<bool>,
 }
@@ -114,7 +118,7 @@ pub(crate) struct SendError {
 }
 
 impl Pool {
-    /// An empty pool. `is_current` says whether the endpoint of a key still is who it was.
+    /// An empty pool. `is_current` says whether both pods of a key still are who they were.
     pub(crate) fn new(is_current: impl Fn(&PoolKey) -> bool + 'static) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),

@@ -23,9 +23,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::Notify;
-use warren_common::model::WorkloadUid;
 use warren_common::model::admin::{Direction, Flow};
 use warren_common::model::traffic::{Destination, Traffic};
+use warren_common::model::{Identity, WorkloadUid};
 
 pub(super) type Reply = Response<BoxBody<Bytes, Infallible>>;
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T>>>;
@@ -216,6 +216,8 @@ impl Outlets for World {
         Ok(Way {
             key: PoolKey {
                 source: WorkloadUid("client".into()),
+                source_pod_uid: "".into(),
+                source_identity: Identity::new("cluster.local", "shop", "client").unwrap(),
                 endpoint: Some(uid(*index)),
                 pod_uid: "".into(),
                 identity: None,
