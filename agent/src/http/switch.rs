@@ -1,9 +1,10 @@
 //! After the switch to another protocol (WebSocket, CONNECT): bytes in both directions until both have ended.
 
 use super::exchange::Exchange;
-use super::pool::Lease;
+use super::pool::{Lease, Switched};
 use crate::observe::ResponseFlag;
 use std::any::Any;
+use std::io;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bytes that are read at once, each way.
@@ -18,10 +19,10 @@ pub(super) struct Switching {
 }
 
 impl Switching {
-    /// Copies until both sides have ended.
+    /// Copies until both sides have ended, or the connection has to end: then both are to be reset.
     pub(super) async fn join<S: AsyncRead + AsyncWrite + Unpin>(self, client: &mut S) {
         let Self { lease, mut exchange, place } = self;
-        let mut server = match lease.switched().await {
+        let Switched { io: mut server, mut evicted } = match lease.switched().await {
             Ok(server) => server,
             Err(error) => {
                 let why = format!("the endpoint ended instead of switching: {error}");
@@ -29,7 +30,11 @@ impl Switching {
                 return;
             }
         };
-        let copied = tokio::io::copy_bidirectional_with_sizes(client, &mut server, BUFFER, BUFFER).await;
+        let copied = tokio::select! {
+            biased;
+            () = &mut evicted => Err(io::Error::other("it was let in no longer")),
+            copied = tokio::io::copy_bidirectional_with_sizes(client, &mut server, BUFFER, BUFFER) => copied,
+        };
         drop(place);
         match copied {
             Ok((sent, received)) => {

@@ -9,7 +9,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 
@@ -23,7 +23,12 @@ pub(crate) struct Opened {
 }
 
 /// A connection that has become another protocol's.
-pub(crate) type Switched = Rewound<BoxIo>;
+pub(crate) struct Switched {
+    /// Its bytes.
+    pub(crate) io: Rewound<BoxIo>,
+    /// Still ends when the connection has to, and still owns what must last as long: see [`Opened::evicted`].
+    pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
+}
 
 /// Where the connection is put once it has switched.
 type SwitchSlot = Rc<RefCell<Option<oneshot::Sender<Switched>>>>;
@@ -98,10 +103,9 @@ impl H1 {
 /// Moves the bytes of an HTTP/1.1 connection until it ends, is to end, or switches to another protocol.
 async fn drive(
     mut connection: http1::Connection<TokioIo<BoxIo>, Outgoing>,
-    evicted: Pin<Box<dyn Future<Output = ()>>>,
+    mut evicted: Pin<Box<dyn Future<Output = ()>>>,
     switch: SwitchSlot,
 ) {
-    let mut evicted = pin!(evicted);
     let ended = tokio::select! {
         biased;
         () = &mut evicted => return,
@@ -115,7 +119,7 @@ async fn drive(
     let switched = switch.borrow_mut().take();
     match switched {
         // Whoever waited for it may have gone, or it did not switch after all: then it ends here.
-        Some(switched) => drop(switched.send(Rewound::new(parts.read_buf, io))),
+        Some(switched) => drop(switched.send(Switched { io: Rewound::new(parts.read_buf, io), evicted })),
         None => close(io).await,
     }
 }

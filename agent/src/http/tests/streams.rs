@@ -117,6 +117,44 @@ fn a_websocket_is_joined_with_its_server_and_h2c_is_not() {
 }
 
 #[test]
+fn a_connection_that_has_switched_ends_with_its_permit() {
+    run(async {
+        let world = World::simple("web");
+        let cut = Rc::new(Cell::new(false));
+        let told = Rc::clone(&cut);
+        world.endpoint(
+            "web",
+            script(move |_, mut stream| {
+                let told = Rc::clone(&told);
+                async move {
+                    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi!").await.unwrap();
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    let _ended = tokio::io::copy(&mut read, &mut write).await;
+                    told.set(true);
+                }
+            }),
+        );
+        let mut client = world.connect(false);
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabc")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hi!abc") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        assert!(!cut.get());
+        world.evict.notify_waiters();
+        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+        ended.expect("the client's side has ended").unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert!(cut.get(), "the endpoint's side has ended");
+        let (status, flags, details, _) = world.last();
+        assert_eq!((status, &*flags, &*details), (101, "UC", "upgraded_connection_reset"));
+    });
+}
+
+#[test]
 fn connect_is_passed_on() {
     run(async {
         let world = World::simple("web");
