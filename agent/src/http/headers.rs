@@ -5,6 +5,7 @@ use http::header::{
     HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Uri, Version};
+use hyper::body::Body;
 
 /// `x-request-id`.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -111,8 +112,9 @@ pub(crate) fn prepare<B>(request: &mut Request<B>, keep_upgrade: bool, random: u
     }
 }
 
-/// Shapes a request for the version that its endpoint is spoken to in.
-pub(crate) fn shape<B>(request: &mut Request<B>, h2: bool) {
+/// Shapes a request for the version that its endpoint is spoken to in. A body of unknown length is chunked in HTTP/1.1, for
+/// hyper sends none with GET, HEAD and the like unless it is told how.
+pub(crate) fn shape<B: Body>(request: &mut Request<B>, h2: bool) {
     let authority = authority(request).to_owned();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let is_connect = request.method() == Method::CONNECT;
@@ -133,8 +135,16 @@ pub(crate) fn shape<B>(request: &mut Request<B>, h2: bool) {
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         request.headers_mut().insert(HOST, host);
     }
-    if !is_connect && let Ok(uri) = Uri::try_from(path) {
+    if is_connect {
+        return;
+    }
+    if let Ok(uri) = Uri::try_from(path) {
         *request.uri_mut() = uri;
+    }
+    let is_sized =
+        request.headers().contains_key(CONTENT_LENGTH) || request.body().size_hint().exact().is_some();
+    if !is_sized && !request.body().is_end_stream() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -161,6 +171,10 @@ fn uuid(random: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http_body_util::{Empty, Full, StreamBody};
+    use hyper::body::Frame;
+    use std::convert::Infallible;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -200,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_request_takes_the_shape_of_its_endpoints_version() {
-        let mut request = Request::builder().uri("http://web:80/a?b").body(()).unwrap();
+        let mut request = Request::builder().uri("http://web:80/a?b").body(Empty::<Bytes>::new()).unwrap();
         request.headers_mut().append(COOKIE, HeaderValue::from_static("a=1"));
         request.headers_mut().append(COOKIE, HeaderValue::from_static("b=2"));
         shape(&mut request, false);
@@ -212,6 +226,30 @@ mod tests {
         shape(&mut request, true);
         assert_eq!(request.uri(), "http://web:80/a?b");
         assert!(!request.headers().contains_key(HOST));
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_whatever_the_method() {
+        fn framing<B: Body>(mut request: Request<B>, h2: bool) -> Option<HeaderValue> {
+            shape(&mut request, h2);
+            request.headers_mut().remove(TRANSFER_ENCODING)
+        }
+        let frames =
+            || futures_util::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"abc")))]);
+        for method in ["GET", "HEAD", "DELETE", "POST"] {
+            let request = || Request::builder().method(method).uri("http://web/");
+            assert_eq!(
+                framing(request().body(StreamBody::new(frames())).unwrap(), false).unwrap(),
+                "chunked"
+            );
+            assert_eq!(framing(request().body(StreamBody::new(frames())).unwrap(), true), None);
+            assert_eq!(framing(request().body(Full::new(Bytes::from_static(b"abc"))).unwrap(), false), None);
+            assert_eq!(framing(request().body(Empty::<Bytes>::new()).unwrap(), false), None);
+            let sized = request().header("content-length", "3").body(StreamBody::new(frames())).unwrap();
+            assert_eq!(framing(sized, false), None);
+        }
+        let connect = Request::connect("far:443").body(StreamBody::new(frames())).unwrap();
+        assert_eq!(framing(connect, false), None);
     }
 
     #[test]
