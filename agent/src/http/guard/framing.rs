@@ -31,6 +31,8 @@ enum State {
     Undecided,
     /// Another protocol.
     Opaque,
+    /// What comes next is bad: a chunk of a body (`in_body`), or a head.
+    Bad { malformed: Malformed, in_body: bool },
 }
 
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Framing {
     /// question for another protocol. What may not comes first at the next call, with more after it.
     ///
     /// # Errors
-    /// [`Malformed`]; nothing more may be read on then.
+    /// [`Malformed`]; nothing more may be read on then. Only at the next call if something good comes before it.
     pub fn pass(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut passed = 0;
         loop {
@@ -66,9 +68,11 @@ impl Framing {
             let step = match &mut self.state {
                 State::Opaque => return Ok(bytes.len()),
                 State::Undecided => return Ok(passed),
-                State::Head { scanned } => match complete_head(rest, scanned)? {
-                    None => return Ok(passed),
-                    Some((length, framed)) => {
+                State::Bad { malformed, .. } => return Err(*malformed),
+                State::Head { scanned } => match complete_head(rest, scanned) {
+                    Err(malformed) => return self.refuse(malformed, passed),
+                    Ok(None) => return Ok(passed),
+                    Ok(Some((length, framed))) => {
                         self.begin(framed);
                         length
                     }
@@ -82,14 +86,14 @@ impl Framing {
                     self.end();
                     step
                 }
-                State::Chunked(chunk) => {
-                    let (step, ended) = chunk.pass(rest)?;
-                    if !ended {
-                        return Ok(bytes.len());
+                State::Chunked(chunk) => match chunk.pass(rest) {
+                    Err(malformed) => return self.refuse(malformed, passed),
+                    Ok((_, false)) => return Ok(bytes.len()),
+                    Ok((step, true)) => {
+                        self.end();
+                        step
                     }
-                    self.end();
-                    step
-                }
+                },
             };
             passed += step;
             if passed == bytes.len() && !matches!(self.state, State::Sized(0)) {
@@ -101,6 +105,20 @@ impl Framing {
     /// Whether the answer to a question for another protocol is waited for.
     pub fn is_undecided(&self) -> bool {
         matches!(self.state, State::Undecided)
+    }
+
+    /// Whether what is bad is within a message whose beginning was read on.
+    pub fn is_bad_in_body(&self) -> bool {
+        matches!(self.state, State::Bad { in_body: true, .. })
+    }
+
+    /// What comes after `passed` good bytes is bad: they are read on first.
+    fn refuse(&mut self, malformed: Malformed, passed: usize) -> Result<usize, Malformed> {
+        self.state = State::Bad { malformed, in_body: matches!(self.state, State::Chunked(_)) };
+        match passed {
+            0 => Err(malformed),
+            passed => Ok(passed),
+        }
     }
 
     /// The question was answered.
@@ -244,6 +262,10 @@ mod tests {
         for end in (size..bytes.len()).step_by(size).chain([bytes.len()]) {
             passed += framing.pass(&bytes[passed..end])?;
         }
+        // What is bad after something good is refused at the next call.
+        if passed < bytes.len() {
+            passed += framing.pass(&bytes[passed..])?;
+        }
         Ok(passed)
     }
 
@@ -263,6 +285,21 @@ mod tests {
         assert_eq!(pass(text.as_bytes(), 1000), Ok(GET.len()));
         let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD));
         assert_eq!(pass(endless.as_bytes(), 1000), Err(Malformed::TooLarge));
+    }
+
+    #[test]
+    fn what_is_good_passes_before_what_is_bad_is_refused() {
+        let mut framing = Framing::default();
+        let text = format!("{GET}GET / HTTP/1.1\nHost: web\n\n");
+        assert_eq!(framing.pass(text.as_bytes()), Ok(GET.len()));
+        assert!(framing.pass(&text.as_bytes()[GET.len()..]).is_err());
+        assert!(!framing.is_bad_in_body());
+        assert!(framing.pass(GET.as_bytes()).is_err(), "nothing more passes");
+        let mut framing = Framing::default();
+        let text = format!("{CHUNKED}5\r\nhelloX");
+        assert_eq!(framing.pass(text.as_bytes()), Ok(CHUNKED.len()));
+        assert_eq!(framing.pass(&text.as_bytes()[CHUNKED.len()..]), Err(Malformed::Chunk));
+        assert!(framing.is_bad_in_body());
     }
 
     #[test]

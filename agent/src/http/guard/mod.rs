@@ -2,7 +2,8 @@
 //! repairs more than two readers would agree upon (a bare LF, `Content-Length` beside `Transfer-Encoding`).
 //!
 //! A head passes when it is complete and good. What is bad is replaced by what hyper answers with 400 (431 if it is too
-//! large) before it closes the connection; [`Watch::malformed`] says what it was.
+//! large) before it closes the connection; within a body it is a failed read, so that nothing can be taken for a part of the
+//! body. [`Watch::malformed`] says what it was.
 
 mod framing;
 mod head;
@@ -87,9 +88,12 @@ impl<S> Guarded<S> {
         (self.io, self.held)
     }
 
-    fn refuse(&mut self, malformed: Malformed) {
+    fn refuse(&mut self, malformed: Malformed) -> io::Result<()> {
         self.watch.0.malformed.set(Some(malformed));
         self.held.clear();
+        if self.framing.is_bad_in_body() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         match malformed {
             // More headers than hyper takes: 431.
             Malformed::TooLarge => {
@@ -100,6 +104,7 @@ impl<S> Guarded<S> {
             _ => self.held.extend_from_slice(BAD),
         }
         self.ready = self.held.len();
+        Ok(())
     }
 }
 
@@ -134,7 +139,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             if !this.held.is_empty() {
                 match this.framing.pass(&this.held) {
                     Ok(ready) => this.ready = ready,
-                    Err(malformed) => this.refuse(malformed),
+                    Err(malformed) => this.refuse(malformed)?,
                 }
                 if this.ready > 0 {
                     this.deadline = None;
@@ -174,7 +179,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 }
                 Err(malformed) => {
                     out.set_filled(before);
-                    this.refuse(malformed);
+                    this.refuse(malformed)?;
                 }
             }
         }

@@ -51,6 +51,36 @@ fn a_bad_chunk_ends_the_request_and_the_connection() {
 }
 
 #[test]
+fn what_is_bad_does_not_become_the_end_of_what_came_before() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move { text(200, format!("<{}>", body(request).await)) });
+        let mut client = world.connect(false);
+        client.write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        client.write_all(b"helloGET / HTTP/1.1\nHost: web\n\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut answer = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer).await.unwrap();
+        let (good, bad) = answer.split_once("<hello>").unwrap_or_else(|| panic!("{answer}"));
+        assert!(good.starts_with("HTTP/1.1 200 ") && bad.starts_with("HTTP/1.1 400 "), "{answer}");
+    });
+}
+
+#[test]
+fn a_chunked_body_passes_with_any_method() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move { text(200, format!("<{}>", body(request).await)) });
+        for method in ["GET", "DELETE", "POST"] {
+            let head = format!("{method} / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let answer = world.say(&format!("{head}3\r\nabc\r\n0\r\n\r\n")).await;
+            assert!(answer.ends_with("<abc>"), "{method}: {answer}");
+        }
+    });
+}
+
+#[test]
 fn pipelined_requests_are_answered_in_order() {
     run(async {
         let world = World::simple("web");
