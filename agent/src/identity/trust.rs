@@ -4,8 +4,10 @@ use super::manager::Identities;
 use super::tls::verify_chain;
 use crate::control::Anchors;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::future::pending;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a peer proved itself with.
@@ -14,6 +16,8 @@ pub struct Proof {
     /// Leaf first.
     chain: Vec<CertificateDer<'static>>,
     at: SystemTime,
+    /// The anchors that it was last found good by: these need not be asked again.
+    held: Arc<Mutex<Option<Arc<Anchors>>>>,
 }
 
 /// A [`Proof`] as data.
@@ -40,15 +44,20 @@ impl Proof {
     /// As it was taken by the agent that the peer proved itself to.
     pub fn from_moved(moved: &MovedProof) -> Self {
         let chain = moved.chain.iter().map(|one| CertificateDer::from(one.to_vec())).collect();
-        Self { chain, at: UNIX_EPOCH + Duration::from_secs(moved.at) }
+        Self { chain, at: UNIX_EPOCH + Duration::from_secs(moved.at), held: Arc::default() }
     }
 
     /// Whether an open connection may have been proven by it. Its age does not matter: a certificate may expire under an open
     /// connection, and so may a root be retired in order.
-    fn holds(&self, anchors: &Anchors) -> Result<(), rustls::Error> {
+    fn holds(&self, anchors: &Arc<Anchors>) -> Result<(), rustls::Error> {
+        if self.held.lock().as_ref().is_some_and(|held| Arc::ptr_eq(held, anchors)) {
+            return Ok(());
+        }
         let (leaf, intermediates) = self.chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
         let at = UnixTime::since_unix_epoch(self.at.duration_since(UNIX_EPOCH).unwrap_or_default());
-        verify_chain(leaf, intermediates, &anchors.open, at)
+        verify_chain(leaf, intermediates, &anchors.open, at)?;
+        *self.held.lock() = Some(Arc::clone(anchors));
+        Ok(())
     }
 }
 
@@ -56,21 +65,25 @@ impl Identities {
     /// What a finished handshake brought (`peer_certificates()`).
     pub fn proof(&self, certificates: Option<&[CertificateDer<'_>]>) -> Proof {
         let chain = certificates.unwrap_or_default().iter().map(|one| one.clone().into_owned()).collect();
-        Proof { chain, at: self.shared().now() }
+        // The handshake may have begun by older roots than those of now, and a resumed one has asked none: nothing is held yet.
+        Proof { chain, at: self.shared().now(), held: Arc::default() }
     }
 
-    /// Waits until the roots are others and the peer is trusted no longer; costs nothing while they stay.
+    /// Waits until the peer is trusted no longer, which may be so already: roots may have gone since its handshake, or while
+    /// nobody waited. Costs one look at its chain, and nothing more while the roots stay.
     pub async fn distrust(&self, proof: &Proof) -> Distrusted {
         let trust = &self.shared().config.trust;
         let mut changed = trust.changed();
-        while changed.changed().await.is_ok() {
+        loop {
             if let Some(anchors) = trust.current()
                 && let Err(error) = proof.holds(&anchors)
             {
                 return Distrusted(error);
             }
+            if changed.changed().await.is_err() {
+                // The agent ends.
+                return pending().await;
+            }
         }
-        // The agent ends.
-        pending().await
     }
 }

@@ -1,7 +1,9 @@
 use super::fake::{Clock, FakeCa, Recipe, clock, id};
 use crate::control::Trust;
 use crate::identity::keys::{certificate_request, generate};
-use crate::identity::{CertificateAuthority as _, Credential, CredentialError, Identities, IdentityConfig};
+use crate::identity::{
+    CertificateAuthority as _, Credential, CredentialError, Identities, IdentityConfig, Proof,
+};
 use rustls_pki_types::ServerName;
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -398,4 +400,27 @@ async fn a_root_that_is_retired_vouches_for_what_is_open() {
     trust.accept(world.ca.bundle("forgotten", &[])).await;
     let said = tokio::time::timeout(SOON, distrusting).await.unwrap().unwrap();
     assert!(said.contains("none of the roots"), "{said}");
+}
+
+/// Between a handshake and the first wait, or between two agents, roots may go too.
+#[tokio::test(start_paused = true)]
+async fn a_root_that_went_before_anybody_waited_is_seen() {
+    let world = World::new();
+    let trust = world.trust();
+    let identities = world.start_with(trust.clone());
+    let other = FakeCa::new(world.clock.clone());
+    trust.accept(world.ca.bundle("both", &[&*other])).await;
+    let request = certificate_request(&generate().unwrap(), &id("web")).unwrap();
+    let signed = other.sign(&id("web"), request, seconds(3600)).await.unwrap();
+    let [taken, waited] = [(); 2].map(|()| identities.proof(Some(&signed.certificates)));
+    let moved = Proof::from_moved(&taken.to_moved());
+    for proof in [&waited, &moved] {
+        assert!(tokio::time::timeout(SOON, identities.distrust(proof)).await.is_err(), "both are trusted");
+    }
+    let arrived = Proof::from_moved(&taken.to_moved());
+    trust.accept(world.ca.bundle("one", &[])).await;
+    for proof in [taken, waited, moved, arrived] {
+        let said = tokio::time::timeout(SOON, identities.distrust(&proof)).await.unwrap().to_string();
+        assert!(said.contains("none of the roots"), "{said}");
+    }
 }
