@@ -17,14 +17,14 @@
 
 use super::connect::{HeadError, parse_request, parse_response, write_request, write_response};
 use super::hbone::{HboneError, has_alternatives, is_meant_for_another, parse_authority, parse_forwarded};
-use super::record::{Channel, ChannelState, RecordError, Secret};
+use super::record::{Channel, ChannelState, RecordError, Secret, Suite};
 use super::relay::SealedSocket;
 use super::server::{LEAVING_HEADER, REASON_HEADER, printable_reason};
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
-use rustls::KeyLog;
+use rustls::{ConnectionTrafficSecrets, KeyLog};
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -94,13 +94,16 @@ impl KeyLog for TrafficSecrets {
     }
 }
 
+/// The number of a direction's next record, and its keys.
+type Protection = (u64, ConnectionTrafficSecrets);
+
 /// A session of rustls, of either side, over a transport of `S`.
 trait Session: AsyncRead + AsyncWrite + Unpin {
     type Transport;
     /// What is decrypted and not read, and whether that was all that ever comes.
     fn early(&mut self) -> io::Result<(Vec<u8>, bool)>;
-    /// The suite, the numbers of the next records (ours, theirs), and the transport.
-    fn dissolve(self) -> Result<(u16, [u64; 2], Self::Transport), DedicatedError>;
+    /// The suite, what protects the next records (ours, theirs), and the transport.
+    fn dissolve(self) -> Result<(u16, [Protection; 2], Self::Transport), DedicatedError>;
 }
 
 macro_rules! session {
@@ -118,7 +121,7 @@ macro_rules! session {
                 }
             }
 
-            fn dissolve(self) -> Result<(u16, [u64; 2], S), DedicatedError> {
+            fn dissolve(self) -> Result<(u16, [Protection; 2], S), DedicatedError> {
                 let (transport, session) = self.into_inner();
                 let suite = session.negotiated_cipher_suite().ok_or(DedicatedError::Secrets("no suite"))?;
                 if session.wants_write() {
@@ -126,7 +129,7 @@ macro_rules! session {
                 }
                 let extracted = session.dangerous_extract_secrets();
                 let extracted = extracted.map_err(|_| DedicatedError::Secrets("it keeps its secrets"))?;
-                Ok((suite.suite().into(), [extracted.tx.0, extracted.rx.0], transport))
+                Ok((suite.suite().into(), [extracted.tx, extracted.rx], transport))
             }
         }
     };
@@ -144,12 +147,17 @@ fn take_over<T: Session>(
 ) -> Result<SealedSocket, DedicatedError> {
     let (more, ended) = session.early()?;
     early.extend(more);
-    let (suite, [next, their_next], transport) = session.dissolve()?;
+    let (suite, [(next, keys), (their_next, their_keys)], transport) = session.dissolve()?;
     let [client, server] = std::mem::take(&mut *secrets.0.lock());
     let (Some(client), Some(server)) = (client, server) else {
         return Err(DedicatedError::Secrets("it did not tell its traffic secrets"));
     };
     let (ours, theirs) = if is_client { (client, server) } else { (server, client) };
+    // A peer may update its keys, or ours, during the exchange; the numbers begin again then, and the secrets that were logged
+    // are not those of now: with them a number would protect a second record.
+    if !(are_keys_of(suite, &ours, &keys)? && are_keys_of(suite, &theirs, &their_keys)?) {
+        return Err(DedicatedError::Secrets("its keys were updated before the tunnel stood"));
+    }
     let within = DedicatedError::Secrets("it is in the middle of a record");
     let (socket, partial) = parts(transport).ok_or(within)?;
     let state = ChannelState {
@@ -161,6 +169,17 @@ fn take_over<T: Session>(
         owed: false,
     };
     Ok(SealedSocket::new(socket, Channel::restore(state)?, early.into(), ended))
+}
+
+/// Whether what protects the next record is made of `secret`.
+fn are_keys_of(suite: u16, secret: &Secret, keys: &ConnectionTrafficSecrets) -> Result<bool, DedicatedError> {
+    let (of, key, iv) = match keys {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Suite::Aes128, key, iv),
+        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Suite::Aes256, key, iv),
+        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (Suite::Chacha20, key, iv),
+        _ => return Err(DedicatedError::Secrets("an unknown cipher suite")),
+    };
+    Ok(of.number() == suite && of.has_keys(secret, key.as_ref(), iv.as_ref())?)
 }
 
 /// Opens a tunnel over a finished handshake. `deadline`: for the answer, the far agent's connection to its application

@@ -237,6 +237,38 @@ fn a_peer_of_rustls_is_understood() {
     });
 }
 
+/// The secrets that were logged are those of before: going on with them would use a nonce twice.
+#[test]
+fn keys_that_change_during_the_exchange_end_it() {
+    real(async || {
+        // The client changes them in the middle of what it asks.
+        let ((mut near, _), (far, theirs)) = Configs::new().handshake().await;
+        let asked = write_request(&request());
+        let (first, rest) = asked.split_at(20);
+        near.write_all(first).await.unwrap();
+        near.get_mut().1.refresh_traffic_keys().unwrap();
+        near.write_all(rest).await.unwrap();
+        near.flush().await.unwrap();
+        let incoming = DedicatedIncoming::receive(far).await.unwrap();
+        let error = incoming.accept(&theirs, TunnelSocket::into_parts).await.unwrap_err();
+        assert!(matches!(error, DedicatedError::Secrets(why) if why.contains("updated")), "{error}");
+        // The server, before it answers.
+        let ((near, ours), (mut far, _)) = Configs::new().handshake().await;
+        let serving = spawn_local(async move {
+            read_head(&mut far, parse_request).await.unwrap();
+            far.get_mut().1.refresh_traffic_keys().unwrap();
+            far.write_all(&write_response(StatusCode::OK, &HeaderMap::new())).await.unwrap();
+            far.flush().await.unwrap();
+            far
+        });
+        let asked = request();
+        let opened = open_dedicated(near, &ours, &asked, Duration::from_secs(15), TunnelSocket::into_parts);
+        let error = opened.await.unwrap_err();
+        assert!(matches!(error, DedicatedError::Secrets(_)), "{error}");
+        drop(serving.await.unwrap());
+    });
+}
+
 #[test]
 fn a_refusal_is_told_with_its_reason() {
     real(async || {

@@ -2,8 +2,9 @@
 
 use super::RecordError;
 use aws_lc_rs::aead::{self, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hkdf;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The longest secret: that of SHA-384.
 const MAX_SECRET: usize = 48;
@@ -102,6 +103,23 @@ impl Suite {
         let len = next.len;
         self.expand(secret, b"traffic upd", &mut next.bytes[..len])?;
         Ok(next)
+    }
+
+    /// Whether `key` and `iv` are those of `secret`.
+    pub(in crate::tunnel) fn has_keys(
+        self,
+        secret: &Secret,
+        key: &[u8],
+        iv: &[u8],
+    ) -> Result<bool, RecordError> {
+        let mut ours = Zeroizing::new([0; 32 + IV]);
+        let (our_key, rest) =
+            ours.split_at_mut_checked(self.aead().key_len()).ok_or(RecordError::Library("key length"))?;
+        let our_iv = rest.get_mut(..IV).ok_or(RecordError::Library("key length"))?;
+        self.expand(secret, b"key", our_key)?;
+        self.expand(secret, b"iv", our_iv)?;
+        let same = |ours: &[u8], theirs| verify_slices_are_equal(ours, theirs).is_ok();
+        Ok(same(our_key, key) & same(our_iv, iv))
     }
 
     /// HKDF-Expand-Label with an empty context (RFC 8446, 7.1).
