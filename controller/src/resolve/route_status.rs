@@ -3,7 +3,7 @@
 use super::ResolveConfig;
 use super::traffic::route::{Refusal, Unresolved, backend, refusal};
 use crate::index::Index;
-use crate::objects::{BackendRef, ParentRef, Route};
+use crate::objects::{BackendRef, Kind, ParentRef, Route};
 
 /// The conditions of a route for one parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,11 @@ fn condition(kind: &'static str, reason: &'static str, message: impl Into<String
 fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
     const KIND: &str = "Accepted";
     match refusal {
+        None if is_of_connections(route) => condition(
+            KIND,
+            "UnsupportedValue",
+            "routes of connections are not applied yet: connections go to the Service's own endpoints",
+        ),
         None if broken(route).count() == route.rules.len() => {
             let message = broken(route).next().unwrap_or_default();
             condition(KIND, "UnsupportedValue", message)
@@ -68,6 +73,11 @@ fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
             condition(KIND, "Conflicted", "routes of a more specific kind are attached to the same port")
         }
     }
+}
+
+/// Whether it is for connections and not for requests: agents don't apply it yet.
+pub(super) fn is_of_connections(route: &Route) -> bool {
+    matches!(route.kind, Kind::TLSRoute | Kind::TCPRoute)
 }
 
 /// Rules that cannot be applied; requests that meet them get 500.
@@ -97,7 +107,7 @@ fn resolved(index: &Index, config: &ResolveConfig, route: &Route) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{Kind, Name};
+    use crate::objects::Name;
     use crate::resolve::tests::{config, index};
 
     const SERVICES: &str = "---
@@ -164,6 +174,31 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
         let both = route("HTTPRoute", web, good) + &route("GRPCRoute", web, good);
         assert_eq!(said(&both, Kind::HTTPRoute), "web !Conflicted ResolvedRefs");
         assert_eq!(said(&both, Kind::GRPCRoute), "web Accepted ResolvedRefs");
+    }
+
+    #[test]
+    fn routes_of_connections_are_not_said_to_be_applied() {
+        let web = "{group: '', kind: Service, name: web}";
+        let good = "{backendRefs: [{name: web, port: 80}]}";
+        let named = format!("{web}], hostnames: [a.example");
+        for (kind, parents, name) in [(Kind::TCPRoute, web, "TCPRoute"), (Kind::TLSRoute, &named, "TLSRoute")]
+        {
+            let index = index(&format!("{SERVICES}{}", route(name, parents, good)));
+            let route = index.route(kind, &Name::new("shop", "r")).unwrap();
+            let status = route_status(&index, &config(), route).remove(0);
+            let accepted = &status.conditions[0];
+            assert_eq!(
+                (accepted.kind, accepted.holds, accepted.reason),
+                ("Accepted", false, "UnsupportedValue")
+            );
+            assert!(accepted.message.contains("not applied yet"), "{}", accepted.message);
+        }
+        // What is wrong beside that is still said.
+        let elsewhere = "{group: '', kind: Service, name: web, port: 9}";
+        assert_eq!(
+            said(&route("TCPRoute", elsewhere, good), Kind::TCPRoute),
+            "web !NoMatchingParent ResolvedRefs"
+        );
     }
 
     fn said(routes: &str, kind: Kind) -> String {

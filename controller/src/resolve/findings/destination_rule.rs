@@ -3,11 +3,18 @@
 use super::About;
 use super::virtual_service::full_name_of;
 use crate::index::Index;
-use crate::objects::DestinationRule;
+use crate::objects::{DestinationRule, HttpRoute, Kind, RouteAction};
+use crate::resolve::ResolveConfig;
+use crate::resolve::traffic::is_ruled;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use warren_common::model::ServiceName;
+use warren_common::model::traffic::{PortPolicy, TlsMode, TrafficPolicy};
 
-pub(super) fn check(index: &Index, rule: &DestinationRule, about: &mut About<'_>) {
+pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRule, about: &mut About<'_>) {
     let host = index.full_name(&rule.host, &rule.name.namespace);
-    if index.services_held_by(&host).is_empty() {
+    let held = index.services_held_by(&host);
+    if held.is_empty() {
         let text = format!("no service has the name {host}: nothing follows this rule");
         about.warning("host-not-found", "spec.host", text, full_name_of(index, &host));
     }
@@ -33,4 +40,103 @@ pub(super) fn check(index: &Index, rule: &DestinationRule, about: &mut About<'_>
             about.warning("policy-conflict", "spec.trafficPolicy", text, None);
         }
     }
+    let mut first = None;
+    for (path, policy) in policies(rule) {
+        not_applied(&path, policy, about);
+        if *policy != TrafficPolicy::default() {
+            first.get_or_insert(path);
+        }
+    }
+    if let Some(path) = first
+        && !held.is_empty()
+        && !is_met(index, config, &held)
+    {
+        let text = format!(
+            "it holds for requests alone so far, and no HTTP rules lead to {host}: it has no effect there yet"
+        );
+        let fix = "Attach an HTTPRoute to the Service, or write a VirtualService with `http` for its host";
+        about.info("no-http-rules", path, text, Some(fix.to_owned()));
+    }
+}
+
+/// What the rule says of the whole host and of each subset, with its path.
+fn policies(rule: &DestinationRule) -> impl Iterator<Item = (String, &TrafficPolicy)> {
+    let whole = rule.policy.iter().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
+    let subsets = rule.subsets.iter().enumerate();
+    whole.chain(
+        subsets.map(|(place, subset)| (format!("spec.subsets[{place}].trafficPolicy"), &subset.policy)),
+    )
+}
+
+/// What agents do not apply.
+fn not_applied(path: &str, policy: &TrafficPolicy, about: &mut About<'_>) {
+    part(path, &policy.all, about);
+    for (port, policy) in &policy.ports {
+        // The place in the list is not kept.
+        part(&format!("{path}.portLevelSettings[port {port}]"), policy, about);
+    }
+}
+
+fn part(path: &str, policy: &PortPolicy, about: &mut About<'_>) {
+    let mut ignored = |field: &str, instead: &str| {
+        let text = format!("it is not applied yet: {instead}");
+        about.warning("not-applied", format!("{path}.{field}"), text, None);
+    };
+    if policy.balancer.as_ref().is_some_and(|balancer| balancer.warmup.is_some()) {
+        ignored("loadBalancer.warmup", "new endpoints get their whole share at once");
+    }
+    if let Some(pool) = &policy.pool {
+        let unlimited = "connections stay open as if it were not there";
+        let fields = [
+            (pool.max_connection_duration_ms.is_some(), "tcp.maxConnectionDuration", unlimited),
+            (pool.idle_timeout_ms.is_some(), "tcp.idleTimeout", unlimited),
+            (pool.keepalive.is_some(), "tcp.tcpKeepalive", "the agent's own settings hold"),
+            (pool.http_idle_timeout_ms.is_some(), "http.idleTimeout", unlimited),
+            (
+                pool.max_concurrent_streams.is_some(),
+                "http.maxConcurrentStreams",
+                "what the endpoint allows is the limit",
+            ),
+        ];
+        for (_, field, instead) in fields.into_iter().filter(|(is_set, ..)| *is_set) {
+            ignored(&format!("connectionPool.{field}"), instead);
+        }
+    }
+    if let Some(tls) = &policy.tls
+        && matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual)
+    {
+        let text = "TLS is not originated yet: where HTTP rules hold, requests are refused with 503; connections without \
+                    HTTP rules are passed on as they are";
+        let fix = "Have the client speak TLS itself, and leave this out";
+        about.warning("not-applied", format!("{path}.tls"), text, Some(fix.to_owned()));
+    }
+}
+
+/// Whether HTTP rules are there for requests to one of these services, or send requests of others to it.
+fn is_met(index: &Index, config: &ResolveConfig, services: &[ServiceName]) -> bool {
+    let sent_to = destinations(index);
+    services.iter().any(|service| sent_to.contains(&service.hostname))
+        || services.iter().any(|service| is_ruled(index, config, service))
+}
+
+/// Full names of whatever HTTP rules of the mesh send requests to.
+fn destinations(index: &Index) -> BTreeSet<Arc<str>> {
+    let mut all = BTreeSet::new();
+    let routes = index.routes().filter(|route| matches!(route.kind, Kind::HTTPRoute | Kind::GRPCRoute));
+    for route in routes.filter(|route| route.services().next().is_some()) {
+        let names = route.targets().filter_map(|to| to.service(&route.name.namespace));
+        all.extend(names.map(|name| index.kubernetes_name(&name).hostname));
+    }
+    // Those without hosts are delegates.
+    for service in index.virtual_services().filter(|one| one.is_of_mesh() || one.hosts.is_empty()) {
+        for HttpRoute { action, mirrors, .. } in &service.http {
+            let backends = match action {
+                RouteAction::Forward(backends) => backends.as_slice(),
+                _ => &[],
+            };
+            let targets = backends.iter().map(|to| &to.to).chain(mirrors.iter().map(|(to, _)| to));
+            all.extend(targets.map(|to| index.full_name(&to.host, &service.name.namespace)));
+        }
+    }
+    all
 }

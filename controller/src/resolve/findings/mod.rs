@@ -67,7 +67,7 @@ pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding
         Kind::DestinationRule => {
             if let Some(rule) = index.destination_rule(&key.name) {
                 about.notes(&rule.notes);
-                destination_rule::check(index, rule, &mut about);
+                destination_rule::check(index, config, rule, &mut about);
             }
         }
         Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute => {
@@ -145,6 +145,16 @@ impl About<'_> {
         fix: Option<String>,
     ) {
         self.add(Severity::Warning, code, path, text, fix);
+    }
+
+    fn info(
+        &mut self,
+        code: &'static str,
+        path: impl Into<String>,
+        text: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        self.add(Severity::Info, code, path, text, fix);
     }
 
     fn notes(&mut self, notes: &[FieldNote]) {

@@ -124,8 +124,123 @@ fn destination_rules() {
         (
             rule("a", "host: web, subsets: [{name: v1}], trafficPolicy: {tls: {mode: DISABLE}}")
                 + &rule("b", "host: web, subsets: [{name: v1}], trafficPolicy: {tls: {mode: SIMPLE}}"),
-            vec!["b subset-conflict spec.subsets[0]", "b policy-conflict spec.trafficPolicy"],
+            vec![
+                "b subset-conflict spec.subsets[0]",
+                "b policy-conflict spec.trafficPolicy",
+                "b not-applied spec.trafficPolicy.tls",
+                "a no-http-rules spec.trafficPolicy",
+                "b no-http-rules spec.trafficPolicy",
+            ],
         ),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
+}
+
+#[test]
+fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
+    let vs = object("VirtualService", "v", &format!("hosts: [web], http: [{{{TO_A}}}]"));
+    let rule = |policy: &str| object("DestinationRule", "d", &format!("host: a, {policy}"));
+    for (policy, expected) in [
+        ("loadBalancer: {simple: RANDOM}", vec![]),
+        ("loadBalancer: {warmup: {duration: 10s}}", vec!["loadBalancer.warmup"]),
+        ("connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s}}", vec![]),
+        ("connectionPool: {tcp: {idleTimeout: 1s}}", vec!["connectionPool.tcp.idleTimeout"]),
+        (
+            "connectionPool: {tcp: {maxConnectionDuration: 1s}}",
+            vec!["connectionPool.tcp.maxConnectionDuration"],
+        ),
+        ("connectionPool: {tcp: {tcpKeepalive: {}}}", vec!["connectionPool.tcp.tcpKeepalive"]),
+        (
+            "connectionPool: {http: {idleTimeout: 1s, maxConcurrentStreams: 5, maxRetries: 1}}",
+            vec!["connectionPool.http.idleTimeout", "connectionPool.http.maxConcurrentStreams"],
+        ),
+        ("tls: {mode: SIMPLE}", vec!["tls"]),
+        ("tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}", vec!["tls"]),
+        ("tls: {mode: ISTIO_MUTUAL}", vec![]),
+        (
+            "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]",
+            vec!["portLevelSettings[port 80].tls"],
+        ),
+    ] {
+        for (place, written) in [
+            ("spec.trafficPolicy", format!("trafficPolicy: {{{policy}}}")),
+            (
+                "spec.subsets[0].trafficPolicy",
+                format!("subsets: [{{name: v1, trafficPolicy: {{{policy}}}}}]"),
+            ),
+        ] {
+            let expected: Vec<_> =
+                expected.iter().map(|path| format!("d not-applied {place}.{path}")).collect();
+            assert_eq!(found(&(rule(&written) + &vs)), expected, "{written}");
+        }
+    }
+}
+
+#[test]
+fn a_traffic_policy_without_http_rules_has_no_effect() {
+    let rule = |host: &str| {
+        object(
+            "DestinationRule",
+            "d",
+            &format!("host: {host}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}"),
+        )
+    };
+    let attached = |kind: &str| {
+        let spec = "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]";
+        object(kind, "r", spec)
+    };
+    let edge = format!("hosts: [web], gateways: [edge], http: [{{{TO_A}}}]");
+    let none = vec!["d no-http-rules spec.trafficPolicy"];
+    for (objects, expected) in [
+        (rule("web"), none.clone()),
+        (rule("'*.shop.svc.cluster.local'"), none.clone()),
+        (rule("web") + &object("VirtualService", "v", &edge), none.clone()),
+        (
+            rule("web") + &attached("TCPRoute"),
+            vec!["r not-applied spec.rules", "d no-http-rules spec.trafficPolicy"],
+        ),
+        (rule("web") + &attached("HTTPRoute"), vec![]),
+        // Where rules of another service send to, it is in force too.
+        (rule("a") + &attached("HTTPRoute"), vec![]),
+        (rule("headless") + &attached("HTTPRoute"), none.clone()),
+        (rule("'*.shop.svc.cluster.local'") + &attached("HTTPRoute"), vec![]),
+        (object("DestinationRule", "d", "host: web, subsets: [{name: v1}]"), vec![]),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
+    // It is no problem of the controller's: it would have to be looked at again with every route.
+    let all = analyze(&index(&format!("{SERVICES}{}", rule("web"))), &config());
+    assert_eq!(all[0].severity, Severity::Info);
+}
+
+#[test]
+fn rules_of_connections_are_said_not_to_be_applied() {
+    let vs = |name: &str, spec: &str| object("VirtualService", name, &format!("hosts: [web], {spec}"));
+    let route = |kind: &str, parent: &str| {
+        let hostnames = if kind == "TLSRoute" { "hostnames: [a.example], " } else { "" };
+        object(
+            kind,
+            "r",
+            &format!("parentRefs: [{parent}], {hostnames}rules: [{{backendRefs: [{{name: a, port: 80}}]}}]"),
+        )
+    };
+    let web = "{group: '', kind: Service, name: web}";
+    let tcp = format!("tcp: [{{{TO_A}}}]");
+    let http = format!("http: [{{{TO_A}}}]");
+    for (objects, expected) in [
+        (vs("v", &tcp), vec!["v not-applied spec.tcp"]),
+        (
+            vs("v", &format!("tls: [{{match: [{{sniHosts: [web]}}], {TO_A}}}]")),
+            vec!["v not-applied spec.tls"],
+        ),
+        (vs("v", &format!("gateways: [edge], {tcp}")), vec![]),
+        // It decides nothing, so that it is in nobody's way.
+        (vs("a", &tcp) + &vs("b", &http), vec!["a not-applied spec.tcp"]),
+        (route("TCPRoute", web), vec!["r not-applied spec.rules"]),
+        (route("TLSRoute", web), vec!["r not-applied spec.rules"]),
+        (route("TCPRoute", "{name: edge}"), vec![]),
+        (route("TCPRoute", web) + &vs("v", &http), vec!["r not-applied spec.rules"]),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
     }

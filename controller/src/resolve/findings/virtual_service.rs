@@ -4,6 +4,7 @@ use super::About;
 use crate::index::Index;
 use crate::objects::{HttpRoute, L4Route, Matching, RouteAction, Target, VirtualService};
 use crate::resolve::ResolveConfig;
+use crate::resolve::route_status::is_of_connections;
 use crate::resolve::traffic::{candidates, target, usable};
 use std::net::IpAddr;
 use warren_common::model::traffic::{Destination, HttpMatch, PathMatch};
@@ -46,6 +47,13 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
         }
     }
     for (field, routes) in [("tls", &service.tls), ("tcp", &service.tcp)] {
+        if !routes.is_empty() && service.is_of_mesh() {
+            let text = "rules of connections are not applied yet: connections go to the endpoints of the service that is \
+                        addressed";
+            let fix =
+                "Where requests are meant, write `http`; otherwise have clients address the destination";
+            about.warning("not-applied", format!("spec.{field}"), text, Some(fix.to_owned()));
+        }
         for (place, L4Route { backends, .. }) in routes.iter().enumerate() {
             for (backend, to) in backends.iter().enumerate() {
                 let path = format!("spec.{field}[{place}].route[{backend}].destination");
@@ -68,13 +76,16 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
         if host.starts_with('*') {
             continue;
         }
+        // One with rules of connections alone decides nothing yet.
         let winner = candidates(index, &host).into_iter().find(|other| {
             other.exported_to.is_none()
+                && !other.http.is_empty()
                 && other.hosts.iter().any(|theirs| index.full_name(theirs, &other.name.namespace) == host)
         });
         if let Some(winner) = winner
             && winner.name != service.name
             && service.exported_to.is_none()
+            && !service.http.is_empty()
         {
             let text = format!(
                 "the older VirtualService {} decides for {host}; rules of several are not merged",
@@ -86,7 +97,7 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
         let attached = held.iter().filter_map(|name| index.kubernetes_service_name(name));
         let attached = attached
             .flat_map(|name| index.routes_of(&name).collect::<Vec<_>>())
-            .find(|route| route.unsupported.is_none());
+            .find(|route| route.unsupported.is_none() && !is_of_connections(route));
         if let Some(route) = attached {
             let text = format!(
                 "the {} {} is attached to the Service {host}, and decides",
