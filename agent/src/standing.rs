@@ -17,7 +17,7 @@ use crate::handover::{ArrivedFlow, Departure, Exit, Fate, GuestMessage, describe
 use crate::identity::Proof;
 use crate::limits::{Exceeded, Excess, Ticket, idle};
 use crate::observe::{ByteCounters, FlowFlag, FlowHandle};
-use crate::pods::Pod;
+use crate::pods::{Pod, PodRegistry};
 use crate::policy::Denial;
 use crate::tunnel::{CopyError, Meter, Relay};
 use std::io;
@@ -204,6 +204,7 @@ impl Standing {
                 workloads.push(Arc::clone(&workload));
                 Some(GuestMessage {
                     pod: workload.uid.clone(),
+                    pod_uid: Arc::clone(&workload.enrolment.pod_uid),
                     source: visitor.source,
                     peer: visitor.peer,
                     client: visitor.client,
@@ -216,7 +217,8 @@ impl Standing {
         let proof = self.guest.as_ref().and_then(|guest| guest.proof.as_ref()).map(|proof| proof.to_moved());
         let [client, server] = self.relay.descriptors();
         let sockets = [client.try_clone_to_owned()?, server.try_clone_to_owned()?];
-        let described = describe(flow, self.pod.workload.uid.clone(), guest, &self.relay.state(), proof);
+        let pod = (self.pod.workload.uid.clone(), Arc::clone(&self.pod.workload.enrolment.pod_uid));
+        let described = describe(flow, pod, guest, &self.relay.state(), proof);
         Ok(Departure::new(described, sockets, workloads))
     }
 
@@ -300,8 +302,10 @@ pub(crate) async fn resume(context: Rc<Context>, arrived: ArrivedFlow) {
         Ok(relay) => relay,
         Err(why) => return broken(&flow, why),
     };
-    let Some(owner) = enrolled(&context, &message.pod, workload).await else {
-        return broken(&flow, format!("the pod {} is not enrolled", message.pod));
+    let pods = &context.node.pods;
+    let owner = match enrolled(pods, &message.pod, &message.pod_uid, workload).await {
+        Ok(owner) => owner,
+        Err(why) => return broken(&flow, why),
     };
     let ticket = match context.node.limits.connection(&message.pod) {
         Ok(ticket) => ticket,
@@ -312,10 +316,12 @@ pub(crate) async fn resume(context: Rc<Context>, arrived: ArrivedFlow) {
         Some(guest) => {
             let local = guest.local.clone().map(|moved| observer.resume(moved, workload));
             let inner = local.as_ref().unwrap_or(&flow);
-            let Some(pod) = enrolled(&context, &guest.pod, workload).await else {
-                let why = format!("the pod {} is not enrolled", guest.pod);
-                broken(&flow, why.clone());
-                return broken(inner, why);
+            let pod = match enrolled(pods, &guest.pod, &guest.pod_uid, workload).await {
+                Ok(pod) => pod,
+                Err(why) => {
+                    broken(&flow, why.clone());
+                    return broken(inner, why);
+                }
             };
             match readmit(&context, &pod.workload, guest, inner).await {
                 Ok(admitted) => {
@@ -343,19 +349,28 @@ pub(crate) async fn resume(context: Rc<Context>, arrived: ArrivedFlow) {
     drop(ticket);
 }
 
-/// The pod as it is enrolled; one that the agent before enrolled last of all may take a moment.
+/// The pod as it is enrolled; one that the agent before enrolled last of all may take a moment. `pod_uid`: its
+/// `metadata.uid`, for a name goes to the next pod of a set; empty if nobody has said it.
 async fn enrolled(
-    context: &Context,
-    uid: &WorkloadUid,
+    pods: &PodRegistry,
+    name: &WorkloadUid,
+    pod_uid: &str,
     known: impl Fn(&WorkloadUid) -> Option<Arc<Workload>>,
-) -> Option<Arc<Pod>> {
+) -> Result<Arc<Pod>, String> {
+    let mut is_another = false;
     for _ in 0..ENROLMENT_LOOKS {
-        if let Some(pod) = known(uid).and_then(|workload| context.node.pods.get(&workload)) {
-            return Some(pod);
+        if let Some(pod) = known(name).and_then(|workload| pods.get(&workload)) {
+            is_another = !pod_uid.is_empty() && *pod.workload.enrolment.pod_uid != *pod_uid;
+            if !is_another {
+                return Ok(pod);
+            }
         }
         tokio::time::sleep(ENROLMENT_PAUSE).await;
     }
-    None
+    Err(match is_another {
+        true => format!("the pod {name} is another than the one whose connection it was"),
+        false => format!("the pod {name} is not enrolled"),
+    })
 }
 
 /// Judges again, by what this agent knows.
@@ -385,3 +400,7 @@ async fn readmit(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "standing_tests.rs"]
+mod tests;

@@ -24,6 +24,8 @@ pub(super) struct Departures {
     next: u64,
     moved: u64,
     talk: Option<JoinHandle<Talked>>,
+    /// The successor takes no more.
+    is_over: bool,
 }
 
 /// What a thread that has sent flows gives back.
@@ -37,11 +39,14 @@ impl Departures {
     /// Tells all flows to come.
     pub(super) fn open(wire: Arc<Wire>, exits: &Exits) -> Self {
         let (queue, exits) = (exits.open(), exits.clone());
-        Self { wire, queue, exits, named: HashSet::new(), next: 0, moved: 0, talk: None }
+        Self { wire, queue, exits, named: HashSet::new(), next: 0, moved: 0, talk: None, is_over: false }
     }
 
     /// Sends the next flows that want to go; never completes when there are none. May be dropped and called again.
     pub(super) async fn step(&mut self) {
+        if self.is_over {
+            return self.refuse().await;
+        }
         if self.talk.is_none() {
             let mut batch = Vec::new();
             if self.queue.recv_many(&mut batch, BATCH).await == 0 {
@@ -71,10 +76,17 @@ impl Departures {
                 tracing::warn!(%error, "the successor takes no more connections; those that have not left stay here");
                 self.exits.close();
                 self.queue.close();
-                // Who has queued stays.
+                self.is_over = true;
+                // Who has queued stays, at once; who has room and has not queued yet is answered in the next step.
                 while self.queue.try_recv().is_ok() {}
             }
         }
+    }
+
+    /// Lets everybody stay who had room when the queue was closed, until nobody has any.
+    async fn refuse(&mut self) {
+        while self.queue.recv().await.is_some() {}
+        std::future::pending().await
     }
 }
 
@@ -140,3 +152,7 @@ fn send_one(
     }
     Ok(true)
 }
+
+#[cfg(test)]
+#[path = "depart_tests.rs"]
+mod tests;

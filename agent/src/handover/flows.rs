@@ -38,6 +38,9 @@ pub struct FlowMessage {
     pub flow: MovedFlow,
     /// The pod whose connection it is.
     pub pod: WorkloadUid,
+    /// Its `metadata.uid`: another pod may have its name by now. Empty, if an agent of before does not say it: not checked.
+    #[serde(default)]
+    pub pod_uid: Arc<str>,
     /// Who is inside a pod of this node, if somebody is.
     pub guest: Option<GuestMessage>,
     up: WayMessage,
@@ -52,6 +55,9 @@ pub struct FlowMessage {
 pub struct GuestMessage {
     /// The pod.
     pub pod: WorkloadUid,
+    /// Its `metadata.uid`, as in [`FlowMessage`].
+    #[serde(default)]
+    pub pod_uid: Arc<str>,
     /// As in [`Visitor`](crate::gate::Visitor).
     pub source: Option<Identity>,
     /// The same.
@@ -87,10 +93,10 @@ struct TunnelMessage {
     message: usize,
 }
 
-/// Puts a flow into words.
+/// Puts a flow into words. `pod`: its name and its `metadata.uid`.
 pub fn describe(
     flow: MovedFlow,
-    pod: WorkloadUid,
+    (pod, pod_uid): (WorkloadUid, Arc<str>),
     guest: Option<GuestMessage>,
     relay: &RelayState,
     proof: Option<MovedProof>,
@@ -137,7 +143,7 @@ pub fn describe(
         tail = roomy;
     }
     tail.extend_from_slice(&proof_bytes);
-    (FlowMessage { flow, pod, guest, up, down, tunnel, proof }, tail)
+    (FlowMessage { flow, pod, pod_uid, guest, up, down, tunnel, proof }, tail)
 }
 
 impl FlowMessage {

@@ -1,4 +1,4 @@
-use super::super::flows::{Departure, Fate, describe};
+use super::super::flows::{Departure, Fate, FlowMessage, describe};
 use super::super::{HandoverError, ask};
 use super::*;
 use crate::observe::{ObserveConfig, Observer};
@@ -178,7 +178,7 @@ fn flow(rest: usize) -> (Departure, tokio::sync::oneshot::Receiver<Fate>, [TcpSt
     let (moved, _) = observer.begin(Direction::Outbound, None, None).to_moved();
     let up = Way { rest: vec![7; rest].into(), ended: true, passed_on: false };
     let state = RelayState { up, down: Way::default(), tunnel: None };
-    let described = describe(moved, WorkloadUid("pod".into()), None, &state, None);
+    let described = describe(moved, (WorkloadUid("pod".into()), "u1".into()), None, &state, None);
     let (departure, fate) = Departure::new(described, [near.into(), far.into()], Vec::new());
     (departure, fate, [client, server])
 }
@@ -248,6 +248,15 @@ async fn a_successor_of_before_flows_gets_none() {
     .await;
     assert!(tokio::time::timeout(Duration::from_millis(100), exit.wait()).await.is_err());
     drop(wire);
+}
+
+#[test]
+fn an_agent_of_before_does_not_say_which_pod_of_a_name() {
+    let (departure, ..) = flow(10);
+    let mut said = serde_json::to_value(&departure.message).unwrap();
+    assert_eq!(said.as_object_mut().unwrap().remove("pod_uid").unwrap(), "u1");
+    let heard: FlowMessage = serde_json::from_value(said).unwrap();
+    assert_eq!((&heard.pod, &*heard.pod_uid), (&departure.message.pod, ""));
 }
 
 #[test]

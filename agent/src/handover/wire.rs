@@ -85,8 +85,13 @@ impl Wire {
         if !sockets.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&sockets)) {
             return Err(io::Error::other("too many sockets for one message"));
         }
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-        Ok(())
+        // A packet goes as a whole or not at all: one that was interrupted has not gone.
+        loop {
+            match rustix::net::sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return other.map(drop).map_err(io::Error::from),
+            }
+        }
     }
 
     pub(super) fn receive<M: DeserializeOwned>(&self) -> Result<Packet<M>, HandoverError> {

@@ -1,5 +1,8 @@
 //! Pods to test with.
 
+use super::lifetime::Lifetime;
+use super::{Pod, PodRegistry};
+use crate::accept::{Netns, NetnsThread, PodSockets};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{
@@ -31,4 +34,12 @@ pub(crate) fn pod(name: &str, uid: &str, addresses: &[IpAddr], enrolled: bool) -
         placement: Placement::default(),
         enrolment: Enrolment { pod_uid: uid.into(), enrolled, ..Enrolment::default() },
     })
+}
+
+/// Enrols a pod whose network namespace is that of the test.
+pub(crate) fn enrolled_pod(pods: &PodRegistry, workload: &Arc<Workload>) {
+    let netns = Netns::open(std::path::Path::new("/proc/self/ns/net")).unwrap();
+    let sockets = PodSockets::new(NetnsThread::spawn().unwrap(), Arc::new(netns));
+    let (workload, lifetime) = (Arc::clone(workload), Lifetime::default());
+    pods.insert(&Arc::new(Pod { workload, cookie: 1, sockets, lifetime }));
 }
