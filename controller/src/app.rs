@@ -33,6 +33,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -232,11 +233,17 @@ impl Controller {
                 published.apply(vec![(TRUST_TYPE_URL, TRUST.to_owned(), Some(trust(bundle)))]);
             }
         };
+        // Before it is known which nodes have pods of the mesh, all of them would seem to be done with whatever a rotation waits for.
+        let knows_nodes = Arc::new(AtomicBool::new(false));
+        let leads: Box<dyn Fn() -> bool + Send + Sync> = match &status {
+            Some(status) => Box::new(status.leads()),
+            // Nobody else is there.
+            None => Box::new(|| true),
+        };
         let following = Following {
-            leads: match &status {
-                Some(status) => Box::new(status.leads()),
-                // Nobody else is there.
-                None => Box::new(|| true),
+            leads: {
+                let knows_nodes = knows_nodes.clone();
+                Box::new(move || knows_nodes.load(Ordering::Acquire) && leads())
             },
             meshed: Box::new(move || meshed()),
             tell: Box::new(tell_trust),
@@ -268,6 +275,7 @@ impl Controller {
         let pipeline = tokio::spawn(pipeline.run((first_batch, read), drain.clone()));
         // Served before, an agent that resumes would be told that everything is gone.
         let _ = first_batch_read.recv().await;
+        knows_nodes.store(true, Ordering::Release);
 
         let discovery = DiscoveryService::new(
             published,

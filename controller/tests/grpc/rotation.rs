@@ -106,6 +106,8 @@ async fn a_rotation_survives_its_controller() {
     let first = shop().await;
     assert_eq!(first.admin("POST", "/v1/ca/rotate-root").await.0, 200);
     let before = until_phase(&first, "distributing").await;
+    // Longer than a phase lasts at least: only the nodes' pods, which the second one has yet to read of, hold it now.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     let second = Controller::start_in(first.stop().await).await;
     let after = until_phase(&second, "distributing").await;
     assert_eq!(
