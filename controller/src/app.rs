@@ -235,15 +235,15 @@ impl Controller {
         };
         // Before it is known which nodes have pods of the mesh, all of them would seem to be done with whatever a rotation waits for.
         let knows_nodes = Arc::new(AtomicBool::new(false));
-        let leads: Box<dyn Fn() -> bool + Send + Sync> = match &status {
-            Some(status) => Box::new(status.leads()),
-            // Nobody else is there.
-            None => Box::new(|| true),
-        };
         let following = Following {
-            leads: {
+            leads: match &status {
+                Some(status) => Box::new(status.leads()),
+                // Nobody else is there.
+                None => Box::new(|| true),
+            },
+            knows_nodes: {
                 let knows_nodes = knows_nodes.clone();
-                Box::new(move || knows_nodes.load(Ordering::Acquire) && leads())
+                Box::new(move || knows_nodes.load(Ordering::Acquire))
             },
             meshed: Box::new(move || meshed()),
             tell: Box::new(tell_trust),

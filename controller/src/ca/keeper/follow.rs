@@ -23,6 +23,8 @@ const SAY_AGAIN_S: (i64, i64) = (10, 30);
 pub(crate) struct Following {
     /// Whether this replica leads.
     pub(crate) leads: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Whether `meshed` can be believed: the first configuration has been read.
+    pub(crate) knows_nodes: Box<dyn Fn() -> bool + Send + Sync>,
     /// The nodes that have pods of the mesh.
     pub(crate) meshed: Box<dyn Fn() -> BTreeSet<String> + Send + Sync>,
     /// Tells every agent.
@@ -87,7 +89,9 @@ impl Keeper {
         let reason =
             shared.err().map(|error| format!("nodes of other replicas count as not connected: {error}"));
         report(&others.problems, SHARES_PLACE, reason);
-        if !leads {
+        // What an operator plugged in every replica follows for itself: nothing of it is written.
+        let is_its_own = self.current().plugged_in.is_some();
+        if !(others.knows_nodes)() || !(leads || is_its_own) {
             return Ok(());
         }
         if self.current().kept.is_old {
