@@ -56,10 +56,11 @@ impl World {
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
-    /// Waits on simulated time until there are so many files.
+    /// Waits on simulated time until there are so many files, each of them whole.
     async fn until_files(&self, count: usize) {
+        let whole = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pem");
         let there = async {
-            while self.files().len() != count {
+            while self.files().len() != count || !self.files().iter().all(whole) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
