@@ -24,4 +24,4 @@ pub use group::{Endpoint, Group};
 pub use key::{HashInput, hash_input};
 pub use outlier::{Cause, Detector, Signal};
 pub use pick::{Ask, Health, NoneLeft};
-pub use policy::{Effective, NoSuchSubset, RetryBudget, effective};
+pub use policy::{Effective, NoSuchSubset, RetryBudget, effective, in_force};

@@ -2,6 +2,7 @@
 
 use crate::route::http::ClientView;
 use std::sync::Arc;
+use warren_common::model::ServiceName;
 use warren_common::model::traffic::{
     ObjectName, PortPolicy, ScopedPolicy, Selector, Subset, Traffic, TrafficPolicy,
 };
@@ -65,6 +66,26 @@ pub fn effective(
     Ok(scoped.map(|scoped| combined(scoped, port, subset)).unwrap_or_default())
 }
 
+/// The same of `service`, whether anything is said about the traffic to it or not.
+///
+/// # Errors
+/// [`NoSuchSubset`].
+pub fn in_force(
+    traffic: Option<&Traffic>,
+    service: &ServiceName,
+    client: &ClientView<'_>,
+    port: u16,
+    subset: Option<&str>,
+) -> Result<Effective, NoSuchSubset> {
+    match (traffic, subset) {
+        (Some(traffic), subset) => effective(traffic, client, port, subset),
+        (None, Some(subset)) => {
+            Err(NoSuchSubset { subset: subset.into(), service: Arc::clone(&service.hostname) })
+        }
+        (None, None) => Ok(Effective::default()),
+    }
+}
+
 fn combined(scoped: &ScopedPolicy, port: u16, subset: Option<&Subset>) -> Effective {
     let mut policy = of_port(&scoped.policy, port).clone();
     let mut budget = budget(&scoped.policy);
@@ -104,7 +125,6 @@ fn budget(policy: &TrafficPolicy) -> Option<RetryBudget> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_common::model::ServiceName;
     use warren_common::model::traffic::{
         Balancer, Clients, ConnectionPool, SimpleBalancer, TlsMode, TlsOrigination,
     };

@@ -1,12 +1,13 @@
 //! Copies of requests: sent when all of the request's body is there, and forgotten.
 
+use super::asked::{Asked, set_authority};
 use super::exchange::Exchange;
 use super::headers::shape;
 use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
 use super::outlets::{Ask, NoWay, Outlets};
 use super::replay::Replay;
 use super::reply::Local;
-use super::request::{Asked, Journey, set_authority};
+use super::request::Journey;
 use crate::route::http::shadow;
 use http::request::Parts;
 use http::{HeaderValue, Request};

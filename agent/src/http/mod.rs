@@ -13,6 +13,7 @@
 //! ([`Outlets`]).
 
 mod answer;
+mod asked;
 mod attempt;
 mod exchange;
 pub mod guard;

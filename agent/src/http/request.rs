@@ -9,9 +9,10 @@
 //! Whatever fails is answered here, and the record says why.
 
 use super::answer::Answer;
+use super::asked::Asked;
 use super::attempt::{Attempts, Reached};
 use super::exchange::Exchange;
-use super::headers::{ORIGINAL_PATH, SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
+use super::headers::{SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
 use super::limits::MAX_REPLAY;
 use super::mirror::mirror;
 use super::outlets::Outlets;
@@ -21,55 +22,17 @@ use super::serve::Downstream;
 use super::switch::Switching;
 use crate::observe::ResponseFlag;
 use crate::route::http::{
-    Action, Authority, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, Normalization, PathPart,
-    Refusal, RequestView, Rule, Values, draw_fault, is_drawn, normalize, put_on, timeout_of,
+    Action, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal, Rule, draw_fault,
+    is_drawn, put_on, timeout_of,
 };
-use http::header::{HOST, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 use warren_common::model::traffic::Destination;
-
-/// A request as its client sent it: what rules match, and what changes of headers may name.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    method: Method,
-    authority: String,
-    path: String,
-    query: Option<String>,
-    headers: HeaderMap,
-    start: SystemTime,
-}
-
-impl Asked {
-    fn new(parts: &Parts, authority: &str) -> Self {
-        Self {
-            method: parts.method.clone(),
-            authority: authority.to_owned(),
-            path: if parts.method == Method::CONNECT { String::new() } else { parts.uri.path().to_owned() },
-            query: parts.uri.query().map(str::to_owned),
-            headers: parts.headers.clone(),
-            start: SystemTime::now(),
-        }
-    }
-
-    /// As rules see it.
-    pub(super) fn view(&self) -> RequestView<'_> {
-        RequestView {
-            method: self.method.as_str(),
-            scheme: "http",
-            authority: &self.authority,
-            path: &self.path,
-            query: self.query.as_deref(),
-            headers: &self.headers,
-        }
-    }
-}
 
 /// What the steps of one request share.
 pub(super) struct Journey<'a, O> {
@@ -158,9 +121,8 @@ async fn forward<O: Outlets>(
     exchange: &mut Exchange,
 ) -> Result<Forwarded, Stopped> {
     let (mut parts, body) = request.into_parts();
-    let authority = host_of(&parts)?;
-    normalise(&mut parts);
-    let asked = Asked::new(&parts, &authority);
+    let asked = Asked::read(&mut parts, SystemTime::now())
+        .map_err(|error| Local::bad_request("invalid_host", error.to_string()))?;
     let table = outlets.rules().map_err(Local::broken_rules)?;
     let matched = table.route(&asked.view()).ok_or_else(Refusal::no_rule)?;
     note(exchange, &table, &matched);
@@ -232,7 +194,7 @@ impl<O: Outlets> Journey<'_, O> {
                 &to.location(&self.asked.view(), part, self.downstream.port),
             ));
         }
-        self.change(rule, backend, part, &mut parts);
+        self.asked.change(rule, backend, part, self.downstream.client, &mut parts);
 
         let mirrors: Vec<_> =
             backend.mirrors.iter().filter(|one| is_drawn(one.per_million, rand::random())).collect();
@@ -273,89 +235,6 @@ impl<O: Outlets> Journey<'_, O> {
     fn grpc_timeout(&self) -> Option<&[u8]> {
         let timeout = self.asked.headers.get("grpc-timeout").filter(|_| self.exchange.is_grpc);
         timeout.map(HeaderValue::as_bytes)
-    }
-
-    /// What rule and backend change on the way there.
-    fn change(&self, rule: &Rule, backend: &BackendRule, part: PathPart, parts: &mut Parts) {
-        let view = self.asked.view();
-        let values = self.asked.values(&view, None, self.downstream.client);
-        let by_rule = rule.request_headers.prepare(&values).apply(&mut parts.headers);
-        let by_backend = backend.request_headers.prepare(&values).apply(&mut parts.headers);
-        let rewrite = backend.rewrite.as_ref();
-        let authority = rewrite.and_then(|rewrite| rewrite.authority.clone()).or(by_rule).or(by_backend);
-        if let Some(authority) = authority {
-            set_authority(parts, &authority);
-        }
-        if let Some(path) = rewrite.and_then(|rewrite| rewrite.path_and_query(&self.asked.view(), part)) {
-            let before =
-                parts.uri.path_and_query().and_then(|path| HeaderValue::from_str(path.as_str()).ok());
-            if set_path(parts, &path)
-                && let Some(before) = before
-            {
-                parts.headers.insert(ORIGINAL_PATH, before);
-            }
-        }
-    }
-}
-
-impl Asked {
-    fn values<'a>(
-        &self,
-        view: &'a RequestView<'a>,
-        response: Option<&'a HeaderMap>,
-        remote: SocketAddr,
-    ) -> Values<'a> {
-        Values { request: view, response, remote, start: self.start }
-    }
-}
-
-/// The host, which must be one.
-fn host_of(parts: &Parts) -> Result<String, Local> {
-    let host = parts.headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
-    let written = match (parts.uri.authority(), host) {
-        (Some(authority), _) => authority.as_str().to_owned(),
-        (None, Some(host)) => host.into_owned(),
-        // HTTP/1.0 knows none.
-        (None, None) => return Ok(String::new()),
-    };
-    match Authority::parse(&written) {
-        Ok(_) => Ok(written),
-        Err(error) => Err(Local::bad_request("invalid_host", format!("Host is not usable: {error}"))),
-    }
-}
-
-/// Written in one way, before anybody looks at it.
-fn normalise(parts: &mut Parts) {
-    if let Cow::Owned(path) = normalize(parts.uri.path(), Normalization::Base) {
-        let path = match parts.uri.query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        set_path(parts, &path);
-    }
-}
-
-fn set_path(parts: &mut Parts, path: &str) -> bool {
-    let Ok(path) = path.parse() else { return false };
-    let mut uri = parts.uri.clone().into_parts();
-    uri.path_and_query = Some(path);
-    match Uri::from_parts(uri) {
-        Ok(uri) => {
-            parts.uri = uri;
-            true
-        }
-        Err(_) => false,
-    }
-}
-
-pub(super) fn set_authority(parts: &mut Parts, authority: &HeaderValue) {
-    parts.headers.insert(HOST, authority.clone());
-    let mut uri = parts.uri.clone().into_parts();
-    if uri.authority.is_some()
-        && let Ok(authority) = authority.as_bytes().try_into()
-    {
-        uri.authority = Some(authority);
-        parts.uri = Uri::from_parts(uri).unwrap_or_else(|_| parts.uri.clone());
     }
 }
 

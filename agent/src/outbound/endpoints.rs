@@ -3,7 +3,7 @@
 
 use crate::balance::{
     Ask, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow, Signal, Slot,
-    effective, hash_input,
+    hash_input, in_force,
 };
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
@@ -161,10 +161,17 @@ impl State {
         let same_policy = self.made.as_ref().filter(|made| made.is_of(traffic, wanted.client));
         let effective = match same_policy {
             Some(made) => Arc::clone(&made.effective),
-            None => Arc::new(
-                in_force(traffic, wanted)
-                    .map_err(|why| NoWay { refusal: Refusal::no_backend(ask.api), why })?,
-            ),
+            None => {
+                let Wanted { client, service, port, subset, .. } = *wanted;
+                let view = ClientView { namespace: &client.namespace, labels: &client.labels };
+                let subset = subset.map(|subset| &**subset);
+                let traffic = traffic.map(|traffic| &**traffic);
+                let effective = in_force(traffic, &service.key, &view, port, subset);
+                Arc::new(effective.map_err(|error| NoWay {
+                    refusal: Refusal::no_backend(ask.api),
+                    why: error.to_string(),
+                })?)
+            }
         };
         if same_policy.is_none() {
             let PortPolicy { pool, outliers, .. } = &effective.policy;
@@ -185,20 +192,6 @@ impl State {
             Made { traffic: traffic.cloned(), client: Arc::clone(client), generation, effective, group };
         self.made = Some(made.clone());
         Ok(made)
-    }
-}
-
-fn in_force(traffic: Option<&Arc<Traffic>>, wanted: &Wanted<'_>) -> Result<Effective, String> {
-    let client = ClientView { namespace: &wanted.client.namespace, labels: &wanted.client.labels };
-    match (traffic, wanted.subset) {
-        (Some(traffic), subset) => {
-            let subset = subset.map(|subset| &**subset);
-            effective(traffic, &client, wanted.port, subset).map_err(|error| error.to_string())
-        }
-        (None, Some(subset)) => {
-            Err(format!("no DestinationRule of {} names a subset {subset}", wanted.service.key))
-        }
-        (None, None) => Ok(Effective::default()),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::endpoints::{Balanced, Chosen, Picked, Wanted};
 use super::hear::{self, Heard};
-use super::rules::{InForce, Routed};
+use super::rules::Routed;
 use super::wire::{Wire, opened};
 use super::{OutboundError, avoid, convey, current, describe, open, revoked};
 use crate::accept::reset;
@@ -15,7 +15,7 @@ use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, P
 use crate::inbound::Refusal as LocalRefusal;
 use crate::observe::FlowHandle;
 use crate::pods::Pod;
-use crate::route::http::{Ended, HttpTable, Refusal};
+use crate::route::http::{Ended, HttpTable, InForce, Refusal};
 use crate::route::{
     Attempts, Backend, Choice, Doubts, Failure, Hop, RouteError, Step, Target, resolve_backend, target_of,
 };

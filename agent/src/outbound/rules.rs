@@ -3,17 +3,14 @@
 use super::current;
 use crate::context::Context;
 use crate::pods::Pod;
-use crate::route::http::{ClientView, HttpTable, Patterns};
+use crate::route::http::{ClientView, InForce, Patterns};
 use crate::route::service_at;
 use crate::store::Mesh;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use warren_common::model::traffic::{
-    Backend, Clients, Destination, Forward, HeaderChanges, HttpAction, HttpRule, RouteApi, RouteTable, Rules,
-    Traffic,
-};
+use warren_common::model::traffic::Traffic;
 use warren_common::model::{AppProtocol, Service, ServiceName, Workload, WorkloadUid};
 
 /// Most tables that a worker keeps.
@@ -33,17 +30,6 @@ struct Known {
     traffic: Option<Arc<Traffic>>,
     client: Arc<Workload>,
     rules: InForce,
-}
-
-/// What is in force for the requests of a client.
-#[derive(Clone, Debug)]
-pub(super) enum InForce {
-    /// Nothing: requests go to the service's own endpoints, as this table says.
-    Nothing(Arc<HttpTable>),
-    /// These rules.
-    Rules(Arc<HttpTable>),
-    /// Rules that can't be applied, and why: nothing may be sent.
-    Broken(Arc<str>),
 }
 
 /// A service that requests have rules for.
@@ -116,16 +102,7 @@ impl Routes {
         port: u16,
     ) -> InForce {
         let view = ClientView { namespace: &client.namespace, labels: &client.labels };
-        let compile = |traffic| HttpTable::compile(traffic, &view, port, &self.patterns);
-        match traffic.map(|traffic| compile(traffic)).transpose() {
-            Ok(Some(Some(table))) => InForce::Rules(Arc::new(table)),
-            Ok(_) => match compile(&itself(service, port)) {
-                Ok(Some(table)) => InForce::Nothing(Arc::new(table)),
-                Ok(None) => InForce::Broken("a service leads nowhere without rules".into()),
-                Err(error) => InForce::Broken(error.to_string().into()),
-            },
-            Err(error) => InForce::Broken(error.to_string().into()),
-        }
+        InForce::new(traffic.map(|traffic| &**traffic), &view, service, port, &self.patterns)
     }
 }
 
@@ -138,34 +115,4 @@ impl Known {
         };
         same && Arc::ptr_eq(&self.client, client)
     }
-}
-
-/// Rules that say what happens without any: everything goes to the service itself.
-fn itself(service: &ServiceName, port: u16) -> Traffic {
-    let to = Destination::Service { service: service.clone(), port, subset: None };
-    let backend = Backend {
-        to,
-        weight: 1,
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-        rewrite: None,
-        redirect: None,
-        mirrors: Vec::new(),
-    };
-    let rule = HttpRule {
-        name: "default".into(),
-        matches: Vec::new(),
-        action: HttpAction::Forward(Box::new(Forward { backends: vec![backend], ..Forward::default() })),
-        request_headers: HeaderChanges::default(),
-        response_headers: HeaderChanges::default(),
-        cors: None,
-    };
-    let table = RouteTable {
-        clients: Clients::default(),
-        ports: None,
-        api: RouteApi::Istio,
-        objects: Vec::new(),
-        rules: Rules { http: Some(vec![rule]), ..Rules::default() },
-    };
-    Traffic { service: service.clone(), tables: vec![table], policies: Vec::new() }
 }

@@ -52,6 +52,8 @@ pub struct HttpTable {
 pub(super) struct Entry {
     pub(super) name: Arc<str>,
     pub(super) rule: Arc<Rule>,
+    // The rule's place in the table that was compiled.
+    index: u32,
     // None: the rule is for every request.
     pub(super) wanted: Option<Box<HttpMatch>>,
     pub(super) conditions: Conditions,
@@ -66,6 +68,8 @@ pub struct Matched<'t> {
     pub name: &'t Arc<str>,
     /// The place of the match in the order in which they are tried.
     pub place: usize,
+    /// The rule's place in the [`RouteTable`] that was compiled.
+    pub index: usize,
     /// What of the path was matched, for rewrites and redirects.
     pub part: PathPart,
 }
@@ -102,7 +106,7 @@ impl HttpTable {
                 if !wanted.is_none_or(is_met) {
                     continue;
                 }
-                let entry = Entry::new(rule, &compiled, wanted, patterns).map_err(failed)?;
+                let entry = Entry::new(index, rule, &compiled, wanted, patterns).map_err(failed)?;
                 let is_last = entry.conditions.hold_everything(wanted.unwrap_or(&HttpMatch::default()));
                 entries.push(entry);
                 if is_last {
@@ -127,7 +131,8 @@ impl HttpTable {
 
     fn matched(&self, place: usize, part: PathPart) -> Option<Matched<'_>> {
         let entry = self.entries.get(place)?;
-        Some(Matched { rule: &entry.rule, name: &entry.name, place, part })
+        let index = entry.index as usize;
+        Some(Matched { rule: &entry.rule, name: &entry.name, place, index, part })
     }
 
     /// [`Self::route`] by asking one match after the other, telling `seen` how each decided.
@@ -162,10 +167,16 @@ impl HttpTable {
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, Option<&HttpMatch>, &Arc<Rule>)> {
         self.entries.iter().map(|entry| (&entry.name, entry.wanted.as_deref(), &entry.rule))
     }
+
+    /// Of each of [`Self::entries`], its rule's place in the [`RouteTable`] that was compiled.
+    pub fn places(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.entries.iter().map(|entry| entry.index as usize)
+    }
 }
 
 impl Entry {
     fn new(
+        index: usize,
         rule: &HttpRule,
         compiled: &Arc<Rule>,
         wanted: Option<&HttpMatch>,
@@ -181,7 +192,8 @@ impl Entry {
             name => format!("{}.{name}", rule.name).into(),
         };
         let wanted = wanted.map(|wanted| Box::new(wanted.clone()));
-        Ok(Self { name, rule: Arc::clone(compiled), wanted, conditions })
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        Ok(Self { name, rule: Arc::clone(compiled), index, wanted, conditions })
     }
 }
 
@@ -203,7 +215,7 @@ pub fn check(traffic: &Traffic, patterns: &Patterns) -> Result<(), TableError> {
             let failed = |source| failed(table, index, rule, source);
             let compiled = Arc::new(Rule::new(rule, table.api, patterns).map_err(failed)?);
             for wanted in alternatives(rule) {
-                Entry::new(rule, &compiled, wanted, patterns).map_err(failed)?;
+                Entry::new(index, rule, &compiled, wanted, patterns).map_err(failed)?;
             }
         }
     }
