@@ -129,7 +129,7 @@ impl Standing {
             match self.next_event(context, &mut exit).await {
                 Event::Done(result) => return self.finish(result),
                 Event::Go(room) => match self.depart(room).await {
-                    Fate::Stays => {}
+                    Fate::Stays => exit.rest(),
                     Fate::Moved => return self.forget(),
                     Fate::Lost => return self.abort(),
                 },
@@ -189,6 +189,11 @@ impl Standing {
     }
 
     fn departure(&self) -> io::Result<(Departure, tokio::sync::oneshot::Receiver<Fate>)> {
+        let mut pods = [Some(&self.pod), self.guest.as_ref().map(|guest| &guest.pod)].into_iter().flatten();
+        if pods.any(|pod| pod.lifetime.has_parted()) {
+            // The successor has not enrolled it and would reset the flow; here it may go on to its end.
+            return Err(io::Error::other("a pod of it is in the mesh no more"));
+        }
         let (flow, mut workloads) = self.flow.to_moved();
         workloads.push(Arc::clone(&self.pod.workload));
         let guest = match &self.guest {

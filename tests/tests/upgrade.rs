@@ -313,3 +313,36 @@ fn a_successor_that_is_killed_takes_down_what_it_had_and_nothing_else() {
         })
     });
 }
+
+/// The successor never enrols it: its flows are none of its business, and go on with the old agent as long as that lives.
+#[test]
+fn what_a_released_pod_has_open_stays_with_the_agent_that_has_it() {
+    lasting().test(|lab| {
+        lab.start_mesh()?;
+        let _servers = servers(lab)?;
+        let (node, client) = (lab.node("n1"), lab.pod("client"));
+        let far = at(&lab.pod("far"), ECHO);
+        until_enrolled(node, 2)?;
+        until_reached(&client, &far)?;
+        let released = stream(&client, &far, &["--timeout-ms", "30000"])?;
+        let moving = stream(&lab.pod("near"), &far, &["--timeout-ms", "30000"])?;
+        lab.label_pod("client", "warren.dev/mesh", Some("disabled"))?;
+        until_enrolled(node, 1)?;
+        let successor = node.another_agent("u0", &[])?;
+        successor.spawn()?;
+        successor.wait_log(TAKEN, SOON)?;
+        // The other one's has moved: whoever was to go has gone.
+        until_flow(node, "open, of near", |flow| {
+            flow["state"] == "open" && flow["direction"] == "outbound" && flow["source"]["pod"] == "near"
+        })?;
+        // A flow that waits for its pod in the successor is reset within three seconds and carries nothing meanwhile.
+        let before = Instant::now();
+        poll_until("four seconds to pass", SOON, || {
+            (before.elapsed() > Duration::from_secs(4)).then_some(())
+        })?;
+        let report = must_be_clean(released, "of the released pod")?;
+        ensure!(report["connects"] == 1, "it was opened again: {report}");
+        must_be_clean(moving, "of the other pod")?;
+        Ok(())
+    });
+}

@@ -42,7 +42,13 @@ impl Departures {
         Self { wire, queue, exits, named: HashSet::new(), next: 0, moved: 0, talk: None, is_over: false }
     }
 
-    /// Sends the next flows that want to go; never completes when there are none. May be dropped and called again.
+    /// Whether flows are on their way.
+    pub(super) fn is_talking(&self) -> bool {
+        self.talk.is_some()
+    }
+
+    /// Sends the next flows that want to go, or hears what became of them; never completes when there are none. May be dropped
+    /// and called again.
     pub(super) async fn step(&mut self) {
         if self.is_over {
             return self.refuse().await;
@@ -59,6 +65,7 @@ impl Departures {
                 let moved = send(&wire, batch, &mut named, &mut next);
                 Talked { named, next, moved }
             }));
+            return;
         }
         let Some(talk) = &mut self.talk else { return };
         let talked = talk.await;

@@ -29,6 +29,8 @@ async fn who_had_room_when_the_successor_was_lost_stays() {
     let (one, its_fate) = departure();
     room.send(one);
     departures.step().await;
+    assert!(departures.is_talking());
+    departures.step().await;
     assert_eq!(its_fate.await.unwrap(), Fate::Lost, "its sockets may have left");
     let (one, its_fate) = departure();
     late.send(one);
@@ -37,4 +39,23 @@ async fn who_had_room_when_the_successor_was_lost_stays() {
         () = departures.step() => panic!("there is nobody to send to"),
     };
     assert_eq!(fate.unwrap().unwrap(), Fate::Stays);
+}
+
+/// One that can't leave would otherwise be asked again at once, for as long as the old agent lives.
+#[tokio::test(start_paused = true)]
+async fn who_could_not_leave_goes_on_for_a_while() {
+    let exits = Exits::default();
+    let mut exit = exits.exit();
+    let _queue = exits.open();
+    drop(exit.wait().await);
+    exit.rest();
+    // Others happen meanwhile, and the wait begins anew.
+    for _ in 0..3 {
+        let again = tokio::time::timeout(Duration::from_millis(300), exit.wait()).await;
+        assert!(again.is_err());
+    }
+    tokio::time::timeout(Duration::from_millis(200), exit.wait()).await.unwrap();
+    assert!(!exits.is_unused());
+    drop(exit);
+    assert!(exits.is_unused());
 }

@@ -22,7 +22,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use warren_common::model::{Identity, Workload, WorkloadUid};
 use zeroize::Zeroizing;
 
@@ -264,7 +266,13 @@ pub struct Exits(watch::Sender<Option<mpsc::Sender<Departure>>>);
 
 /// One flow's view of [`Exits`].
 #[derive(Clone, Debug)]
-pub struct Exit(watch::Receiver<Option<mpsc::Sender<Departure>>>);
+pub struct Exit {
+    way: watch::Receiver<Option<mpsc::Sender<Departure>>>,
+    not_before: Option<Instant>,
+}
+
+/// How long a flow that could not leave goes on before it tries again.
+const REST: Duration = Duration::from_secs(1);
 
 impl Default for Exits {
     fn default() -> Self {
@@ -275,7 +283,12 @@ impl Default for Exits {
 impl Exits {
     /// For one more flow.
     pub fn exit(&self) -> Exit {
-        Exit(self.0.subscribe())
+        Exit { way: self.0.subscribe(), not_before: None }
+    }
+
+    /// Whether no flow stands.
+    pub(super) fn is_unused(&self) -> bool {
+        self.0.receiver_count() == 0
     }
 
     /// Tells all flows, and those that stand later, to come.
@@ -292,10 +305,19 @@ impl Exits {
 }
 
 impl Exit {
-    /// Waits until flows are to go, and then until there is room for one more.
+    /// The flow could not leave: it waits a second before it wants to again.
+    pub fn rest(&mut self) {
+        self.not_before = Some(Instant::now() + REST);
+    }
+
+    /// Waits until flows are to go, and then until there is room for one more. May be dropped and called again.
     pub async fn wait(&mut self) -> mpsc::OwnedPermit<Departure> {
+        if let Some(not_before) = self.not_before {
+            tokio::time::sleep_until(not_before).await;
+            self.not_before = None;
+        }
         loop {
-            let way = match self.0.wait_for(|way| way.as_ref().is_some_and(|way| !way.is_closed())).await {
+            let way = match self.way.wait_for(|way| way.as_ref().is_some_and(|way| !way.is_closed())).await {
                 Ok(way) => way.clone(),
                 // The agent ends.
                 Err(_) => std::future::pending().await,

@@ -19,8 +19,8 @@ use warren_common::runtime::{DrainWatch, SocketFile};
 /// How often a retired agent looks after its successor.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// When for so long no connection has come that wants to go, all have gone.
-const QUIET: Duration = Duration::from_millis(200);
+/// When for so long no connection has come that wants to go, all have gone that can.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What this agent hands over.
 #[derive(Clone, Debug)]
@@ -99,13 +99,16 @@ pub async fn offer(
     let mut departures: Option<Departures> = None;
     let mut is_draining = false;
     loop {
-        let is_to_be_asked = departures.is_none();
-        let patience = match (is_draining, flows) {
-            (false, _) => LOOK,
+        if is_draining && (!flows || exits.is_unused()) {
+            return Ok(());
+        }
+        let patience = match &departures {
+            _ if !is_draining => LOOK,
             // What can go still goes: the successor will ask, and then they come one after the other.
-            (true, true) if is_to_be_asked => DEADLINE,
-            (true, true) => QUIET,
-            (true, false) => return Ok(()),
+            None => DEADLINE,
+            // Whoever is on the way arrives, or is lost, within a deadline of its own.
+            Some(departures) if departures.is_talking() => DEADLINE + LOOK,
+            Some(_) => QUIET,
         };
         let step = async {
             match &mut departures {

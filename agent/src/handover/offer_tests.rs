@@ -268,3 +268,30 @@ fn a_flow_s_bytes_are_what_its_message_says() {
     assert!(departure.message.parts(&tail).is_none(), "one too many");
     assert!(departure.message.parts(&tail[..9]).is_none(), "one too few");
 }
+
+/// A batch may take the successor a while: what waits behind it goes, too, although the agent is to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_successor_gets_all_flows_of_an_agent_that_is_to_stop() {
+    let old = Old::start().await;
+    let found = ask_at(&old.socket(), "n1").await.unwrap().unwrap();
+    let rest = blocking(move || found.taken(true)).await.unwrap();
+    let taking = tokio::task::spawn_blocking(move || {
+        rest.lifeline.take_flows(|_| std::thread::sleep(Duration::from_millis(1500)))
+    });
+    let mut exit = old.exits.exit();
+    let (first, its_fate, _ends) = flow(1);
+    exit.wait().await.send(first);
+    let stopping = tokio::spawn({
+        let drain = old.drain;
+        async move { drain.start(Duration::from_secs(20)).await }
+    });
+    // It has been sent, and this one only waits.
+    let (second, other_fate, _others) = flow(2);
+    exit.wait().await.send(second);
+    assert_eq!((its_fate.await.unwrap(), other_fate.await.unwrap()), (Fate::Moved, Fate::Moved));
+    // The last has gone: nothing is waited for.
+    drop(exit);
+    old.ended.await.unwrap().unwrap();
+    assert!(stopping.await.unwrap());
+    taking.await.unwrap().unwrap();
+}

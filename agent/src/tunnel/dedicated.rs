@@ -220,6 +220,8 @@ async fn read_head<S: AsyncBufRead + Unpin, T>(
     parse: impl Fn(&[u8]) -> Result<Option<(T, usize)>, HeadError>,
 ) -> Result<(T, Vec<u8>), DedicatedError> {
     let mut bytes = Vec::with_capacity(512);
+    // Nonsense is seen before it ends a line, too.
+    let mut look_at = 0;
     loop {
         // Reading into a buffer would go on with the next records, and maybe stop in the middle of one.
         let chunk = session.fill_buf().await?;
@@ -227,8 +229,14 @@ async fn read_head<S: AsyncBufRead + Unpin, T>(
         if length == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        // What ends no line ends no head: of a peer that sends byte by byte it is not all read again for each.
+        let is_worth_it = chunk.contains(&b'\n') || bytes.len() + length >= look_at;
         bytes.extend_from_slice(chunk);
         session.consume(length);
+        if !is_worth_it {
+            continue;
+        }
+        look_at = bytes.len() * 2;
         if let Some((head, end)) = parse(&bytes)? {
             return Ok((head, bytes.split_off(end)));
         }

@@ -340,3 +340,27 @@ async fn who_says_nothing_is_not_waited_for() {
     let error = DedicatedIncoming::receive(far.unwrap()).await.unwrap_err();
     assert!(matches!(error, DedicatedError::Silent(..)), "{error}");
 }
+
+/// The whole of it must not be read again for each byte.
+#[test]
+fn a_head_that_comes_byte_by_byte_is_looked_at_by_line() {
+    real(async || {
+        let text = format!(
+            "CONNECT 10.0.0.1:80 HTTP/1.1\r\nhost: 10.0.0.1:80\r\nx-long: {}\r\n\r\nrest",
+            "x".repeat(4000)
+        );
+        let (near, mut far) = tokio::io::duplex(1);
+        let writing = spawn_local(async move { far.write_all(text.as_bytes()).await });
+        let looks = std::cell::Cell::new(0);
+        let mut near = tokio::io::BufReader::with_capacity(1, near);
+        let (request, _) = read_head(&mut near, |bytes| {
+            looks.set(looks.get() + 1);
+            parse_request(bytes)
+        })
+        .await
+        .unwrap();
+        assert_eq!(request.uri().port_u16(), Some(80));
+        assert!(looks.get() < 24, "looked {} times", looks.get());
+        drop((near, writing));
+    });
+}
