@@ -324,7 +324,7 @@ fn what_a_released_pod_has_open_stays_with_the_agent_that_has_it() {
         let far = at(&lab.pod("far"), ECHO);
         until_enrolled(node, 2)?;
         until_reached(&client, &far)?;
-        let released = stream(&client, &far, &["--timeout-ms", "30000"])?;
+        let released = stream(&client, &far, &["--connections", "1", "--timeout-ms", "30000"])?;
         let moving = stream(&lab.pod("near"), &far, &["--timeout-ms", "30000"])?;
         lab.label_pod("client", "warren.dev/mesh", Some("disabled"))?;
         until_enrolled(node, 1)?;
