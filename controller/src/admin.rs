@@ -2,6 +2,7 @@
 //! In a cluster the API server's port-forward leads there: who may use that (`pods/portforward`) may use this.
 //!
 //! ```text
+//!   GET  /v1/routes                          the Gateway API's routes with the status that a cluster's objects get
 //!   GET  /v1/ca                              how the CA is, and who is revoked
 //!   POST /v1/ca/revoke?identity=spiffe://... nobody may use it any more
 //!   POST /v1/ca/undo?identity=spiffe://...   somebody may again
@@ -21,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -81,6 +83,8 @@ pub(crate) struct Admin {
     pub(crate) revocations: Arc<Revocations>,
     /// The nodes that have pods of the mesh.
     pub(crate) meshed: Arc<dyn Fn() -> BTreeSet<String> + Send + Sync>,
+    /// The Gateway API's routes, each with its status.
+    pub(crate) routes: Arc<dyn Fn() -> Vec<Value> + Send + Sync>,
 }
 
 impl Admin {
@@ -149,6 +153,7 @@ impl Admin {
 
     async fn respond(&self, method: &Method, uri: &http::Uri) -> Response<Full<Bytes>> {
         match (method, uri.path()) {
+            (&Method::GET, "/v1/routes") => json(StatusCode::OK, &(self.routes)()),
             (&Method::GET, "/v1/ca") => json(StatusCode::OK, &self.status().await),
             (&Method::POST, path @ ("/v1/ca/revoke" | "/v1/ca/undo")) => {
                 let identity = match identity(uri.query().unwrap_or_default()) {
@@ -184,11 +189,11 @@ impl Admin {
             }
             (
                 _,
-                "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo" | "/v1/ca/rotate" | "/v1/ca/rotate-root"
+                "/v1/routes" | "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo" | "/v1/ca/rotate" | "/v1/ca/rotate-root"
                 | "/v1/ca/forget",
             ) => error(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path")),
             (_, path) => {
-                let there = "GET /v1/ca, POST /v1/ca/{revoke,undo,rotate,rotate-root,forget}";
+                let there = "GET /v1/{routes,ca}, POST /v1/ca/{revoke,undo,rotate,rotate-root,forget}";
                 error(StatusCode::NOT_FOUND, format!("there is no {path:?} here; there is {there}"))
             }
         }

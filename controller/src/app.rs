@@ -27,6 +27,7 @@ use crate::resolve::meshed_nodes;
 pub use crate::source::manifests::ManifestsConfig;
 use crate::source::manifests::ManifestsError;
 use crate::source::{Change, SourceProblems};
+use crate::status;
 use backend::{Backend, Running, Shared};
 use parking_lot::RwLock;
 use std::collections::BTreeSet;
@@ -225,7 +226,12 @@ impl Controller {
             let index = index.clone();
             Arc::new(move || meshed_nodes(&index.read()))
         };
-        let admin = Admin { keeper: keeper.clone(), revocations: revoked.clone(), meshed: meshed.clone() };
+        let routes = {
+            let (index, resolve) = (index.clone(), config.resolve.clone());
+            Arc::new(move || status::list_routes(&index.read(), &resolve))
+        };
+        let admin =
+            Admin { keeper: keeper.clone(), revocations: revoked.clone(), meshed: meshed.clone(), routes };
         admin.spawn(&config.admin, &drain)?;
         let tell_trust = {
             let published = published.clone();

@@ -181,4 +181,4 @@ mod peer_authentication_tests;
 #[cfg(test)]
 mod service_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

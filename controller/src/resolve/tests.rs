@@ -5,7 +5,7 @@ use crate::source::Change;
 use crate::source::manifests::parse;
 use warren_common::model::{Health, Service, TunnelProtocol, Workload, WorkloadKind};
 
-pub(super) fn config() -> ResolveConfig {
+pub(crate) fn config() -> ResolveConfig {
     ResolveConfig {
         cluster: "Kubernetes".into(),
         cluster_domain: "cluster.local".into(),
@@ -13,7 +13,7 @@ pub(super) fn config() -> ResolveConfig {
     }
 }
 
-pub(super) fn index(yaml: &str) -> Index {
+pub(crate) fn index(yaml: &str) -> Index {
     let mut index = Index::default();
     for object in parse(yaml).unwrap().objects {
         index.apply(&Change::Upsert(object));

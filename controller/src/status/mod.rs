@@ -21,6 +21,7 @@ use leader::{Leader, Leadership};
 use parking_lot::RwLock;
 use reports::{Alarms, Reports};
 use routes::RouteStatus;
+pub(crate) use routes::list as list_routes;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;

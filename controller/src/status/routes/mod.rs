@@ -16,6 +16,27 @@ use std::sync::Arc;
 /// So many routes are looked at in one round; the others have theirs in the next.
 const PER_ROUND: usize = 20;
 
+/// Every route with what is written about it, in the form of its object; without since when, which only what stands
+/// there can tell.
+pub(crate) fn list(index: &Index, config: &ResolveConfig) -> Vec<Value> {
+    let object = |route: &Route| {
+        let status = route_status(index, config, route);
+        let parents = merge::parents(&Value::Null, route.generation, &status, Timestamp::UNIX_EPOCH);
+        let mut parents = parents.unwrap_or_default();
+        let entries = parents.iter_mut().filter_map(|entry| entry["conditions"].as_array_mut());
+        for condition in entries.flatten().filter_map(Value::as_object_mut) {
+            condition.remove("lastTransitionTime");
+        }
+        let Name { namespace, name } = &route.name;
+        json!({
+            "kind": route.kind.as_str(),
+            "metadata": {"namespace": **namespace, "name": **name, "generation": route.generation},
+            "status": {"parents": parents},
+        })
+    };
+    index.routes().map(object).collect()
+}
+
 /// What was last written about a route.
 #[derive(Debug, PartialEq)]
 struct Written {
@@ -107,4 +128,48 @@ async fn read(cluster: &Cluster, served: &ServedKind, name: &Name) -> Result<(St
         }
     }
     Err(CallError::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::tests::{config, index};
+
+    #[test]
+    fn routes_are_listed_with_what_a_cluster_would_be_told() {
+        let index = index(
+            "---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop, generation: 7}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web, port: 80}, {name: edge}]
+  rules: [{backendRefs: [{name: none, port: 80}]}]
+",
+        );
+        let listed = list(&index, &config());
+        let said = |kind: &str, status: &str, reason: &str, message: &str| {
+            json!({"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": 7})
+        };
+        assert_eq!(
+            listed,
+            [json!({
+                "kind": "HTTPRoute",
+                "metadata": {"namespace": "shop", "name": "r", "generation": 7},
+                "status": {"parents": [{
+                    "parentRef": {"group": "", "kind": "Service", "name": "web", "port": 80},
+                    "controllerName": "warren.dev/controller",
+                    "conditions": [
+                        said("Accepted", "True", "Accepted", "agents apply it"),
+                        said("ResolvedRefs", "False", "BackendNotFound", "there is no Service shop/none"),
+                    ],
+                }]},
+            })]
+        );
+    }
 }
