@@ -189,8 +189,8 @@ impl Admin {
             }
             (
                 _,
-                "/v1/routes" | "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo" | "/v1/ca/rotate" | "/v1/ca/rotate-root"
-                | "/v1/ca/forget",
+                "/v1/routes" | "/v1/ca" | "/v1/ca/revoke" | "/v1/ca/undo" | "/v1/ca/rotate"
+                | "/v1/ca/rotate-root" | "/v1/ca/forget",
             ) => error(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path")),
             (_, path) => {
                 let there = "GET /v1/{routes,ca}, POST /v1/ca/{revoke,undo,rotate,rotate-root,forget}";

@@ -263,6 +263,11 @@ impl Lab {
         command.env("WARREN_CONTROLLER_SOCKET", controller_socket(&self.dir))
     }
 
+    /// Asks the controller's admin socket, as in `lab.controller_admin("/v1/routes")`.
+    pub fn controller_admin(&self, path: &str) -> Result<serde_json::Value> {
+        http::get_json(&controller_socket(&self.dir), path)
+    }
+
     /// The signer of the agents' tokens.
     #[must_use]
     pub fn tokens(&self) -> &Tokens {

@@ -25,6 +25,7 @@ pub mod lab;
 mod nginx;
 mod pcap;
 mod session;
+pub mod shared;
 mod sys;
 mod terminal;
 mod tls;

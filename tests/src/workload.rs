@@ -16,6 +16,7 @@ mod pattern;
 mod serve;
 mod storm;
 mod stream;
+mod web;
 
 #[derive(Parser)]
 #[command(name = "warren-workload", about = "Servers and clients for the lab's pods")]
@@ -46,6 +47,10 @@ enum Command {
     Hold(hold::Options),
     /// HTTP requests at a fixed rate, and how long each took (server: any HTTP/1.1)
     Load(load::Options),
+    /// Answer requests with what was seen of them, as the echo servers of the Gateway API's conformance suite
+    EchoRequests(web::echo::Options),
+    /// Requests, and all that came back (server: `echo-requests`)
+    Ask(web::ask::Options),
     /// Checked ping-pong until stdin closes (server: `serve echo`)
     Stream(stream::Options),
 }
@@ -67,6 +72,8 @@ pub fn main() -> ExitCode {
         Command::Storm(options) => storm::run(&options),
         Command::Hold(options) => hold::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::EchoRequests(options) => web::echo::run(&options),
+        Command::Ask(options) => web::ask::run(&options),
         Command::Stream(options) => stream::run(&options),
     };
     match result {
@@ -81,6 +88,11 @@ pub fn main() -> ExitCode {
 /// Prints a report as one line.
 fn report(value: &serde_json::Value) {
     println!("{value}");
+}
+
+/// A line for whoever reads along.
+fn say(text: &str) {
+    println!("{text}");
 }
 
 /// Waits until stdin closes.

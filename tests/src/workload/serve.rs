@@ -47,7 +47,7 @@ pub(crate) struct Options {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Family {
+pub(super) enum Family {
     /// 0.0.0.0
     V4,
     /// [::], IPv6 alone
@@ -119,7 +119,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn listen(family: Family, port: u16) -> Result<TcpListener> {
+pub(super) fn listen(family: Family, port: u16) -> Result<TcpListener> {
     let address: SocketAddr = match family {
         Family::V4 => (Ipv4Addr::UNSPECIFIED, port).into(),
         Family::V6 | Family::Dual => (Ipv6Addr::UNSPECIFIED, port).into(),

@@ -154,7 +154,13 @@ spec:
         );
         let listed = list(&index, &config());
         let said = |kind: &str, status: &str, reason: &str, message: &str| {
-            json!({"type": kind, "status": status, "reason": reason, "message": message, "observedGeneration": 7})
+            json!({
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "observedGeneration": 7,
+            })
         };
         assert_eq!(
             listed,
