@@ -235,6 +235,11 @@ async fn start(config: Config) -> Result<(), AppError> {
         let limits = limits.clone();
         move || limits.refused()
     });
+    let balances = Balances::default();
+    observer.ejections_from({
+        let balances = balances.clone();
+        move || balances.ejections()
+    });
     let node = Arc::new(Node {
         trust_domain: config.trust_domain.as_str().into(),
         store: Arc::clone(&store),
@@ -250,7 +255,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         frequency: parking_lot::Mutex::default(),
         affinity: parking_lot::Mutex::default(),
         failing: parking_lot::Mutex::default(),
-        balances: Balances::default(),
+        balances: balances.clone(),
     });
     tokio::spawn(farewell::forget_clients(Arc::clone(&node)));
     let tunnels = Arc::new(AtomicU64::new(0));
@@ -298,6 +303,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         identities,
         tunnels,
         kubelet,
+        balances,
     };
     let view: Arc<dyn AdminView> = Arc::new(view);
     if let Some(address) = config.admin_address {

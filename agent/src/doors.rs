@@ -58,7 +58,7 @@ impl Doors {
             tokio::task::spawn_local(async move {
                 match door {
                     Door::Outbound => {
-                        outbound::serve(context, pod, accepted).await;
+                        outbound::serve(context, pod, accepted, open).await;
                         drop(ticket);
                     }
                     Door::Plaintext => {

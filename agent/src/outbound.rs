@@ -18,6 +18,7 @@ mod endpoints;
 mod hear;
 mod requests;
 mod rules;
+mod seats;
 mod wire;
 
 pub(crate) use endpoints::Balances;
@@ -50,6 +51,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::{Identity, Workload};
 
@@ -97,8 +99,13 @@ enum OutboundError {
     Local(#[from] Refusal),
 }
 
-/// Carries one captured connection from accept to end.
-pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepted) {
+/// Carries one captured connection from accept to end. When the sender of `open` is gone, its pod's doors are closed.
+pub(crate) async fn serve(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    accepted: Accepted,
+    open: watch::Receiver<()>,
+) {
     let client = pod.client_address(accepted.peer);
     let flow = context.node.observer.begin(Direction::Outbound, Some(client), None);
     flow.source_workload(&current(&context, &pod));
@@ -120,7 +127,7 @@ pub(crate) async fn serve(context: Rc<Context>, pod: Arc<Pod>, accepted: Accepte
     flow.destination_address(destination);
     // Boxed: who needs no rules shall not pay for them.
     if let Some(routed) = Box::pin(rules::routed(&context, &pod, destination)).await {
-        return Box::pin(requests::serve(context, pod, client, routed, socket, flow)).await;
+        return Box::pin(requests::serve(context, pod, client, routed, socket, flow, open)).await;
     }
     let reached = {
         let dialled =

@@ -4,6 +4,7 @@ use crate::cgroup::{KubeletCgroup, KubeletError};
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::{AdminView, Observer};
+use crate::outbound::Balances;
 use crate::policy::Effective;
 use crate::store::Store;
 use crate::xds::SharedControllerStatus;
@@ -16,6 +17,7 @@ use warren_common::model::admin::{
     Certificates, EndpointView, GuardedPod, Kubelet, PodState, PodStatus, Policies, PolicyView, ServiceView,
     Services, Status, Workloads,
 };
+use warren_common::model::{ServiceName, WorkloadUid};
 use warren_common::runtime::Readiness;
 
 /// The agent's parts that are worth looking at.
@@ -31,6 +33,7 @@ pub(crate) struct AgentView {
     pub(crate) identities: Identities,
     pub(crate) tunnels: Arc<AtomicU64>,
     pub(crate) kubelet: watch::Receiver<Result<KubeletCgroup, KubeletError>>,
+    pub(crate) balances: Balances,
 }
 
 impl AdminView for AgentView {
@@ -68,6 +71,13 @@ impl AdminView for AgentView {
 
     fn services(&self) -> Services {
         let mesh = self.store.load();
+        let left_out = self.balances.left_out();
+        let of = |service: &ServiceName, endpoint: &WorkloadUid| {
+            let of_it = left_out.iter().filter(|out| out.service == *service && out.endpoint == *endpoint);
+            let mut why: Vec<Arc<str>> = of_it.map(|out| out.why.as_str().into()).collect();
+            why.sort();
+            why
+        };
         let mut services: Vec<_> = mesh
             .services()
             .map(|service| ServiceView {
@@ -79,6 +89,7 @@ impl AdminView for AgentView {
                         node: Arc::clone(&workload.node),
                         addresses: workload.addresses.clone(),
                         health: workload.health,
+                        left_out: of(&service.key, &workload.uid),
                     })
                     .collect(),
             })

@@ -23,6 +23,9 @@ const READ_AHEAD: usize = 128 << 10;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_QUESTIONS: u32 = 3;
+/// No more is taken by Linux (MAX_TCP_KEEPIDLE in seconds, MAX_TCP_KEEPCNT).
+const MAX_KEEPALIVE: u32 = 32_767;
+const MAX_PROBES: u32 = 127;
 const UNANSWERED: Duration = Duration::from_secs(35);
 
 /// A socket as the TLS of a tunnel wants it: it reads ahead, and hands out no more than the rest of one record at a time
@@ -147,6 +150,18 @@ pub fn for_tunnel(socket: TcpStream) -> TunnelSocket {
     TunnelSocket { socket: BufReader::with_capacity(READ_AHEAD, socket), record: Some(Record::BEGIN) }
 }
 
+/// The other end is asked whether it is still there: after so many seconds of silence, again after so many, and it is over after
+/// so many questions without an answer. In the order of a DestinationRule: probes, time, interval.
+pub fn keep_alive(socket: &TcpStream, (probes, time, interval): (u32, u32, u32)) {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.clamp(1, MAX_KEEPALIVE).into());
+    let keepalive = TcpKeepalive::new()
+        .with_time(seconds(time))
+        .with_interval(seconds(interval))
+        .with_retries(probes.clamp(1, MAX_PROBES));
+    // An error means that the connection is gone already.
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
 /// Ends the connection with RST, so that the other side sees a failure and not an orderly end.
 pub fn reset(stream: TcpStream) {
     // An error means that the connection is gone already.
@@ -176,4 +191,33 @@ pub fn deliver_on_close(stream: &TcpStream) {
 /// From now on closing the socket resets the connection, until [`end`].
 pub(super) fn reset_on_close(socket: &Socket) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keep_alive_is_as_it_is_said_or_as_far_as_linux_goes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let found = || {
+            let socket = SockRef::from(&socket);
+            let seconds = |time: io::Result<Duration>| time.unwrap().as_secs();
+            let (time, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+            (
+                socket.keepalive().unwrap(),
+                socket.tcp_keepalive_retries().unwrap(),
+                seconds(time),
+                seconds(interval),
+            )
+        };
+        assert!(!found().0);
+        for (asked, expected) in
+            [((3, 60, 5), (true, 3, 60, 5)), ((u32::MAX, u32::MAX, 0), (true, 127, 32_767, 1))]
+        {
+            keep_alive(&socket, asked);
+            assert_eq!(found(), expected);
+        }
+    }
 }

@@ -10,7 +10,7 @@ mod netns;
 mod peek;
 mod upstream;
 
-pub use connection::{TunnelSocket, abort, deliver_on_close, end, for_tunnel, reset};
+pub use connection::{TunnelSocket, abort, deliver_on_close, end, for_tunnel, keep_alive, reset};
 pub use listener::{Accepted, Listener, is_own_listener};
 pub use names::Names;
 pub use netns::{Netns, NetnsThread};

@@ -12,7 +12,7 @@ pub enum Kind {
     Connection,
     /// Requests that wait for a connection (`http1MaxPendingRequests`).
     Pending,
-    /// Active requests (`http2MaxRequests`).
+    /// Active requests (`http2MaxRequests`), also those that wait for a connection.
     Request,
     /// Retries at a time (`maxRetries`, `retryBudget`).
     Retry,
@@ -101,7 +101,7 @@ impl Circuit {
     /// A budget replaces the fixed number.
     fn retries(&self) -> Option<u32> {
         let Some(budget) = self.limits.budget else { return self.limits.retries };
-        let active = u64::from(self.open(Kind::Request)) + u64::from(self.open(Kind::Pending));
+        let active = u64::from(self.open(Kind::Request));
         let share = u32::try_from(active * u64::from(budget.percent) / 100).unwrap_or(u32::MAX);
         Some(share.max(budget.min))
     }
@@ -194,7 +194,8 @@ mod tests {
             taken.len()
         };
         assert_eq!(retries(&circuit), 3);
-        let _active: Vec<_> = (0..90).map(|_| circuit.take(Kind::Request).unwrap()).collect();
+        let _active: Vec<_> = (0..100).map(|_| circuit.take(Kind::Request).unwrap()).collect();
+        // They are among the active ones, and count once.
         let _waiting: Vec<_> = (0..10).map(|_| circuit.take(Kind::Pending).unwrap()).collect();
         assert_eq!(retries(&circuit), 20);
     }

@@ -7,6 +7,7 @@ use crate::route::http::Split;
 use crate::route::{Rank, rank};
 use crate::store::Mesh;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::traffic::{Balancer, HashKey, LocalityBalancing, Selector, SimpleBalancer, Warmup};
 use warren_common::model::{Mode, Service, Workload};
@@ -134,9 +135,15 @@ impl Group {
         &self.endpoints
     }
 
-    /// `PASSTHROUGH`: no endpoint is picked, the connection goes to the address that was dialled.
+    /// `PASSTHROUGH`: the connection goes to the address that was dialled, if it is an endpoint's ([`Self::at`]). A service's
+    /// own address leads to any endpoint, as it would without a proxy.
     pub fn is_passthrough(&self) -> bool {
         self.way == Way::Simple(SimpleBalancer::Passthrough)
+    }
+
+    /// The endpoint that has this address, if one does.
+    pub fn at(&self, address: IpAddr) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.workload.addresses.contains(&address))
     }
 
     /// What requests are to be hashed by ([`hash_input`](super::hash_input)), if they are.

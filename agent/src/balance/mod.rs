@@ -4,10 +4,11 @@
 //!   Traffic, client, port, subset --effective--> Effective          once per version
 //!   Mesh, service, client, Effective --Group::new--> Group          once per version: levels by locality, weights, hash tables
 //!   Group + Ask + Health --pick--> Endpoint                         per try
-//!     Health: who is out (Detector), who has how much to do, who is new
+//!     Health: who is out (Detector), who has how much to do, who is new (Ages)
 //!   Circuit --take--> Slot                                          per connection, request, retry
 //! ```
 
+mod ages;
 mod circuit;
 mod group;
 mod hash;
@@ -19,6 +20,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+pub use ages::Ages;
 pub use circuit::{Circuit, Kind, Overflow, Slot};
 pub use group::{Endpoint, Group};
 pub use key::{HashInput, hash_input};

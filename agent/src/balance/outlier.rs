@@ -9,6 +9,7 @@
 //! ```
 //! A sweep comes every `interval`; an endpoint that is in use then has been out one time less.
 
+use crate::route::http::Ended;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use warren_common::model::WorkloadUid;
@@ -28,6 +29,40 @@ pub enum Signal {
     Failed,
 }
 
+impl Signal {
+    /// How a try ended; none: it says nothing of the endpoint. A gRPC status counts as the HTTP status that stands for it.
+    pub fn of(ended: Ended) -> Option<Self> {
+        match ended {
+            Ended::Overflow => None,
+            Ended::Response { grpc: Some(grpc), status: 200 } => Some(Self::Status(of_grpc(grpc))),
+            Ended::Response { status, .. } => Some(Self::Status(status)),
+            Ended::NoConnection
+            | Ended::ResetBeforeRequest
+            | Ended::Refused
+            | Ended::Reset
+            | Ended::TimedOut => Some(Self::Failed),
+        }
+    }
+}
+
+/// As `google.rpc.Code` says it.
+fn of_grpc(status: u8) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 /// What there were too many of in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -37,6 +72,17 @@ pub enum Cause {
     GatewayErrors,
     /// Failed connections, counted for themselves.
     LocalFailures,
+}
+
+impl Cause {
+    /// Its name in metrics (as Envoy's).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerErrors => "consecutive_5xx",
+            Self::GatewayErrors => "consecutive_gateway_failure",
+            Self::LocalFailures => "consecutive_local_origin_failure",
+        }
+    }
 }
 
 /// The endpoints of a service, port and subset, as one client sees them.
@@ -55,7 +101,7 @@ struct Host {
     gateway_errors: u32,
     failures: u32,
     times: u32,
-    until: Option<Instant>,
+    until: Option<(Instant, Cause)>,
 }
 
 impl Detector {
@@ -98,7 +144,7 @@ impl Detector {
             return None;
         }
         host.times = host.times.saturating_add(1);
-        host.until = Some(now + base.saturating_mul(host.times).min(MAX_EJECTION.max(base)));
+        host.until = Some((now + base.saturating_mul(host.times).min(MAX_EJECTION.max(base)), cause));
         self.out += 1;
         Some(cause)
     }
@@ -112,7 +158,7 @@ impl Detector {
         let mut back = Vec::new();
         self.hosts.retain(|uid, host| {
             match host.until {
-                Some(until) if until <= now => {
+                Some((until, _)) if until <= now => {
                     *host = Host { times: host.times, ..Host::default() };
                     back.push(uid.clone());
                 }
@@ -140,6 +186,11 @@ impl Detector {
     /// Whether an endpoint is left out.
     pub fn is_out(&self, endpoint: &WorkloadUid) -> bool {
         self.out > 0 && self.hosts.get(endpoint).is_some_and(|host| host.until.is_some())
+    }
+
+    /// Who is left out, why, and until when at least.
+    pub fn left_out(&self) -> impl Iterator<Item = (&WorkloadUid, Cause, Instant)> {
+        self.hosts.iter().filter_map(|(uid, host)| host.until.map(|(until, cause)| (uid, cause, until)))
     }
 
     /// How many are left out.
@@ -263,6 +314,27 @@ mod tests {
             (never, &five(Status(500)), None),
         ] {
             assert_eq!(after(config.clone(), signals), expected, "{config:?} {signals:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_try_says() {
+        let answered = |status, grpc| Ended::Response { status, grpc };
+        for (ended, expected) in [
+            (answered(503, None), Some(Signal::Status(503))),
+            (answered(200, None), Some(Signal::Status(200))),
+            (answered(200, Some(0)), Some(Signal::Status(200))),
+            (answered(200, Some(14)), Some(Signal::Status(503))),
+            (answered(200, Some(4)), Some(Signal::Status(504))),
+            (answered(200, Some(13)), Some(Signal::Status(500))),
+            (answered(200, Some(5)), Some(Signal::Status(404))),
+            (answered(502, Some(0)), Some(Signal::Status(502))),
+            (Ended::NoConnection, Some(Signal::Failed)),
+            (Ended::Reset, Some(Signal::Failed)),
+            (Ended::TimedOut, Some(Signal::Failed)),
+            (Ended::Overflow, None),
+        ] {
+            assert_eq!(Signal::of(ended), expected, "{ended:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::store::{Mesh, MeshChange};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use warren_common::model::traffic::{
     Balancer, HashKey, HashRing, LocalityBalancing, LocalityShare, Outliers, RegionFailover, SimpleBalancer,
     Warmup,

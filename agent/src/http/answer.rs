@@ -3,6 +3,7 @@
 use super::BoxError;
 use super::exchange::Exchange;
 use super::pool::Lease;
+use super::visits::Visit;
 use crate::observe::ResponseFlag;
 use bytes::Bytes;
 use http::Response;
@@ -20,6 +21,8 @@ pub(super) struct Answer {
     deadline: Option<Pin<Box<Sleep>>>,
     /// What the endpoint's place in the balance is held by.
     place: Option<Box<dyn Any>>,
+    /// Its connection has something to do as long as it is there.
+    _visit: Option<Visit>,
 }
 
 enum Inner {
@@ -39,12 +42,19 @@ impl Answer {
             lease: None,
             deadline: None,
             place: None,
+            _visit: None,
         })
+    }
+
+    /// As long as it is there, its request is.
+    pub(super) fn during(self, visit: Visit) -> Self {
+        Self { _visit: Some(visit), ..self }
     }
 
     /// No body.
     pub(super) fn none() -> Self {
-        Self { body: Inner::Full(Bytes::new()), exchange: None, lease: None, deadline: None, place: None }
+        let body = Inner::Full(Bytes::new());
+        Self { body, exchange: None, lease: None, deadline: None, place: None, _visit: None }
     }
 
     /// An endpoint's; it has to be over at `deadline`.
@@ -65,6 +75,7 @@ impl Answer {
                 lease: Some(lease),
                 deadline,
                 place: Some(place),
+                _visit: None,
             };
             // Such a body is dropped without a look.
             if ended {

@@ -7,7 +7,7 @@ use super::pool::{Lease, SendError};
 use super::replay::{Outgoing, Replay};
 use super::reply::Local;
 use super::request::Journey;
-use crate::observe::ResponseFlag;
+use crate::observe::{FlowHandle, ResponseFlag};
 use crate::route::http::{BackendRule, Ended, Forwarding, Situation, Verdict};
 use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -37,6 +37,33 @@ pub(super) struct Attempts<'r> {
     pub(super) deadline: Option<Instant>,
     /// The body is needed for copies of the request, too.
     pub(super) mirrored: bool,
+}
+
+/// Why there is no connection.
+pub(super) enum NoLease {
+    /// It was not made.
+    NotReached(NotReached),
+    /// It was, and carries no HTTP.
+    NotHttp(hyper::Error),
+}
+
+/// A connection: one that is there, or a new one; where no more may be open, the first that is free.
+pub(super) async fn lease<O: Outlets>(
+    outlets: &O,
+    way: &Way<O::Place>,
+    flow: &FlowHandle,
+) -> Result<Lease, NoLease> {
+    let pool = outlets.pool();
+    if let Some(lease) = pool.ready(&way.key, &way.terms) {
+        return Ok(lease);
+    }
+    let seat = tokio::select! {
+        biased;
+        lease = pool.next(&way.key, &way.terms) => return Ok(lease),
+        seat = outlets.seat(way) => seat.map_err(NoLease::NotReached)?,
+    };
+    let opened = outlets.open(way, seat, flow).await.map_err(NoLease::NotReached)?;
+    pool.begin(&way.key, &way.terms, opened).await.map_err(NoLease::NotHttp)
 }
 
 /// A try that brought no response.
@@ -165,14 +192,11 @@ impl Attempts<'_> {
         let outlets = journey.outlets;
         let mut unsent: Option<Box<Request<Outgoing>>> = None;
         loop {
-            let mut lease = match outlets.pool().ready(&way.key) {
-                Some(lease) => lease,
-                None => {
-                    let opened = outlets.open(way, journey.exchange.flow()).await.map_err(not_reached)?;
-                    let begun = outlets.pool().begin(&way.key, opened, way.max_uses).await;
-                    begun.map_err(|error| self.failed(way, &error))?
-                }
-            };
+            let leased = lease(&**outlets, way, journey.exchange.flow()).await;
+            let mut lease = leased.map_err(|error| match error {
+                NoLease::NotReached(error) => not_reached(error),
+                NoLease::NotHttp(error) => self.failed(way, &error),
+            })?;
             outlets.connected(journey.exchange.flow(), way);
             let request = match unsent.take() {
                 Some(request) => *request,

@@ -20,10 +20,20 @@ pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
 pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Connections to one endpoint that are kept for later requests.
 pub(crate) const MAX_IDLE: usize = 64;
-/// A connection without requests is closed after so long.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
+/// Requests at a time on one HTTP/2 connection to an endpoint before another is opened.
+pub(crate) const MAX_SHARED: usize = 100;
+/// A connection without requests is closed after so long, a client's and an endpoint's (Envoy's default).
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+/// How long an endpoint may take to read the end of a request that it has answered already.
+pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 /// How often connections that are kept are looked at.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
+/// How long a client's HTTP/1 connection that is to end waits for a request, to tell its client with the response.
+pub(crate) const LAST_CALL: Duration = Duration::from_secs(3);
+/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to answer.
+pub(crate) const PING: Duration = Duration::from_secs(60);
+/// How long a client may take from its first byte until it is clear what it speaks.
+pub(crate) const FIRST_LINE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a client's connection that was refused is read, so that the answer reaches it.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a client's first line until it is clear what the client speaks.

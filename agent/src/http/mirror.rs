@@ -1,6 +1,7 @@
 //! Copies of requests: sent when all of the request's body is there, and forgotten.
 
 use super::asked::{Asked, set_authority};
+use super::attempt::{NoLease, lease};
 use super::exchange::Exchange;
 use super::headers::shape;
 use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
@@ -96,19 +97,10 @@ impl<O: Outlets> Copy<O> {
             about.seen.cluster = Some(way.cluster.clone());
         });
         outlets.describe(exchange.flow(), &way);
-        let lease = match outlets.pool().ready(&way.key) {
-            Some(lease) => Ok(lease),
-            None => match outlets.open(&way, exchange.flow()).await {
-                Ok(opened) => {
-                    let begun = outlets.pool().begin(&way.key, opened, way.max_uses).await;
-                    begun.map_err(|error| Local::terminated(error.to_string()))
-                }
-                Err(error) => Err(Local::not_connected(error.why)),
-            },
-        };
-        let mut lease = match lease {
+        let mut lease = match lease(&*outlets, &way, exchange.flow()).await {
             Ok(lease) => lease,
-            Err(local) => return exchange.fail(&local),
+            Err(NoLease::NotReached(error)) => return exchange.fail(&Local::not_connected(error.why)),
+            Err(NoLease::NotHttp(error)) => return exchange.fail(&Local::terminated(error.to_string())),
         };
         outlets.connected(exchange.flow(), &way);
         shape(&mut request, way.key.h2);

@@ -31,13 +31,15 @@ mod sniff;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod visits;
 
 pub(crate) use io::{BoxIo, close};
-pub(crate) use limits::MAX_FIRST_LINE;
+pub(crate) use limits::{FIRST_LINE_DEADLINE, IDLE, MAX_FIRST_LINE};
 pub(crate) use outlets::{Ask, NoWay, NotReached, Outlets, Way};
-pub(crate) use pool::{Opened, Pool, PoolKey};
+pub(crate) use pool::{Opened, Pool, PoolKey, Terms};
 pub(crate) use serve::{Client, serve};
 pub(crate) use sniff::{Spoken, spoken};
+pub(crate) use visits::Stay;
 
 /// Any error of a body.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,6 +1,6 @@
 //! What the pipeline asks of the story that it is part of: rules, endpoints, connections, records.
 
-use super::pool::{Opened, Pool, PoolKey};
+use super::pool::{Opened, Pool, PoolKey, Terms};
 use crate::balance::{Overflow, Slot};
 use crate::observe::FlowHandle;
 use crate::route::http::{Ended, HttpTable, Refusal, RequestView};
@@ -30,8 +30,8 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Way<P> {
     /// Who may share its connections.
     pub key: PoolKey,
-    /// Requests that one connection may carry.
-    pub max_uses: Option<u32>,
+    /// What holds for its connections.
+    pub terms: Terms,
     /// In Envoy's form: `outbound|port|subset|host`.
     pub cluster: Arc<str>,
     /// The client gets this cookie with the response.
@@ -64,6 +64,8 @@ pub(crate) struct NotReached {
 pub(crate) trait Outlets: 'static {
     /// The story's part of a [`Way`].
     type Place: 'static;
+    /// The place of a new connection among those that may be open.
+    type Seat: 'static;
 
     /// The rules as they are now.
     ///
@@ -77,11 +79,22 @@ pub(crate) trait Outlets: 'static {
     /// [`NoWay`].
     fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Self::Place>, NoWay>;
 
+    /// Waits until one more connection may be open.
+    ///
+    /// # Errors
+    /// Too many wait already.
+    async fn seat(&self, way: &Way<Self::Place>) -> Result<Self::Seat, NotReached>;
+
     /// Connects to it, for the request with this record.
     ///
     /// # Errors
     /// [`NotReached`].
-    async fn open(&self, way: &Way<Self::Place>, flow: &FlowHandle) -> Result<Opened, NotReached>;
+    async fn open(
+        &self,
+        way: &Way<Self::Place>,
+        seat: Self::Seat,
+        flow: &FlowHandle,
+    ) -> Result<Opened, NotReached>;
 
     /// Tells how a try at the endpoint ended.
     fn ended(&self, place: &Self::Place, ended: Ended);

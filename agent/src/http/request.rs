@@ -183,8 +183,7 @@ impl<O: Outlets> Journey<'_, O> {
         let timeout = timeout_of(forwarding.timeout, self.grpc_timeout());
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let no_backend = || Local::from(Refusal::no_backend(self.table.api()));
-        let picked = forwarding.split.pick(rand::random());
-        let backend = picked.and_then(|index| forwarding.backends.get(index)).ok_or_else(no_backend)?;
+        let backend = forwarding.next_backend(rand::random()).ok_or_else(no_backend)?;
         if let Destination::Broken { wanted, why } = &backend.to {
             return Err(no_backend().because(format!("{wanted} leads nowhere: {why}")));
         }

@@ -1,21 +1,26 @@
 //! The story of a client's HTTP connection: requests come in one after the other, or many at a time, and each is
 //! [answered](super::request) on its own.
 
+use super::answer::Answer;
 use super::guard::{Guarded, Malformed, Watch};
 use super::io::{OnWorker, Rewound, close};
-use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW};
+use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, PING, STREAM_WINDOW};
 use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
+use super::visits::{Stay, Visits};
 use crate::observe::{FlowFlag, ResponseFlag};
 use bytes::BytesMut;
+use http::Response;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -36,19 +41,27 @@ pub(super) struct Downstream {
     pub(super) port: u16,
     pub(super) h2: bool,
     watch: Option<Watch>,
+    visits: Rc<Visits>,
     switching: RefCell<Option<Switching>>,
 }
 
 impl Downstream {
     fn new(client: Client, watch: Option<Watch>) -> Self {
         let Client { address, port, h2 } = client;
-        Self { client: address, port, h2, watch, switching: RefCell::default() }
+        Self { client: address, port, h2, watch, visits: Visits::new(), switching: RefCell::default() }
     }
 
     /// The request for another protocol was answered, with that protocol or with HTTP.
     pub(super) fn decide(&self, switches: bool) {
         if let Some(watch) = &self.watch {
             watch.decide(switches);
+        }
+    }
+
+    /// Says with a response that it is the connection's last, if the connection is to end.
+    fn take_leave(&self, response: &mut Response<Answer>) {
+        if self.visits.is_leaving() && self.switching.borrow().is_none() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
@@ -60,18 +73,18 @@ impl Downstream {
 
 /// Serves the requests of one connection. A stream that has ended in order is shut down;
 /// else it is just dropped.
-pub(crate) async fn serve<O, S>(outlets: Rc<O>, client: Client, stream: S)
+pub(crate) async fn serve<O, S>(outlets: Rc<O>, client: Client, stay: Stay, stream: S)
 where
     O: Outlets,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     match client.h2 {
-        true => serve_h2(outlets, client, stream).await,
-        false => serve_h1(outlets, client, stream).await,
+        true => serve_h2(outlets, client, stay, stream).await,
+        false => serve_h1(outlets, client, stay, stream).await,
     }
 }
 
-async fn serve_h1<O, S>(outlets: Rc<O>, client: Client, stream: S)
+async fn serve_h1<O, S>(outlets: Rc<O>, client: Client, stay: Stay, stream: S)
 where
     O: Outlets,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -81,8 +94,13 @@ where
     let service = {
         let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
         service_fn(move |request| {
-            let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request);
-            Box::pin(async move { Ok::<_, Infallible>(answered.await) })
+            let visit = downstream.visits.begin();
+            let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
+            Box::pin(async move {
+                let mut response = answer(outlets, Rc::clone(&downstream), request).await;
+                downstream.take_leave(&mut response);
+                Ok::<_, Infallible>(response.map(|body| body.during(visit)))
+            })
         })
     };
     let mut connection = http1::Builder::new()
@@ -90,7 +108,18 @@ where
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(guarded), service);
-    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let mut over = pin!(downstream.visits.over(stay, false));
+    let mut is_over = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
+            () = &mut over, if !is_over => {
+                is_over = true;
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
     let parts = connection.into_parts();
     let (mut stream, held) = parts.io.into_inner().into_parts();
     if let Some(malformed) = watch.malformed() {
@@ -112,23 +141,41 @@ where
     }
 }
 
-async fn serve_h2<O, S>(outlets: Rc<O>, client: Client, stream: S)
+async fn serve_h2<O, S>(outlets: Rc<O>, client: Client, stay: Stay, stream: S)
 where
     O: Outlets,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let downstream = Rc::new(Downstream::new(client, None));
+    let visits = Rc::clone(&downstream.visits);
     let service = service_fn(move |request| {
+        let visit = downstream.visits.begin();
         let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request);
-        async move { Ok::<_, Infallible>(answered.await) }
+        async move { Ok::<_, Infallible>(answered.await.map(|body| body.during(visit))) }
     });
-    let served = http2::Builder::new(OnWorker)
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let mut connection = pin!(
+        http2::Builder::new(OnWorker)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut over = pin!(visits.over(stay, true));
+    let mut is_over = false;
+    let served = loop {
+        tokio::select! {
+            biased;
+            served = &mut connection => break served,
+            () = &mut over, if !is_over => {
+                is_over = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(client = %client.address, %error, "a client's HTTP/2 connection ended early");
     }

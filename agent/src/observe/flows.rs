@@ -145,6 +145,11 @@ impl Observer {
         self.inner.metrics.limits_from(Box::new(read));
     }
 
+    /// Asks `read` for ejections of endpoints by cause at every scrape.
+    pub fn ejections_from(&self, read: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+        self.inner.metrics.ejections_from(Box::new(read));
+    }
+
     /// Asks `read` for the end of the first certificate that ends (Unix seconds) at every scrape.
     pub fn certificates_from(&self, read: impl Fn() -> Option<i64> + Send + Sync + 'static) {
         self.inner.metrics.certificates_from(Box::new(read));

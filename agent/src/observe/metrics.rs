@@ -69,6 +69,7 @@ pub(super) struct Metrics {
     kernel: RwLock<Option<Named>>,
     pods: RwLock<Option<Named>>,
     limits: RwLock<Option<Named>>,
+    ejections: RwLock<Option<Named>>,
     certificates: RwLock<Option<Moment>>,
 }
 
@@ -126,6 +127,11 @@ impl Metrics {
     /// Asks `source` for refusals by limit at every scrape.
     pub(super) fn limits_from(&self, source: Named) {
         *self.limits.write() = Some(source);
+    }
+
+    /// Asks `source` for ejections of endpoints by cause at every scrape.
+    pub(super) fn ejections_from(&self, source: Named) {
+        *self.ejections.write() = Some(source);
     }
 
     /// Asks `source` for the end of the first certificate that ends at every scrape.
@@ -235,6 +241,13 @@ impl Scrape {
             encoder.encode_descriptor("warren_limit_refusals", help, None, MetricType::Counter)?;
         for (limit, count) in limits {
             family.encode_family(&[("limit", limit)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        let ejections = metrics.ejections.read().as_ref().map(|read| read()).unwrap_or_default();
+        let help = "How often outlier detection left an endpoint out for a while, by cause";
+        let mut family =
+            encoder.encode_descriptor("warren_outlier_ejections", help, None, MetricType::Counter)?;
+        for (cause, count) in ejections {
+            family.encode_family(&[("cause", cause)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         if let Some(end) = metrics.certificates.read().as_ref().and_then(|read| read()) {
             let help = "End of the first workload certificate of this node that ends, Unix seconds";

@@ -1,17 +1,18 @@
 //! Endpoints under a DestinationRule: one for each try, with its place in what is counted. Shared by all workers, for a pod's
 //! connections are on several of them.
 
+use super::seats::{Seat, Seats};
 use crate::balance::{
-    Ask, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow, Signal, Slot,
-    hash_input, in_force,
+    Ages, Ask, Cause, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow,
+    Signal, Slot, hash_input, in_force,
 };
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
 use crate::store::Mesh;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use warren_common::model::traffic::{PortPolicy, Selector, TlsMode, Traffic};
 use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
@@ -22,20 +23,48 @@ const MAX_GROUPS: usize = 4096;
 /// A service, port and subset as one client sees them.
 type Key = (WorkloadUid, ServiceName, u16, Option<Arc<str>>);
 
-/// What is known of endpoints under DestinationRules.
-#[derive(Debug, Default)]
-pub(crate) struct Balances(Mutex<HashMap<Key, Arc<Balance>>>);
+/// What is known of endpoints under DestinationRules. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Balances(Arc<Groups>);
 
 #[derive(Debug, Default)]
-struct Balance(Mutex<State>);
+struct Groups {
+    known: Mutex<HashMap<Key, Arc<Balance>>>,
+    ejections: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Debug, Default)]
+struct Balance {
+    state: Mutex<State>,
+    seats: Arc<Seats>,
+    groups: Weak<Groups>,
+}
+
+/// An endpoint that a client does not use for a while.
+#[derive(Clone, Debug)]
+pub(crate) struct LeftOut {
+    /// Whose endpoint.
+    pub(crate) service: ServiceName,
+    /// Which.
+    pub(crate) endpoint: WorkloadUid,
+    /// By whom, and why.
+    pub(crate) why: String,
+}
 
 #[derive(Debug, Default)]
 struct State {
     made: Option<Made>,
     circuit: Circuit,
     detector: Option<Detector>,
+    ages: Ages,
     active: HashMap<WorkloadUid, u32>,
     turn: u64,
+}
+
+/// What is known now.
+struct Now<'a> {
+    state: &'a State,
+    now: Instant,
 }
 
 /// What follows from the configuration.
@@ -57,7 +86,10 @@ pub(super) struct Wanted<'a> {
     pub(super) service: &'a Service,
     pub(super) port: u16,
     pub(super) subset: Option<&'a Arc<str>>,
+    /// Of the client.
     pub(super) address: IpAddr,
+    /// What it dialled.
+    pub(super) dialled: IpAddr,
 }
 
 /// What became of it.
@@ -90,8 +122,8 @@ impl Balances {
     /// The endpoint for one try.
     pub(super) fn pick(&self, wanted: &Wanted<'_>, ask: &http::Ask<'_>) -> Result<Chosen, NoWay> {
         let balance = self.of(wanted);
-        let mut state = balance.0.lock();
-        let made = state.make(wanted, ask)?;
+        let mut state = balance.state.lock();
+        let made = state.make(wanted, ask, &balance.seats)?;
         if made.effective.policy == PortPolicy::default() && made.effective.retry_budget.is_none() {
             return Ok(Chosen::Any(made.effective.labels.clone()));
         }
@@ -100,9 +132,6 @@ impl Balances {
         {
             let why = "its DestinationRule asks for TLS to endpoints, which is not spoken yet: nothing is sent without";
             return Err(NoWay { refusal: Refusal::no_endpoint(), why: why.to_owned() });
-        }
-        if made.group.is_passthrough() {
-            return Ok(Chosen::Any(made.effective.labels.clone()));
         }
         let request = state.circuit.take(Kind::Request).map_err(overflow)?;
         let now = Instant::now();
@@ -116,7 +145,12 @@ impl Balances {
         let turn = state.turn;
         state.turn = turn.wrapping_add(1);
         let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: ask.tried };
-        let picked = made.group.pick(&choice, &*state).map_err(|error| NoWay {
+        let dialled = made.group.is_passthrough().then(|| made.group.at(wanted.dialled)).flatten();
+        let picked = match dialled {
+            Some(endpoint) => Ok(endpoint),
+            None => made.group.pick(&choice, &Now { state: &state, now }),
+        };
+        let picked = picked.map_err(|error| NoWay {
             refusal: Refusal::no_endpoint(),
             why: format!("{}: {error}", wanted.service.key.hostname),
         })?;
@@ -141,17 +175,44 @@ impl Balances {
     fn of(&self, wanted: &Wanted<'_>) -> Arc<Balance> {
         let key =
             (wanted.client.uid.clone(), wanted.service.key.clone(), wanted.port, wanted.subset.cloned());
-        let mut all = self.0.lock();
+        let mut all = self.0.known.lock();
         if all.len() >= MAX_GROUPS && !all.contains_key(&key) {
             all.retain(|_, balance| Arc::strong_count(balance) > 1);
         }
-        Arc::clone(all.entry(key).or_default())
+        let balance = || Balance { groups: Arc::downgrade(&self.0), ..Balance::default() };
+        Arc::clone(all.entry(key).or_insert_with(|| Arc::new(balance())))
+    }
+
+    /// How often endpoints were left out, by cause.
+    pub(crate) fn ejections(&self) -> Vec<(&'static str, u64)> {
+        self.0.ejections.lock().iter().map(|(cause, count)| (*cause, *count)).collect()
+    }
+
+    /// Who is left out by whom.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        let now = Instant::now();
+        let known: Vec<_> =
+            self.0.known.lock().iter().map(|(key, balance)| (key.clone(), Arc::clone(balance))).collect();
+        let mut all = Vec::new();
+        for ((_, service, ..), balance) in known {
+            let mut state = balance.state.lock();
+            let Some(client) = state.made.as_ref().map(|made| Arc::clone(&made.client)) else { continue };
+            let Some(detector) = &mut state.detector else { continue };
+            // Nobody may have asked since their time was over.
+            detector.sweep(now);
+            all.extend(detector.left_out().map(|(endpoint, cause, _)| LeftOut {
+                service: service.clone(),
+                endpoint: endpoint.clone(),
+                why: format!("{} for {}/{}", cause.as_str(), client.namespace, client.name),
+            }));
+        }
+        all
     }
 }
 
 impl State {
     /// What is in force now.
-    fn make(&mut self, wanted: &Wanted<'_>, ask: &http::Ask<'_>) -> Result<Made, NoWay> {
+    fn make(&mut self, wanted: &Wanted<'_>, ask: &http::Ask<'_>, seats: &Seats) -> Result<Made, NoWay> {
         let traffic = wanted.mesh.traffic(&wanted.service.key);
         if let Some(made) = &self.made
             && made.generation == wanted.generation
@@ -176,6 +237,7 @@ impl State {
         if same_policy.is_none() {
             let PortPolicy { pool, outliers, .. } = &effective.policy;
             self.circuit = self.circuit.with_limits(pool.as_ref(), effective.retry_budget);
+            seats.look_again();
             let now = Instant::now();
             match (outliers, &mut self.detector) {
                 (None, detector) => *detector = None,
@@ -185,6 +247,7 @@ impl State {
         }
         let Wanted { mesh, client, service, port, generation, .. } = *wanted;
         let group = Arc::new(Group::new(mesh, service, client, port, &effective));
+        self.ages.are(group.endpoints().iter().map(|known| &known.workload.uid), Instant::now());
         if let Some(detector) = &mut self.detector {
             detector.retain(|uid| group.endpoints().iter().any(|known| known.workload.uid == *uid));
         }
@@ -206,45 +269,49 @@ impl Made {
     }
 }
 
-impl Health for State {
+impl Health for Now<'_> {
     fn out(&self) -> usize {
-        self.detector.as_ref().map_or(0, Detector::out)
+        self.state.detector.as_ref().map_or(0, Detector::out)
     }
 
     fn is_out(&self, endpoint: &WorkloadUid) -> bool {
-        self.detector.as_ref().is_some_and(|detector| detector.is_out(endpoint))
+        self.state.detector.as_ref().is_some_and(|detector| detector.is_out(endpoint))
     }
 
     fn active(&self, endpoint: &WorkloadUid) -> u32 {
-        self.active.get(endpoint).copied().unwrap_or(0)
+        self.state.active.get(endpoint).copied().unwrap_or(0)
     }
 
-    fn age(&self, _: &WorkloadUid) -> Option<Duration> {
-        None
+    fn age(&self, endpoint: &WorkloadUid) -> Option<Duration> {
+        self.state.ages.of(endpoint, self.now)
     }
 }
 
 impl Balanced {
     /// How a try ended: who fails too often is left out for a while.
     pub(super) fn ended(&self, ended: Ended) {
-        let signal = match ended {
-            Ended::Overflow => return,
-            Ended::Response { status, .. } => Signal::Status(status),
-            _ => Signal::Failed,
-        };
-        let mut state = self.balance.0.lock();
-        let cause = state
+        let Some(signal) = Signal::of(ended) else { return };
+        let cause = self
+            .balance
+            .state
+            .lock()
             .detector
             .as_mut()
             .and_then(|detector| detector.report(&self.endpoint, signal, self.known, Instant::now()));
         if let Some(cause) = cause {
-            tracing::info!(endpoint = %self.endpoint, ?cause, "an endpoint is left out for a while");
+            self.balance.ejected(cause);
+            tracing::info!(endpoint = %self.endpoint, cause = cause.as_str(), "an endpoint is left out for a while");
         }
     }
 
     /// A place for one of these.
     pub(super) fn take(&self, kind: Kind) -> Result<Slot, Overflow> {
-        self.balance.0.lock().circuit.take(kind)
+        self.balance.state.lock().circuit.take(kind)
+    }
+
+    /// Waits for the place of one more connection.
+    pub(super) async fn seat(&self) -> Seat {
+        self.balance.seats.wait(|| self.take(Kind::Connection)).await
     }
 
     /// What the DestinationRule says of connections.
@@ -253,9 +320,17 @@ impl Balanced {
     }
 }
 
+impl Balance {
+    fn ejected(&self, cause: Cause) {
+        if let Some(groups) = self.groups.upgrade() {
+            *groups.ejections.lock().entry(cause.as_str()).or_default() += 1;
+        }
+    }
+}
+
 impl Drop for Balanced {
     fn drop(&mut self) {
-        let mut state = self.balance.0.lock();
+        let mut state = self.balance.state.lock();
         if let Some(active) = state.active.get_mut(&self.endpoint) {
             *active -= 1;
             if *active == 0 {

@@ -5,7 +5,7 @@ use super::{OutboundError, reach};
 use crate::accept::{end, peek};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
-use crate::http::{MAX_FIRST_LINE, Spoken, close, spoken};
+use crate::http::{FIRST_LINE_DEADLINE, MAX_FIRST_LINE, Spoken, close, spoken};
 use crate::observe::FlowHandle;
 use crate::standing::Guest;
 use std::rc::Rc;
@@ -21,9 +21,14 @@ pub(super) enum Heard {
     Failed(OutboundError),
 }
 
-/// Of a client whose port says HTTP: whether it is HTTP/2. Whatever it speaks, it is answered in HTTP.
+/// Of a client whose port says HTTP: whether it is HTTP/2. Whatever it speaks, or does not get to the end of, it is answered in
+/// HTTP.
 pub(super) async fn is_h2(socket: &TcpStream) -> bool {
-    client(socket).await == Spoken::Http2
+    if socket.readable().await.is_err() {
+        return false;
+    }
+    let heard = tokio::time::timeout(FIRST_LINE_DEADLINE, client(socket)).await;
+    heard.is_ok_and(|heard| heard == Spoken::Http2)
 }
 
 /// Of a client whose port says nothing.

@@ -5,27 +5,31 @@
 use super::endpoints::{Balanced, Chosen, Picked, Wanted};
 use super::hear::{self, Heard};
 use super::rules::Routed;
+use super::seats::Seat;
 use super::wire::{Wire, opened};
 use super::{OutboundError, avoid, convey, current, describe, open, revoked};
-use crate::accept::reset;
+use crate::accept::{end, keep_alive, reset};
 use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
-use crate::flow::Dialled;
-use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Way};
+use crate::flow::{Dialled, Upstream};
+use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way};
 use crate::inbound::Refusal as LocalRefusal;
 use crate::observe::FlowHandle;
 use crate::pods::Pod;
 use crate::route::http::{Ended, HttpTable, InForce, Refusal};
 use crate::route::{
-    Attempts, Backend, Choice, Doubts, Failure, Hop, RouteError, Step, Target, resolve_backend, target_of,
+    Attempts, Backend, Choice, Doubts, Failure, Hop, Patience, RouteError, Step, Target, resolve_backend,
+    target_of,
 };
 use crate::store::Mesh;
 use ::http::StatusCode;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::traffic::{ConnectionPool, Destination};
 use warren_common::model::{AppProtocol, Service, Workload};
@@ -38,6 +42,7 @@ pub(super) async fn serve(
     routed: Routed,
     socket: TcpStream,
     flow: FlowHandle,
+    open: watch::Receiver<()>,
 ) {
     let Routed { service, dialled: destination, declared } = routed;
     flow.service(&service);
@@ -49,9 +54,21 @@ pub(super) async fn serve(
             false => hear::protocol(&context, &dialled, &socket, &flow).await,
         }
     };
+    let stay = Stay { idle: idle_limit(&context), open };
+    // What carries HTTP may be silent for so long; of what may not nobody knows.
+    let silent = async {
+        match declared {
+            true => tokio::time::sleep(stay.idle).await,
+            false => pending().await,
+        }
+    };
     let heard = tokio::select! {
         heard = hearing => heard,
         () = pod.lifetime.cut() => Heard::Failed(gone()),
+        () = silent => {
+            flow.discard();
+            return end(socket);
+        }
     };
     match heard {
         Heard::Http { h2 } => {
@@ -60,7 +77,7 @@ pub(super) async fn serve(
                 Requests { context, pod: Arc::clone(&pod), client: client.address, destination, service };
             // What is cut off is reset, for it is dropped.
             tokio::select! {
-                () = http::serve(Rc::new(requests), client, Wire::new(socket)) => {}
+                () = http::serve(Rc::new(requests), client, stay, Wire::new(socket)) => {}
                 () = pod.lifetime.cut() => {}
             }
             flow.discard();
@@ -70,6 +87,14 @@ pub(super) async fn serve(
             flow.fail(error.flag(), error);
             reset(socket);
         }
+    }
+}
+
+/// How long a client's connection may be without requests.
+fn idle_limit(context: &Context) -> Duration {
+    match context.node.limits.config().idle_connection {
+        Duration::ZERO => http::IDLE,
+        limit => limit,
     }
 }
 
@@ -91,6 +116,8 @@ struct Requests {
 
 impl Outlets for Requests {
     type Place = Place;
+    /// Among those who wait, and among the connections.
+    type Seat = Option<(Slot, Seat)>;
 
     fn rules(&self) -> Result<Arc<HttpTable>, String> {
         let client = current(&self.context, &self.pod);
@@ -123,6 +150,7 @@ impl Outlets for Requests {
             port,
             subset,
             address: self.client.ip(),
+            dialled: self.destination.ip(),
         };
         let like = self.destination.ip();
         let nobody = |error: RouteError| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() };
@@ -143,17 +171,34 @@ impl Outlets for Requests {
             return Err(NoWay { refusal: Refusal::no_endpoint(), why });
         }
         let cluster = format!("outbound|{port}|{}|{}", subset.map_or("", |subset| subset), name.hostname);
+        let cluster: Arc<str> = cluster.into();
         let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
+        let counted = pool.map(|_| Arc::clone(&cluster));
         Ok(Way {
-            key: key(&client, &target, speaks_h2(service, port, ask, pool)),
-            max_uses: pool.and_then(|pool| pool.max_requests_per_connection),
-            cluster: cluster.into(),
+            key: PoolKey { cluster: counted, ..key(&client, &target, speaks_h2(service, port, ask, pool)) },
+            terms: pool.map_or(Terms::DEFAULT, terms),
+            cluster,
             set_cookie,
             place: Place { target, balanced },
         })
     }
 
-    async fn open(&self, way: &Way<Place>, flow: &FlowHandle) -> Result<Opened, NotReached> {
+    async fn seat(&self, way: &Way<Place>) -> Result<Self::Seat, NotReached> {
+        let Some(balanced) = &way.place.balanced else { return Ok(None) };
+        let waits = balanced.take(Kind::Pending).map_err(|overflow| NotReached {
+            why: overflow.to_string(),
+            denied: false,
+            overload: true,
+        })?;
+        Ok(Some((waits, balanced.seat().await)))
+    }
+
+    async fn open(
+        &self,
+        way: &Way<Place>,
+        seat: Self::Seat,
+        flow: &FlowHandle,
+    ) -> Result<Opened, NotReached> {
         let Self { pod, client, destination, .. } = self;
         let dialled = Dialled {
             pod: Arc::clone(pod),
@@ -165,15 +210,10 @@ impl Outlets for Requests {
         let Place { target, balanced } = &way.place;
         let mut attempts = Attempts::new(Instant::now());
         let mut patience = attempts.patience(target.endpoints);
-        let take = |kind| {
-            let taken = balanced.as_ref().map(|place| place.take(kind)).transpose();
-            taken.map_err(|overflow| NotReached { why: overflow.to_string(), denied: false, overload: true })
-        };
-        let _waits = take(Kind::Pending)?;
-        let connection = take(Kind::Connection)?;
+        let (_waits, seat) = seat.unzip();
         let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
         if let Some(limit) = pool.and_then(|pool| pool.connect_timeout_ms).map(Duration::from_millis) {
-            patience.connect = patience.connect.min(limit);
+            patience = patience.limited_to(limit);
         }
         loop {
             let error = match Box::pin(open(&self.context, &dialled, target, patience, flow)).await {
@@ -181,7 +221,12 @@ impl Outlets for Requests {
                     if let Some(workload) = target.workload.as_ref().filter(|_| target.endpoints > 1) {
                         self.context.node.failing.lock().succeeded(workload, target.address.port());
                     }
-                    return Ok(opened(upstream, guest, connection));
+                    if let (Upstream::Socket(socket), Some(alive)) =
+                        (&upstream, pool.and_then(|it| it.keepalive))
+                    {
+                        keep_alive(socket, alive);
+                    }
+                    return Ok(opened(upstream, guest, seat));
                 }
                 Err(error) => error,
             };
@@ -189,7 +234,7 @@ impl Outlets for Requests {
             let failure = error.failure();
             // It lets in only who insists; whether there are others is the pipeline's to try.
             if failure == Failure::Leaving && patience.has_alternatives {
-                patience = attempts.patience(1);
+                patience = Patience { has_alternatives: false, ..patience };
                 continue;
             }
             match attempts.failed_at(None, patience, failure, Instant::now()) {
@@ -268,6 +313,22 @@ impl Requests {
     }
 }
 
+/// What a DestinationRule says of the connections that requests share.
+fn terms(pool: &ConnectionPool) -> Terms {
+    let streams = pool.max_concurrent_streams.map_or(usize::MAX, |streams| streams as usize);
+    let idle = match pool.http_idle_timeout_ms.or(pool.idle_timeout_ms).map(Duration::from_millis) {
+        None => Terms::DEFAULT.idle,
+        // 0: never.
+        Some(idle) => Some(idle).filter(|idle| !idle.is_zero()),
+    };
+    Terms {
+        max_uses: pool.max_requests_per_connection,
+        max_streams: streams.min(Terms::DEFAULT.max_streams),
+        idle,
+        max_age: pool.max_connection_duration_ms.map(Duration::from_millis),
+    }
+}
+
 /// What the port says; where it says nothing, what the client speaks. gRPC is nothing without HTTP/2.
 fn speaks_h2(service: &Service, port: u16, ask: &Ask<'_>, pool: Option<&ConnectionPool>) -> bool {
     match pool {
@@ -299,6 +360,7 @@ fn key(client: &Workload, target: &Target, h2: bool) -> PoolKey {
             _ => None,
         },
         h2,
+        cluster: None,
     }
 }
 

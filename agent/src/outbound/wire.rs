@@ -1,7 +1,7 @@
 //! Connections as byte streams, for HTTP to travel on.
 
+use super::seats::Seat;
 use crate::accept::deliver_on_close;
-use crate::balance::Slot;
 use crate::flow::Upstream;
 use crate::http::{BoxIo, Opened};
 use crate::observe::ByteCounters;
@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// A socket that resets when it is dropped, unless it was shut down before.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ impl Wire {
     }
 }
 
-/// An upstream for requests; who lets a guest go ends its connection. `slot` is held as long as the connection.
-pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, slot: Option<Slot>) -> Opened {
+/// An upstream for requests; who lets a guest go ends its connection. `seat` is held as long as the connection.
+pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat>) -> Opened {
     let bytes = guest.as_ref().and_then(Guest::bytes);
     let io: BoxIo = match upstream {
         Upstream::Socket(socket) => Box::new(Wire { socket, bytes }),
@@ -38,14 +39,21 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, slot: Option<Slot
         // Not asked for: requests share. If it came, it would be as if it had ended at once.
         Upstream::Dedicated(_) => Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
     };
+    let idle = watch::Sender::new(false);
+    let told = idle.subscribe();
     let evicted = async move {
-        let _slot = slot;
-        match guest {
-            Some(guest) => guest.evicted().await,
-            None => pending().await,
+        let evicted = async move {
+            match guest {
+                Some(guest) => guest.evicted().await,
+                None => pending().await,
+            }
+        };
+        match seat {
+            None => evicted.await,
+            Some(mut seat) => tokio::select! { () = evicted => {}, () = seat.gives_way(told) => {} },
         }
     };
-    Opened { io, evicted: Box::pin(evicted) }
+    Opened { io, evicted: Box::pin(evicted), idle }
 }
 
 impl AsyncRead for Wire {

@@ -73,6 +73,11 @@ impl Patience {
         answer: Duration::from_secs(3),
         has_alternatives: true,
     };
+
+    /// With a limit of its own for connecting, on this node and on the other: shorter or longer than what would be patient.
+    pub fn limited_to(self, connect: Duration) -> Self {
+        Self { connect, answer: connect, ..self }
+    }
 }
 
 /// The attempts of one connection.

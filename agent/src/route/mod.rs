@@ -217,10 +217,6 @@ fn resolve_service(
     dialled: SocketAddr,
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
-    if service.steering.mode == Mode::Passthrough {
-        let service = Some(Arc::clone(service));
-        return Ok(Target { address: dialled, workload: None, service, endpoints: 0, hop: Hop::Plaintext });
-    }
     let backend = Backend { service, port: dialled.port(), subset: None };
     resolve_backend(mesh, client, &backend, dialled.ip(), choice)
 }
@@ -236,7 +232,8 @@ pub struct Backend<'a> {
     pub subset: Option<&'a Selector>,
 }
 
-/// An endpoint of a backend; `like`: an address of the family that is wanted if there is a choice.
+/// An endpoint of a backend; `like`: the address that was dialled, of whose family it is to be if there is a choice. A service
+/// that is passed through has no endpoints: it is wherever it was dialled.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -248,6 +245,10 @@ pub fn resolve_backend(
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
     let Backend { service, port, .. } = *backend;
+    if service.steering.mode == Mode::Passthrough {
+        let (address, service) = (SocketAddr::new(like, port), Some(Arc::clone(service)));
+        return Ok(Target { address, workload: None, service, endpoints: 0, hop: Hop::Plaintext });
+    }
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }

@@ -61,10 +61,11 @@ fn merged(found: impl Iterator<Item = Services>) -> Services {
             .entry(view.service.key.clone())
             .or_insert_with(|| ServiceView { service: view.service.clone(), endpoints: Vec::new() });
         for endpoint in view.endpoints {
-            let same =
-                known.endpoints.iter().any(|it| it.workload == endpoint.workload && it.node == endpoint.node);
-            if !same {
-                known.endpoints.push(endpoint);
+            let mut same = known.endpoints.iter_mut();
+            match same.find(|it| it.workload == endpoint.workload && it.node == endpoint.node) {
+                // Each agent leaves out for its own pods.
+                Some(known) => known.left_out.extend(endpoint.left_out),
+                None => known.endpoints.push(endpoint),
             }
         }
     }

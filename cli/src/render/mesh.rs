@@ -97,7 +97,10 @@ fn endpoints(services: &Services, style: Style) -> String {
                 endpoint.node.to_string(),
                 join(&endpoint.addresses),
                 ports.clone(),
-                health(endpoint.health).to_owned(),
+                match &*endpoint.left_out {
+                    [] => health(endpoint.health).to_owned(),
+                    why => format!("{}, left out: {}", health(endpoint.health), join(why)),
+                },
             ]);
         }
     }
@@ -127,7 +130,8 @@ mod tests {
                     "addresses":["10.96.0.7","fd00::7"],"publish_not_ready":false,
                     "ports":[{"service_port":80,"target_port":8080,"target_port_name":null,"app_protocol":"unknown"}]},
                 "endpoints":[
-                    {"workload":"web-1","node":"node-a","addresses":["10.0.1.3"],"health":"healthy"},
+                    {"workload":"web-1","node":"node-a","addresses":["10.0.1.3"],"health":"healthy",
+                        "left_out":["consecutive_5xx for shop/client"]},
                     {"workload":"web-2","node":"node-b","addresses":["10.0.2.3"],"health":"unhealthy"}]}]}"#,
         )
         .unwrap()
@@ -144,7 +148,7 @@ shop       web   10.96.0.7,fd00::7  80     1/2    web.shop.svc.cluster.local
         assert_eq!(
             services(&sample(), true, None, Style::plain(true)),
             "NAMESPACE  SERVICE  ENDPOINT  NODE    ADDRESSES  PORTS    HEALTH
-shop       web      web-1     node-a  10.0.1.3   80:8080  ready
+shop       web      web-1     node-a  10.0.1.3   80:8080  ready, left out: consecutive_5xx for shop/client
 shop       web      web-2     node-b  10.0.2.3   80:8080  not ready
 "
         );

@@ -331,6 +331,9 @@ pub struct EndpointView {
     pub addresses: Vec<std::net::IpAddr>,
     /// Gets traffic.
     pub health: super::Health,
+    /// For whom it gets none for a while nevertheless, and why (outlier detection).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Arc<str>>,
 }
 
 /// `GET /v1/policies`.

@@ -144,5 +144,15 @@ fn nobody_is_left() {
     assert_eq!(nobody, NoneLeft { known: 0, out: 0 });
     let all_out = group(abc(), Balancer::default()).pick(&ask(1), &Known::out(&["a", "b", "c"])).unwrap_err();
     assert_eq!(all_out.to_string(), "none of 3 endpoints can be used: outlier detection leaves 3 out");
-    assert!(group(abc(), simple(SimpleBalancer::Passthrough)).is_passthrough());
+}
+
+#[test]
+fn passthrough_is_the_address_that_was_dialled() {
+    let at = |name: &str, ip: [u8; 4]| Workload { addresses: vec![ip.into()], ..workload(name) };
+    let all = vec![at("a", [10, 0, 0, 1]), at("b", [10, 0, 0, 2])];
+    let group = group(all, simple(SimpleBalancer::Passthrough));
+    assert!(group.is_passthrough());
+    let found = |ip: [u8; 4]| group.at(ip.into()).map(|endpoint| endpoint.workload.name.to_string());
+    assert_eq!((found([10, 0, 0, 2]), found([10, 96, 0, 1])), (Some("b".into()), None));
+    assert_eq!(shares(&group, &Known::default()).len(), 2, "the service's own address: any");
 }

@@ -45,6 +45,50 @@ fn the_nearest_first_then_the_next() {
     assert_eq!(picked(&named, &ask(1), &without), "r3");
 }
 
+/// From failures to another region and back, with time that passes as it is told.
+#[test]
+fn outliers_drive_failover() {
+    struct Seen<'a>(&'a Detector, Instant, &'a Ages);
+    impl Health for Seen<'_> {
+        fn out(&self) -> usize {
+            self.0.out()
+        }
+        fn is_out(&self, endpoint: &WorkloadUid) -> bool {
+            self.0.is_out(endpoint)
+        }
+        fn active(&self, _: &WorkloadUid) -> u32 {
+            0
+        }
+        fn age(&self, endpoint: &WorkloadUid) -> Option<Duration> {
+            self.2.of(endpoint, self.1)
+        }
+    }
+    let near = in_world(&failing_over(enabled(), Some(outliers())));
+    let mut now = Instant::now();
+    let mut detector = Detector::new(outliers(), now);
+    let ages = Ages::default();
+    let goes_to = |detector: &Detector, now| {
+        let picked = near.pick(&ask(1), &Seen(detector, now, &ages)).unwrap();
+        picked.workload.uid.clone()
+    };
+    for (name, next) in [("here", "zone"), ("zone", "region"), ("region", "r2 or r3")] {
+        let failing = goes_to(&detector, now);
+        assert_eq!(&*failing.0, name);
+        for n in 1..=5 {
+            assert_eq!(goes_to(&detector, now), failing, "{n} failures before it goes to {next}");
+            let out = detector.report(&failing, Signal::Status(503), near.endpoints().len(), now);
+            assert_eq!(out.is_some(), n == 5);
+        }
+    }
+    assert!(matches!(&*goes_to(&detector, now).0, "r2" | "r3"));
+    // They come back at the first sweep after their time.
+    for (seconds, name) in [(29, "r"), (10, "here")] {
+        now += Duration::from_secs(seconds);
+        detector.sweep(now);
+        assert!(goes_to(&detector, now).0.starts_with(name), "{name}");
+    }
+}
+
 #[test]
 fn localities_count_only_with_outlier_detection_and_while_enabled() {
     let all = |policy: &Effective| shares(&in_world(policy), &Known::default()).len();

@@ -3,15 +3,17 @@
 use super::super::io::{BoxIo, OnWorker, Rewound, close};
 use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
 use super::super::replay::Outgoing;
+use super::Terms;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 /// A connection to an endpoint on which nothing was said yet.
 pub(crate) struct Opened {
@@ -20,6 +22,8 @@ pub(crate) struct Opened {
     /// Ends when the connection has to: its client lost the permit to be there. What must last as long as the connection
     /// belongs to it.
     pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
+    /// Told whether it waits for requests: `evicted` may end when it does, and somebody else needs its place.
+    pub(crate) idle: watch::Sender<bool>,
 }
 
 /// A connection that has become another protocol's.
@@ -37,16 +41,42 @@ type SwitchSlot = Rc<RefCell<Option<oneshot::Sender<Switched>>>>;
 pub(super) struct H1 {
     sender: http1::SendRequest<Outgoing>,
     switch: SwitchSlot,
-    uses_left: Option<u32>,
+    life: Life,
 }
 
 /// An HTTP/2 connection.
 pub(super) struct H2 {
     sender: RefCell<http2::SendRequest<Outgoing>>,
+    life: Life,
+}
+
+/// How long a connection has been there, what for, and whether it has anything to do.
+struct Life {
+    born: Instant,
+    uses: Cell<u32>,
+    idle: watch::Sender<bool>,
+}
+
+impl Life {
+    fn new(idle: watch::Sender<bool>) -> Self {
+        Self { born: Instant::now(), uses: Cell::new(0), idle }
+    }
+
+    /// A request begins.
+    fn begin(&self) {
+        self.uses.set(self.uses.get().saturating_add(1));
+        self.idle.send_replace(false);
+    }
+
+    /// Whether it may carry another one.
+    fn is_spent(&self, terms: &Terms) -> bool {
+        terms.max_uses.is_some_and(|max| self.uses.get() >= max)
+            || terms.max_age.is_some_and(|max| self.born.elapsed() >= max)
+    }
 }
 
 impl H1 {
-    pub(super) async fn handshake(opened: Opened, max_uses: Option<u32>) -> hyper::Result<Self> {
+    pub(super) async fn handshake(opened: Opened) -> hyper::Result<Self> {
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
@@ -54,7 +84,22 @@ impl H1 {
             .await?;
         let switch = SwitchSlot::default();
         tokio::task::spawn_local(drive(connection, opened.evicted, Rc::clone(&switch)));
-        Ok(Self { sender, switch, uses_left: max_uses })
+        Ok(Self { sender, switch, life: Life::new(opened.idle) })
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.life.begin();
+    }
+
+    /// It waits for requests from now on.
+    pub(super) fn rest(&self) {
+        self.life.idle.send_replace(true);
+    }
+
+    /// Whether it may not carry another request.
+    pub(super) fn is_spent(&self, terms: &Terms) -> bool {
+        self.life.is_spent(terms)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -67,17 +112,6 @@ impl H1 {
 
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         self.sender.ready().await
-    }
-
-    /// Counts a request; whether it may carry another one.
-    pub(super) fn count_use(&mut self) -> bool {
-        match &mut self.uses_left {
-            None => true,
-            Some(left) => {
-                *left = left.saturating_sub(1);
-                *left > 0
-            }
-        }
     }
 
     pub(super) async fn send(
@@ -139,7 +173,22 @@ impl H2 {
                 _ended = connection => {}
             }
         });
-        Ok(Self { sender: RefCell::new(sender) })
+        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.idle) })
+    }
+
+    /// A request begins.
+    pub(super) fn begin(&self) {
+        self.life.begin();
+    }
+
+    /// The last request has ended.
+    pub(super) fn rest(&self) {
+        self.life.idle.send_replace(true);
+    }
+
+    /// Whether it may not carry another request.
+    pub(super) fn is_spent(&self, terms: &Terms) -> bool {
+        self.life.is_spent(terms)
     }
 
     pub(super) fn is_closed(&self) -> bool {

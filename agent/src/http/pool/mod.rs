@@ -5,8 +5,9 @@
 //!
 //! ```text
 //!   open --> leased --response ended--> idle --leased again--> ...
-//!              \                          \--for IDLE, one too many, endpoint gone, evicted--> closed
-//!               \--switched to another protocol, failed, response not read to its end--> closed
+//!              \            \             \--for too long, one too many, endpoint gone, evicted, its place needed--> closed
+//!               \            \--too old, enough requests ([`Terms`])--> closed
+//!                \--switched to another protocol, failed, response not read to its end--> closed
 //! ```
 
 mod connection;
@@ -14,7 +15,7 @@ mod connection;
 pub(crate) use connection::{Opened, Switched};
 
 use super::BoxError;
-use super::limits::{IDLE, MAX_IDLE, SWEEP};
+use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
 use connection::{H1, H2};
 use http::header::UPGRADE;
@@ -23,15 +24,13 @@ use hyper::body::Incoming;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use warren_common::model::{Identity, WorkloadUid};
-
-/// Requests at a time on one HTTP/2 connection before another is opened.
-const STREAMS: usize = 100;
 
 /// Who may share a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,18 +53,45 @@ pub(crate) struct PoolKey {
     pub(crate) name: Option<Arc<str>>,
     /// Whether HTTP/2 is spoken.
     pub(crate) h2: bool,
+    /// Where a DestinationRule counts: for whom, as Envoy calls it.
+    pub(crate) cluster: Option<Arc<str>>,
+}
+
+/// What holds for the connections of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Requests that one may carry; none: any number.
+    pub(crate) max_uses: Option<u32>,
+    /// Requests at a time on one HTTP/2 connection.
+    pub(crate) max_streams: usize,
+    /// It is closed when it has had no request for so long; none: never.
+    pub(crate) idle: Option<Duration>,
+    /// It carries no new request, and is closed after its last, when it has been there for so long; none: for ever.
+    pub(crate) max_age: Option<Duration>,
+}
+
+impl Terms {
+    /// Where nothing is said.
+    pub(crate) const DEFAULT: Self =
+        Self { max_uses: None, max_streams: MAX_SHARED, idle: Some(IDLE), max_age: None };
+
+    fn is_over(&self, idle_since: Instant) -> bool {
+        self.idle.is_some_and(|limit| idle_since.elapsed() >= limit)
+    }
 }
 
 /// The connections of one worker.
 pub(crate) struct Pool {
     entries: RefCell<HashMap<PoolKey, Entry>>,
+    /// A connection may be ready now.
+    freed: Rc<Notify>,
     /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
     sweeping: Cell<bool>,
 }
 
-#[derive(Default)]
 struct Entry {
+    terms: Terms,
     idle: Vec<(H1, Instant)>,
     shared: Vec<Rc<Shared>>,
 }
@@ -74,6 +100,26 @@ struct Shared {
     h2: H2,
     active: Cell<usize>,
     idle_since: Cell<Instant>,
+    freed: Rc<Notify>,
+}
+
+impl Entry {
+    fn new(terms: Terms) -> Self {
+        Self { terms, idle: Vec::new(), shared: Vec::new() }
+    }
+
+    /// Lets go of what may carry no more requests and has none.
+    fn prune(&mut self, is_current: bool) {
+        let terms = self.terms;
+        self.idle.retain(|(h1, since)| {
+            is_current && !h1.is_closed() && !h1.is_spent(&terms) && !terms.is_over(*since)
+        });
+        self.shared.retain(|shared| {
+            let is_idle = shared.active.get() == 0;
+            let is_over = !is_current || shared.h2.is_spent(&terms) || terms.is_over(shared.idle_since.get());
+            !shared.h2.is_closed() && !(is_idle && is_over)
+        });
+    }
 }
 
 /// A place on a connection for one request. Dropping it before [`Lease::give_back`] closes an HTTP/1.1 connection, and resets
@@ -81,6 +127,7 @@ struct Shared {
 pub(crate) struct Lease {
     pool: Weak<Pool>,
     key: PoolKey,
+    terms: Terms,
     held: Option<Held>,
     switch: Option<oneshot::Receiver<Switched>>,
     /// Whether earlier requests went over the connection: it may have been closed by its server a moment ago.
@@ -97,6 +144,7 @@ struct Stream(Rc<Shared>);
 impl Stream {
     fn new(shared: &Rc<Shared>) -> Self {
         shared.active.set(shared.active.get() + 1);
+        shared.h2.begin();
         Self(Rc::clone(shared))
     }
 }
@@ -105,6 +153,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get() - 1);
         self.0.idle_since.set(Instant::now());
+        self.0.freed.notify_waiters();
+        if self.0.active.get() == 0 {
+            self.0.h2.rest();
+        }
     }
 }
 
@@ -122,52 +174,71 @@ impl Pool {
     pub(crate) fn new(is_current: impl Fn(&PoolKey) -> bool + 'static) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
+            freed: Rc::default(),
             is_current: Box::new(is_current),
             sweeping: Cell::new(false),
         })
     }
 
     /// A connection that is open already.
-    pub(crate) fn ready(self: &Rc<Self>, key: &PoolKey) -> Option<Lease> {
+    pub(crate) fn ready(self: &Rc<Self>, key: &PoolKey, terms: &Terms) -> Option<Lease> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
+        entry.terms = *terms;
+        entry.prune(true);
         if key.h2 {
-            entry.shared.retain(|shared| !shared.h2.is_closed());
-            let free = entry.shared.iter().filter(|shared| shared.active.get() < STREAMS);
-            let shared = free.min_by_key(|shared| shared.active.get())?;
-            return Some(self.lease(key, Held::H2(Stream::new(shared)), true));
+            let may =
+                |shared: &&Rc<Shared>| shared.active.get() < terms.max_streams && !shared.h2.is_spent(terms);
+            let shared = entry.shared.iter().filter(may).min_by_key(|shared| shared.active.get())?;
+            return Some(self.lease(key, terms, Held::H2(Stream::new(shared)), true));
         }
         // The last one first: the others may end of idleness.
         while let Some((h1, _)) = entry.idle.pop() {
             if h1.is_ready() {
-                return Some(self.lease(key, Held::H1(h1), true));
+                h1.begin();
+                return Some(self.lease(key, terms, Held::H1(h1), true));
             }
         }
         None
     }
 
-    /// Speaks HTTP on a new connection; `max_uses`: requests that it may carry.
+    /// The next connection that can be used, once there is one.
+    pub(crate) async fn next(self: &Rc<Self>, key: &PoolKey, terms: &Terms) -> Lease {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            match self.ready(key, terms) {
+                Some(lease) => return lease,
+                None => freed.await,
+            }
+        }
+    }
+
+    /// Speaks HTTP on a new connection.
     ///
     /// # Errors
     /// When the endpoint does not speak it.
     pub(crate) async fn begin(
         self: &Rc<Self>,
         key: &PoolKey,
+        terms: &Terms,
         opened: Opened,
-        max_uses: Option<u32>,
     ) -> Result<Lease, hyper::Error> {
         if !key.h2 {
-            let h1 = H1::handshake(opened, max_uses).await?;
-            return Ok(self.lease(key, Held::H1(h1), false));
+            let h1 = H1::handshake(opened).await?;
+            h1.begin();
+            return Ok(self.lease(key, terms, Held::H1(h1), false));
         }
         let h2 = H2::handshake(opened).await?;
-        let shared = Rc::new(Shared { h2, active: Cell::new(0), idle_since: Cell::new(Instant::now()) });
+        let (active, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
+        let shared = Rc::new(Shared { h2, active, idle_since, freed: Rc::clone(&self.freed) });
         let stream = Stream::new(&shared);
-        if max_uses != Some(1) {
-            self.entries.borrow_mut().entry(key.clone()).or_default().shared.push(shared);
+        if !shared.h2.is_spent(terms) {
+            Self::entry(&mut self.entries.borrow_mut(), key, terms).shared.push(shared);
+            self.freed.notify_waiters();
             self.sweep_soon();
         }
-        Ok(self.lease(key, Held::H2(stream), false))
+        Ok(self.lease(key, terms, Held::H2(stream), false))
     }
 
     /// Connections without requests.
@@ -176,17 +247,27 @@ impl Pool {
         self.entries.borrow().values().map(|entry| entry.idle.len()).sum()
     }
 
-    fn lease(self: &Rc<Self>, key: &PoolKey, held: Held, reused: bool) -> Lease {
-        Lease { pool: Rc::downgrade(self), key: key.clone(), held: Some(held), switch: None, reused }
+    fn entry<'e>(entries: &'e mut HashMap<PoolKey, Entry>, key: &PoolKey, terms: &Terms) -> &'e mut Entry {
+        let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(*terms));
+        entry.terms = *terms;
+        entry
     }
 
-    fn keep(self: &Rc<Self>, key: PoolKey, h1: H1) {
-        if h1.is_closed() || !(self.is_current)(&key) {
+    fn lease(self: &Rc<Self>, key: &PoolKey, terms: &Terms, held: Held, reused: bool) -> Lease {
+        let (pool, key, terms) = (Rc::downgrade(self), key.clone(), *terms);
+        Lease { pool, key, terms, held: Some(held), switch: None, reused }
+    }
+
+    fn keep(self: &Rc<Self>, key: &PoolKey, terms: &Terms, h1: H1) {
+        if h1.is_closed() || h1.is_spent(terms) || !(self.is_current)(key) {
             return;
         }
         let mut entries = self.entries.borrow_mut();
-        let idle = &mut entries.entry(key).or_default().idle;
+        let idle = &mut Self::entry(&mut entries, key, terms).idle;
         if idle.len() < MAX_IDLE {
+            // Who waits for this one hears of it first.
+            self.freed.notify_waiters();
+            h1.rest();
             idle.push((h1, Instant::now()));
         }
         drop(entries);
@@ -203,7 +284,7 @@ impl Pool {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let Some(pool) = pool.upgrade() else { return };
-                if pool.sweep(IDLE) {
+                if pool.sweep() {
                     pool.sweeping.set(false);
                     return;
                 }
@@ -211,18 +292,11 @@ impl Pool {
         });
     }
 
-    /// Closes what has been idle for `limit`, what is closed, and what leads to an endpoint that is gone; whether nothing is left.
-    fn sweep(&self, limit: Duration) -> bool {
-        let now = Instant::now();
-        let is_old = |since: Instant| now.duration_since(since) >= limit;
+    /// Closes what has been idle for too long, what is closed, and what leads to an endpoint that is gone; whether nothing is left.
+    fn sweep(&self) -> bool {
         let mut entries = self.entries.borrow_mut();
         entries.retain(|key, entry| {
-            let is_current = (self.is_current)(key);
-            entry.idle.retain(|(h1, since)| is_current && !h1.is_closed() && !is_old(*since));
-            entry.shared.retain(|shared| {
-                let is_idle = shared.active.get() == 0;
-                !shared.h2.is_closed() && !(is_idle && (!is_current || is_old(shared.idle_since.get())))
-            });
+            entry.prune((self.is_current)(key));
             !entry.idle.is_empty() || !entry.shared.is_empty()
         });
         entries.is_empty()
@@ -265,18 +339,18 @@ impl Lease {
     /// The response has ended: the connection may carry another request.
     pub(crate) fn give_back(mut self) {
         let (Some(Held::H1(mut h1)), Some(pool)) = (self.held.take(), self.pool.upgrade()) else { return };
-        if !h1.count_use() {
+        if h1.is_spent(&self.terms) {
             return;
         }
         h1.no_switch();
+        let (key, terms) = (self.key.clone(), self.terms);
         if h1.is_ready() {
-            return pool.keep(self.key.clone(), h1);
+            return pool.keep(&key, &terms, h1);
         }
         // The request's own end is still on its way.
-        let key = self.key.clone();
         tokio::task::spawn_local(async move {
-            if tokio::time::timeout(IDLE, h1.ready()).await.is_ok_and(|ready| ready.is_ok()) {
-                pool.keep(key, h1);
+            if tokio::time::timeout(SETTLE, h1.ready()).await.is_ok_and(|ready| ready.is_ok()) {
+                pool.keep(&key, &terms, h1);
             }
         });
     }

@@ -1,8 +1,10 @@
 //! What the pipeline's surroundings are in tests.
 
+use super::super::limits::IDLE;
 use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
-use super::super::pool::{Opened, Pool, PoolKey};
+use super::super::pool::{Opened, Pool, PoolKey, Terms};
 use super::super::serve::{Client, serve};
+use super::super::visits::Stay;
 use crate::balance::{Overflow, Slot};
 use crate::observe::{FlowFilter, FlowHandle, ObserveConfig, Observer};
 use crate::route::http::{ClientView, Ended, HttpTable, Patterns, Refusal};
@@ -22,7 +24,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use warren_common::model::admin::{Direction, Flow};
 use warren_common::model::traffic::{Destination, Traffic};
 use warren_common::model::{Identity, WorkloadUid};
@@ -44,6 +46,13 @@ pub(super) struct World {
     pub(super) opened: Cell<usize>,
     pub(super) ended: RefCell<Vec<Ended>>,
     pub(super) evict: Rc<Notify>,
+    pub(super) terms: Cell<Terms>,
+    /// How many connections to endpoints may be open.
+    pub(super) seats: Arc<Semaphore>,
+    /// How many requests may wait for one.
+    pub(super) may_wait: Arc<Semaphore>,
+    /// Dropped, clients' connections end.
+    pub(super) open: RefCell<Option<watch::Sender<()>>>,
     pub(super) pool: Rc<Pool>,
     pub(super) observer: Observer,
 }
@@ -82,6 +91,10 @@ impl World {
             opened: Cell::new(0),
             ended: RefCell::default(),
             evict: Rc::default(),
+            terms: Cell::new(Terms::DEFAULT),
+            seats: Arc::new(Semaphore::new(1000)),
+            may_wait: Arc::new(Semaphore::new(1000)),
+            open: RefCell::new(Some(watch::channel(()).0)),
             pool: Pool::new(|_| true),
             observer: Observer::new(ObserveConfig::new("n1".into())),
         };
@@ -137,7 +150,9 @@ impl World {
         let (client, server) = duplex(PIPE);
         let address = "10.0.1.2:40000".parse().unwrap();
         let world = Rc::clone(self);
-        tokio::task::spawn_local(serve(world, Client { address, port: 80, h2 }, server));
+        let open = self.open.borrow().as_ref().map(watch::Sender::subscribe).unwrap();
+        let stay = Stay { idle: IDLE, open };
+        tokio::task::spawn_local(serve(world, Client { address, port: 80, h2 }, stay, server));
         client
     }
 
@@ -192,6 +207,7 @@ pub(super) async fn body(request: Request<Incoming>) -> String {
 
 impl Outlets for World {
     type Place = Server;
+    type Seat = OwnedSemaphorePermit;
 
     fn rules(&self) -> Result<Arc<HttpTable>, String> {
         Ok(Arc::clone(&self.table.borrow()))
@@ -224,20 +240,36 @@ impl Outlets for World {
                 address: format!("10.0.2.{index}:80").parse().unwrap(),
                 name: None,
                 h2: self.h2_endpoints.get(),
+                cluster: None,
             },
-            max_uses: None,
+            terms: self.terms.get(),
             cluster: format!("outbound|80||{}", service.hostname).into(),
             set_cookie: None,
             place: Rc::clone(&all[*index]),
         })
     }
 
-    async fn open(&self, way: &Way<Server>, _: &FlowHandle) -> Result<Opened, NotReached> {
+    async fn seat(&self, _: &Way<Server>) -> Result<OwnedSemaphorePermit, NotReached> {
+        let overflow = || NotReached { why: "too many wait".into(), denied: false, overload: true };
+        let _waits = Arc::clone(&self.may_wait).try_acquire_owned().map_err(|_| overflow())?;
+        Ok(Arc::clone(&self.seats).acquire_owned().await.unwrap())
+    }
+
+    async fn open(
+        &self,
+        way: &Way<Server>,
+        seat: OwnedSemaphorePermit,
+        _: &FlowHandle,
+    ) -> Result<Opened, NotReached> {
         self.opened.set(self.opened.get() + 1);
         let (client, server) = duplex(PIPE);
         tokio::task::spawn_local((way.place)(server));
         let evict = Rc::clone(&self.evict);
-        Ok(Opened { io: Box::new(client), evicted: Box::pin(async move { evict.notified().await }) })
+        let evicted = Box::pin(async move {
+            let _seat = seat;
+            evict.notified().await;
+        });
+        Ok(Opened { io: Box::new(client), evicted, idle: watch::Sender::new(false) })
     }
 
     fn ended(&self, _: &Server, ended: Ended) {

@@ -6,7 +6,7 @@
 //!     rule.cors.decide            a preflight is answered; else its headers go on the response (put_on)
 //!     rule.action: Reply, Redirect (location), or Forward:
 //!       draw_fault                pause, then perhaps an answer
-//!       split.pick                the backend; none or Broken: Refusal::no_backend
+//!       next_backend              the backend; none or Broken: Refusal::no_backend
 //!         backend.redirect        instead of forwarding
 //!         rule.request_headers, then backend.request_headers; backend.rewrite
 //!         the endpoint            balance
@@ -52,6 +52,6 @@ pub use request::RequestView;
 pub use retry::{Ended, RetryPolicy, Situation, Verdict, timeout_of};
 pub use rewrite::Rewriter;
 pub use rule::{Action, BackendRule, Forwarding, Rule, RuleError};
-pub use split::{Split, below, is_drawn, spread};
+pub use split::{Split, Turns, below, is_drawn, spread};
 pub use substitute::Values;
 pub use table::{ClientView, HttpTable, Matched, TableError, check, table_of};

@@ -6,7 +6,7 @@ use super::pattern::{PatternError, Patterns};
 use super::redirect::Redirection;
 use super::retry::RetryPolicy;
 use super::rewrite::Rewriter;
-use super::split::Split;
+use super::split::{Split, Turns};
 use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +76,8 @@ pub enum Action {
 pub struct Forwarding {
     /// Which of the `backends`: once per request, retries keep to it. None picked: the request fails.
     pub split: Split,
+    /// Its choices so far, of one worker and client.
+    turns: Turns,
     /// Where to.
     pub backends: Vec<BackendRule>,
     /// For everything, retries included; none: no limit.
@@ -137,11 +139,17 @@ impl Forwarding {
         let backend = |backend: &Backend| BackendRule::new(backend, forward, api, patterns);
         Ok(Self {
             split,
+            turns: Turns::default(),
             backends: forward.backends.iter().map(backend).collect::<Result<_, _>>()?,
             timeout: forward.timeout_ms.map(Duration::from_millis),
             retries: forward.retries.as_ref().map(RetryPolicy::from).unwrap_or_default(),
             fault: forward.fault.clone(),
         })
+    }
+
+    /// The backend of the next request; `entropy` is a random number. None: no backend has a share.
+    pub fn next_backend(&self, entropy: u64) -> Option<&BackendRule> {
+        self.backends.get(self.split.pick_nth(self.turns.next(entropy))?)
     }
 }
 

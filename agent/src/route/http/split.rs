@@ -1,6 +1,7 @@
 //! A choice by weight.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// Shares of a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,23 @@ impl Split {
     /// multiples of the golden ratio are as even as a sequence can be at every point.
     pub fn pick_nth(&self, count: u64) -> Option<usize> {
         self.pick(spread(count))
+    }
+}
+
+/// Counts the choices of one split. By chance 10 % of 100 requests are 4 to 17; counted they are 10, whatever 100 successive
+/// requests are looked at, and nearly so for every other of them, every third and so on: multiples of an irrational number are
+/// irrational. The start is random, so that those who count for themselves (workers, nodes, pods) are not in step.
+#[derive(Debug, Default)]
+pub struct Turns {
+    start: OnceLock<u64>,
+    taken: AtomicU64,
+}
+
+impl Turns {
+    /// The next one, for [`Split::pick_nth`]; `entropy` is a random number.
+    pub fn next(&self, entropy: u64) -> u64 {
+        let start = *self.start.get_or_init(|| entropy);
+        start.wrapping_add(self.taken.fetch_add(1, Relaxed))
     }
 }
 
@@ -76,6 +94,28 @@ mod tests {
         assert!([0, 1, u64::MAX].iter().all(|n| is_drawn(1_000_000, *n) && !is_drawn(0, *n)));
         let drawn = (0..1_000_000).filter(|n| is_drawn(1_000, spread(*n))).count();
         assert!((995..=1005).contains(&drawn), "{drawn}");
+    }
+
+    #[test]
+    fn turns_are_counted_from_where_chance_began() {
+        let turns = Turns::default();
+        assert_eq!([7, 8, 9].map(|entropy| turns.next(entropy)), [7, 8, 9]);
+        assert_eq!(turns.next(0), 10);
+        let last = Turns::default();
+        assert_eq!([last.next(u64::MAX), last.next(5)], [u64::MAX, 0]);
+    }
+
+    /// Who sends two kinds of requests in turn sends both everywhere, and in the shares of the weights.
+    #[test]
+    fn what_comes_in_turn_is_shared_out_too() {
+        let split = Split::new([90, 10]);
+        for every in 2..=5_u64 {
+            for first in 0..every {
+                let asked = (0..2000).map(|n| split.pick_nth(first + n * every));
+                let few = asked.filter(|picked| *picked == Some(1)).count();
+                assert!((180..=220).contains(&few), "{few} of 2000, every {every}th from {first}");
+            }
+        }
     }
 
     proptest! {

@@ -78,30 +78,6 @@ fn not_applied(path: &str, policy: &TrafficPolicy, about: &mut About<'_>) {
 }
 
 fn part(path: &str, policy: &PortPolicy, about: &mut About<'_>) {
-    let mut ignored = |field: &str, instead: &str| {
-        let text = format!("it is not applied yet: {instead}");
-        about.warning("not-applied", format!("{path}.{field}"), text, None);
-    };
-    if policy.balancer.as_ref().is_some_and(|balancer| balancer.warmup.is_some()) {
-        ignored("loadBalancer.warmup", "new endpoints get their whole share at once");
-    }
-    if let Some(pool) = &policy.pool {
-        let unlimited = "connections stay open as if it were not there";
-        let fields = [
-            (pool.max_connection_duration_ms.is_some(), "tcp.maxConnectionDuration", unlimited),
-            (pool.idle_timeout_ms.is_some(), "tcp.idleTimeout", unlimited),
-            (pool.keepalive.is_some(), "tcp.tcpKeepalive", "the agent's own settings hold"),
-            (pool.http_idle_timeout_ms.is_some(), "http.idleTimeout", unlimited),
-            (
-                pool.max_concurrent_streams.is_some(),
-                "http.maxConcurrentStreams",
-                "what the endpoint allows is the limit",
-            ),
-        ];
-        for (_, field, instead) in fields.into_iter().filter(|(is_set, ..)| *is_set) {
-            ignored(&format!("connectionPool.{field}"), instead);
-        }
-    }
     if let Some(tls) = &policy.tls
         && matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual)
     {

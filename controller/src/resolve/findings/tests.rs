@@ -143,17 +143,11 @@ fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
     let rule = |policy: &str| object("DestinationRule", "d", &format!("host: a, {policy}"));
     for (policy, expected) in [
         ("loadBalancer: {simple: RANDOM}", vec![]),
-        ("loadBalancer: {warmup: {duration: 10s}}", vec!["loadBalancer.warmup"]),
-        ("connectionPool: {tcp: {maxConnections: 1, connectTimeout: 1s}}", vec![]),
-        ("connectionPool: {tcp: {idleTimeout: 1s}}", vec!["connectionPool.tcp.idleTimeout"]),
+        ("loadBalancer: {warmup: {duration: 10s}}", vec![]),
         (
-            "connectionPool: {tcp: {maxConnectionDuration: 1s}}",
-            vec!["connectionPool.tcp.maxConnectionDuration"],
-        ),
-        ("connectionPool: {tcp: {tcpKeepalive: {}}}", vec!["connectionPool.tcp.tcpKeepalive"]),
-        (
-            "connectionPool: {http: {idleTimeout: 1s, maxConcurrentStreams: 5, maxRetries: 1}}",
-            vec!["connectionPool.http.idleTimeout", "connectionPool.http.maxConcurrentStreams"],
+            "connectionPool: {tcp: {idleTimeout: 1s, maxConnectionDuration: 1s, tcpKeepalive: {}}, \
+             http: {idleTimeout: 1s, maxConcurrentStreams: 5, maxRetries: 1}}",
+            vec![],
         ),
         ("tls: {mode: SIMPLE}", vec!["tls"]),
         ("tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}", vec!["tls"]),

@@ -56,6 +56,18 @@ fn weights_of_one_and_of_none() {
 }
 
 #[test]
+fn shares_are_exact_in_every_hundred_requests() {
+    let backends = [("stable", 90), ("canary", 10)].map(|(name, weight)| to(name, weight)).into();
+    let (table, _) = forwarding(Forward { backends, ..Forward::default() }, RouteApi::Istio);
+    for hundred in 0..20 {
+        // What is drawn counts once, for the start.
+        let asked = (0..100).map(|n| of(&table).next_backend(!n));
+        let canary = asked.filter(|backend| backend.unwrap().to == to("canary", 0).to).count();
+        assert!((9..=11).contains(&canary), "{canary} of the {hundred}th hundred");
+    }
+}
+
+#[test]
 fn a_backend_has_what_the_rule_says_and_its_own() {
     let mirror = |name: &str| Mirror { to: to(name, 1).to, per_million: 1_000_000, shadow_host: false };
     let rewrite = |path: &str| Rewrite { authority: None, path: Some(PathChange::Full(path.into())) };
