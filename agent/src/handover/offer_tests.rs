@@ -295,3 +295,31 @@ async fn a_slow_successor_gets_all_flows_of_an_agent_that_is_to_stop() {
     assert!(stopping.await.unwrap());
     taking.await.unwrap().unwrap();
 }
+
+/// What it had said and nobody will read any more must not pass for a sign of life.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_dies_in_the_middle_of_a_word_is_missed() {
+    let old = Old::start().await;
+    let socket = old.socket();
+    let wire = blocking(move || {
+        let wire = Wire::connect(&socket, DEADLINE).unwrap();
+        let hello = Request::Hello { version: VERSION, node: "n1".into(), flows: true };
+        wire.send(&hello, std::iter::empty()).unwrap();
+        while !matches!(wire.receive().unwrap(), Packet::Message(Answer::End, _)) {}
+        wire.send(&Request::Taken { endpoints: true }, std::iter::empty()).unwrap();
+        while !matches!(wire.receive().unwrap(), Packet::Message(Answer::End, _)) {}
+        wire.send(&Request::Flows, std::iter::empty()).unwrap();
+        wire
+    })
+    .await;
+    let mut exit = old.exits.exit();
+    let room = exit.wait().await;
+    // More than anybody asks for.
+    for id in 0..3 {
+        wire.send(&Request::Moved { id }, std::iter::empty()).unwrap();
+    }
+    drop(wire);
+    drop(room);
+    let ended = tokio::time::timeout(Duration::from_secs(10), old.ended).await;
+    assert!(matches!(ended.unwrap().unwrap(), Err(HandoverError::Orphaned)));
+}

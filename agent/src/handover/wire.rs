@@ -2,6 +2,7 @@
 
 use super::message::{MAX_BYTES, MAX_SOCKETS, decode, encode};
 use super::{HandoverError, PATIENCE};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
@@ -131,13 +132,12 @@ impl Wire {
         Ok((received.bytes > 0).then_some((received.bytes, sockets)))
     }
 
-    /// Whether the other side has gone by now, and has said nothing that was not heard.
+    /// Whether the other side has gone by now, whatever it said before.
     pub(super) fn is_gone(&self) -> bool {
-        let mut byte = [0];
-        match rustix::net::recv(&self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((_, length)) => length == 0,
-            Err(error) => !matches!(error, rustix::io::Errno::AGAIN | rustix::io::Errno::INTR),
-        }
+        let mut socket = [PollFd::new(&self.0, PollFlags::empty())];
+        // Hang-ups and errors are told without being asked for. What can't be polled is not known to have gone.
+        let told = poll(&mut socket, Some(&Timespec::default()));
+        told.is_ok_and(|told| told > 0)
     }
 }
 
