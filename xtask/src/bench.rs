@@ -10,7 +10,7 @@ use crate::setup::{self, Need};
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Passed on to the bench: `controlplane` for a synthetic cluster's, --quick, --only NAME, --json FILE (`cargo xtask bench -- --help` has them all)
+    /// Passed on to the bench: `controlplane` for a synthetic cluster's, `route` for the choice of a route, --quick, --only NAME, --json FILE (`cargo xtask bench -- --help` has them all)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -18,7 +18,13 @@ pub(crate) struct Options {
 /// The first argument that measures the control plane instead of traffic.
 const CONTROLPLANE: &str = "controlplane";
 
+/// The first argument that measures the choice of a route alone.
+const ROUTE: &str = "route";
+
 pub(crate) fn run_bench(options: &Options) -> Result<()> {
+    if let Some((ROUTE, rest)) = options.arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return exec(cargo().args(["bench", "-p", "warren-agent", "--bench", ROUTE, "--"]).args(rest));
+    }
     if !is_root() {
         bail!("the bench makes network namespaces and loads kernel programs: please run it as root");
     }

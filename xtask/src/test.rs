@@ -39,6 +39,8 @@ enum Suite {
     Chaos,
     /// What keeps people out: the tables of policies, and the lab's suites about them; needs root
     Security,
+    /// Requests: the tables of routes and balancers, the pipeline, and the lab's suites about them; needs root
+    L7,
     /// The mesh on a real two-node Kubernetes; needs root, and Go once
     Kubernetes,
     /// Every parser of bytes from outside, fed with mutations for ten seconds each; no privileges
@@ -81,6 +83,24 @@ const SECURITY_TABLES: &[&str] = &[
     "trust",
     "tunnel::",
     "registry",
+];
+
+/// The lab's suites that `l7` runs, beside all whose names begin with `l7`.
+const L7: &[&str] = &["bookinfo", "conformance", "destination_rules", "explain", "l4_routes"];
+
+/// Parts of the paths of the library tests that `l7` runs.
+const L7_TABLES: &[&str] = &[
+    "analyze",
+    "balance::",
+    "destination_rule",
+    "http::",
+    "observe::request",
+    "observe::trace",
+    "outbound::",
+    "route",
+    "status::routes",
+    "traffic",
+    "virtual_service",
 ];
 
 /// How long each fuzz target runs, seconds.
@@ -127,7 +147,7 @@ impl Suite {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Unit | Self::Kernel | Self::Fuzz => &[Need::Build],
-            Self::Lab | Self::Chaos | Self::Security => &[Need::Build, Need::Lab],
+            Self::Lab | Self::Chaos | Self::Security | Self::L7 => &[Need::Build, Need::Lab],
             Self::Kubernetes => &[Need::Build, Need::Lab, Need::Kubernetes],
         }
     }
@@ -136,15 +156,11 @@ impl Suite {
     fn impossible(self) -> Option<String> {
         match self {
             Self::Unit | Self::Fuzz => None,
-            Self::Kernel | Self::Lab | Self::Chaos | Self::Security | Self::Kubernetes if !is_root() => {
-                Some("needs root (network namespaces, kernel programs)".to_owned())
-            }
+            _ if !is_root() => Some("needs root (network namespaces, kernel programs)".to_owned()),
             Self::Kernel if !kernel_suite().exists() => Some("agent/tests/kernel does not exist".to_owned()),
-            Self::Kernel | Self::Lab | Self::Chaos | Self::Security | Self::Kubernetes if !has_cgroup2() => {
-                Some("no cgroup2 hierarchy is mounted".to_owned())
-            }
+            _ if !has_cgroup2() => Some("no cgroup2 hierarchy is mounted".to_owned()),
             Self::Kubernetes => cluster::go_missing(),
-            Self::Kernel | Self::Lab | Self::Chaos | Self::Security => None,
+            Self::Kernel | Self::Lab | Self::Chaos | Self::Security | Self::L7 => None,
         }
     }
 
@@ -187,13 +203,12 @@ impl Suite {
             }
             Self::Lab => commands.push(lab(|name| name != KUBERNETES)?),
             Self::Security => {
-                let mut tables = cargo();
-                tables.arg("test").args(HOST_CRATES).args(["--lib", "--no-fail-fast", "--"]);
-                if filter.is_none() {
-                    tables.args(SECURITY_TABLES);
-                }
-                commands.push(tables);
+                commands.push(tables(SECURITY_TABLES, filter));
                 commands.push(lab(|name| SECURITY.contains(&name))?);
+            }
+            Self::L7 => {
+                commands.push(tables(L7_TABLES, filter));
+                commands.push(lab(|name| name.starts_with("l7") || L7.contains(&name))?);
             }
         }
         for command in &mut commands {
@@ -201,6 +216,16 @@ impl Suite {
         }
         Ok(commands)
     }
+}
+
+/// The library tests whose paths contain one of `names`; with a filter, it says which.
+fn tables(names: &[&str], filter: Option<&str>) -> Command {
+    let mut command = cargo();
+    command.arg("test").args(HOST_CRATES).args(["--lib", "--no-fail-fast", "--"]);
+    if filter.is_none() {
+        command.args(names);
+    }
+    command
 }
 
 /// The lab's suites of these names, with the daemons built.

@@ -3,7 +3,7 @@
 use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
 use super::replay::Replay;
 use super::reply::Local;
-use crate::observe::{FlowFlag, FlowHandle, ResponseFlag};
+use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::{Request, Version};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ impl Exchange {
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let head = request.method().as_str().len() + path.len() + 12 + size(headers);
         flow.request(|about| {
+            about.trace = TraceId::of(headers);
             let seen = &mut about.seen;
             seen.protocol = protocol(request.version()).into();
             seen.grpc = is_grpc;

@@ -171,7 +171,7 @@ impl Drop for FlowHandle {
                 Some(request) => {
                     let (sent, received) = record.bytes.totals();
                     let series = observer.metrics().requests().series(record.direction, &details, request);
-                    series.add(duration, sent, received);
+                    series.add(duration, request.trace, sent, received);
                     if observer.access_log() {
                         request_log::closed(record, &details, request);
                     }

@@ -25,6 +25,7 @@ mod request;
 mod request_log;
 mod request_metrics;
 mod stream;
+mod trace;
 
 pub use admin::{AdminView, serve_admin, serve_admin_on};
 pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
@@ -34,6 +35,7 @@ pub use moved::MovedFlow;
 pub use record::{ByteCounters, FlowFlag};
 pub use request::{RequestDetails, ResponseFlag};
 pub use stream::{FlowFilter, FlowStream};
+pub use trace::TraceId;
 
 #[cfg(test)]
 mod testing;

@@ -1,5 +1,6 @@
 //! What is known of a request, beside what every flow has.
 
+use super::trace::TraceId;
 use std::fmt::Write;
 use warren_common::model::admin::FlowRequest;
 
@@ -66,6 +67,8 @@ impl ResponseFlag {
 pub struct RequestDetails {
     /// What people see.
     pub seen: FlowRequest,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceId>,
     flags: Vec<ResponseFlag>,
 }
 

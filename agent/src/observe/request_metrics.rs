@@ -1,18 +1,23 @@
 //! Istio's metrics of requests: `istio_requests_total`, and histograms of durations and sizes.
+//!
+//! A bucket of durations leads to the last traced request in it (an OpenMetrics exemplar): at most 20 of a label set, some
+//! 60 bytes each, and none where nobody traces.
 
 use super::labels::TcpLabels;
 use super::record::Details;
 use super::request::RequestDetails;
+use super::trace::TraceId;
 use parking_lot::RwLock;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use warren_common::model::admin::Direction;
 
 /// Most label sets that are kept; what comes later is counted under labels that are all `unknown`.
@@ -61,27 +66,54 @@ impl EncodeLabelSet for HttpLabels {
     }
 }
 
+/// What an exemplar is found by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Traced(TraceId);
+
+impl EncodeLabelSet for Traced {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        ("trace_id", self.0.to_string().as_str()).encode(encoder.encode_label())
+    }
+}
+
 /// The counters of one label set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RequestSeries {
     requests: AtomicU64,
-    duration: Histogram,
+    duration: HistogramWithExemplars<Traced>,
     request_bytes: Histogram,
     response_bytes: Histogram,
 }
 
-impl RequestSeries {
-    /// Counts one request.
-    pub(super) fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        self.requests.fetch_add(1, Relaxed);
-        self.duration
-            .add(duration.as_secs_f64() * 1000.0, u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
-        self.request_bytes.add(request_bytes as f64, request_bytes);
-        self.response_bytes.add(response_bytes as f64, response_bytes);
+impl Default for RequestSeries {
+    fn default() -> Self {
+        Self {
+            requests: AtomicU64::default(),
+            duration: HistogramWithExemplars::new(BOUNDS.into_iter()),
+            request_bytes: Histogram::default(),
+            response_bytes: Histogram::default(),
+        }
     }
 }
 
-/// Counts by bucket, the last of which has no bound, and the sum in whatever unit it was added in.
+impl RequestSeries {
+    /// Counts one request, which is of `trace`.
+    pub(super) fn add(
+        &self,
+        duration: Duration,
+        trace: Option<TraceId>,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        self.requests.fetch_add(1, Relaxed);
+        let when = trace.map(|_| SystemTime::now());
+        self.duration.observe(duration.as_secs_f64() * 1000.0, trace.map(Traced), when);
+        self.request_bytes.add(request_bytes);
+        self.response_bytes.add(response_bytes);
+    }
+}
+
+/// Bytes, counted by bucket, the last of which has no bound.
 #[derive(Debug, Default)]
 struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -89,26 +121,21 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn add(&self, value: f64, sum: u64) {
-        let bucket = BOUNDS.partition_point(|bound| *bound < value);
+    fn add(&self, bytes: u64) {
+        let bucket = BOUNDS.partition_point(|bound| *bound < bytes as f64);
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Relaxed);
         }
-        self.sum.fetch_add(sum, Relaxed);
+        self.sum.fetch_add(bytes, Relaxed);
     }
 }
 
-/// A histogram to be written, with what one unit of its sum is worth.
-struct Scaled<'a>(&'a Histogram, f64);
-
-impl EncodeMetric for Scaled<'_> {
+impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        let Self(histogram, unit) = self;
         let bounds = BOUNDS.iter().copied().chain([f64::MAX]);
-        let buckets: Vec<_> = bounds.zip(histogram.buckets.iter().map(|count| count.load(Relaxed))).collect();
+        let buckets: Vec<_> = bounds.zip(self.buckets.iter().map(|count| count.load(Relaxed))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        let sum = histogram.sum.load(Relaxed) as f64 * unit;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        encoder.encode_histogram::<NoLabelSet>(self.sum.load(Relaxed) as f64, count, &buckets, None)
     }
 
     fn metric_type(&self) -> MetricType {
@@ -168,43 +195,120 @@ impl Requests {
             let count = series.requests.load(Relaxed);
             family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
-        type Part = fn(&RequestSeries) -> &Histogram;
-        let parts: [(&str, &str, Part, f64); 3] = [
-            (
-                "istio_request_duration_milliseconds",
-                "From a request's head to its response's end",
-                |series| &series.duration,
-                0.001,
-            ),
-            (
-                "istio_request_bytes",
-                "Bytes of a request, headers included",
-                |series| &series.request_bytes,
-                1.0,
-            ),
-            (
-                "istio_response_bytes",
-                "Bytes of a response, headers included",
-                |series| &series.response_bytes,
-                1.0,
-            ),
-        ];
-        for (name, help, part, unit) in parts {
+        let mut histogram = |name, help, part: fn(&RequestSeries) -> &dyn EncodeMetric| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
             for (labels, series) in &rows {
-                Scaled(part(series), unit).encode(family.encode_family(labels)?)?;
+                part(series).encode(family.encode_family(labels)?)?;
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let help = "From a request's head to its response's end";
+        histogram("istio_request_duration_milliseconds", help, |series| &series.duration)?;
+        histogram("istio_request_bytes", "Bytes of a request, headers included", |series| &series.request_bytes)?;
+        histogram("istio_response_bytes", "Bytes of a response, headers included", |series| &series.response_bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{metric, observer, service, workload};
-    use super::super::{FlowFlag, ResponseFlag};
+    use super::super::testing::{identity, metric, observer, service, workload};
+    use super::super::{FlowFlag, FlowHandle, Observer, ResponseFlag, TraceId};
+    use std::collections::BTreeMap;
     use std::sync::atomic::Ordering::Relaxed;
-    use warren_common::model::admin::Direction;
+    use warren_common::model::admin::{Direction, Transport};
+
+    /// client -> web over HBONE, both proven.
+    fn call(observer: &Observer) -> FlowHandle {
+        let flow = observer.begin_request(Direction::Outbound, None, Some("10.96.0.7:80".parse().unwrap()));
+        flow.source_workload(&workload("client"));
+        flow.source_identity(&identity("client"));
+        flow.destination_workload(&workload("web"));
+        flow.destination_identity(&identity("web"));
+        flow.service(&service());
+        flow.transport(Transport::Hbone);
+        flow
+    }
+
+    /// The labels of a line.
+    fn labels(line: &str) -> BTreeMap<String, String> {
+        let (labels, _) = line.split_once('{').unwrap().1.split_once('}').unwrap();
+        let pairs = labels.split("\",").map(|pair| pair.split_once("=\"").unwrap());
+        pairs.map(|(name, value)| (name.into(), value.trim_end_matches('"').into())).collect()
+    }
+
+    #[test]
+    fn the_four_metrics_have_istios_25_labels() {
+        let observer = observer(10);
+        let flow = call(&observer);
+        flow.request(|request| {
+            request.seen.status = 200;
+            request.seen.grpc = true;
+            request.seen.grpc_status = Some(5);
+        });
+        drop(flow);
+        let expected: BTreeMap<String, String> = [
+            ("reporter", "source"),
+            ("source_workload", "client"),
+            ("source_canonical_service", "client"),
+            ("source_canonical_revision", "v1"),
+            ("source_workload_namespace", "shop"),
+            ("source_principal", "spiffe://cluster.local/ns/shop/sa/client"),
+            ("source_app", "client"),
+            ("source_version", "v1"),
+            ("source_cluster", "Kubernetes"),
+            ("destination_workload", "web"),
+            ("destination_workload_namespace", "shop"),
+            ("destination_principal", "spiffe://cluster.local/ns/shop/sa/web"),
+            ("destination_app", "web"),
+            ("destination_version", "v1"),
+            ("destination_service", "web.shop.svc.cluster.local"),
+            ("destination_canonical_service", "web"),
+            ("destination_canonical_revision", "v1"),
+            ("destination_service_name", "web"),
+            ("destination_service_namespace", "shop"),
+            ("destination_cluster", "Kubernetes"),
+            ("request_protocol", "grpc"),
+            ("response_code", "200"),
+            ("grpc_response_status", "5"),
+            ("response_flags", "-"),
+            ("connection_security_policy", "mutual_tls"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        assert_eq!(expected.len(), 25);
+        for name in [
+            "istio_requests_total",
+            "istio_request_duration_milliseconds_count",
+            "istio_request_bytes_count",
+            "istio_response_bytes_count",
+        ] {
+            let lines = metric(&observer, name);
+            assert_eq!(lines.len(), 1, "{name}");
+            assert_eq!(labels(&lines[0]), expected, "{name}");
+            assert!(lines[0].ends_with(" 1"), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_of_durations_leads_to_the_last_trace_in_it() {
+        let observer = observer(10);
+        let parents = ["1", "2"].map(|digit| format!("00-{}-00f067aa0ba902b7-01", digit.repeat(32)));
+        for parent in parents.iter().map(Some).chain([None]) {
+            let headers = parent.map(|parent| ("traceparent".parse().unwrap(), parent.parse().unwrap()));
+            call(&observer).request(|request| request.trace = TraceId::of(&headers.into_iter().collect()));
+        }
+        let name = "istio_request_duration_milliseconds";
+        let buckets = metric(&observer, &format!("{name}_bucket"));
+        assert_eq!(buckets.len(), 20);
+        let led: Vec<_> = buckets.iter().filter_map(|line| line.split_once(" # ")).collect();
+        // A slow machine may spread them over two buckets.
+        let (_, last) = led.last().unwrap();
+        assert!(led.len() <= 2 && last.starts_with("{trace_id=\""), "{led:?}");
+        assert!(led.iter().any(|(_, exemplar)| exemplar.contains(&"2".repeat(32))), "{led:?}");
+        assert_eq!(last.split(' ').count(), 3, "labels, milliseconds, seconds: {last}");
+        assert!(metric(&observer, &format!("{name}_count"))[0].ends_with(" 3"));
+        assert!(!metric(&observer, "istio_requests_total")[0].contains('#'));
+    }
 
     #[test]
     fn a_request_is_counted_with_istios_labels_and_its_connection_is_not() {
@@ -228,19 +332,18 @@ mod tests {
         connection.discard();
         let lines = metric(&observer, "istio_requests_total");
         assert_eq!(lines.len(), 1);
-        for label in [
-            "reporter=\"source\"",
-            "source_workload=\"client\"",
-            "destination_service=\"web.shop.svc.cluster.local\"",
-            "request_protocol=\"http\"",
-            "response_code=\"503\"",
-            "grpc_response_status=\"\"",
-            "response_flags=\"UF,URX\"",
+        let labels = labels(&lines[0]);
+        for (label, value) in [
+            ("request_protocol", "http"),
+            ("response_code", "503"),
+            ("grpc_response_status", ""),
+            ("response_flags", "UF,URX"),
+            ("source_principal", "unknown"),
+            ("connection_security_policy", "unknown"),
         ] {
-            assert!(lines[0].contains(label), "{label}: {}", lines[0]);
+            assert_eq!(labels[label], value, "{label}: {}", lines[0]);
         }
         assert!(lines[0].ends_with(" 1"));
-        assert_eq!(lines[0].matches("=\"").count(), 25, "the reference's label set");
         let bytes = metric(&observer, "istio_response_bytes_bucket");
         assert_eq!(bytes.len(), 20);
         assert!(bytes.iter().any(|line| line.contains("le=\"1000.0\"") && line.ends_with(" 0")), "{bytes:?}");
