@@ -4,5 +4,6 @@ mod connections;
 mod framing;
 mod routing;
 mod streams;
+mod tracing;
 mod tries;
 mod world;
