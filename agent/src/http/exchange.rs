@@ -3,6 +3,7 @@
 use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
 use super::replay::Replay;
 use super::reply::Local;
+use crate::limits::Ticket;
 use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::{Request, Version};
@@ -16,6 +17,8 @@ pub(super) struct Exchange {
     body: Option<Replay>,
     head_bytes: u64,
     finished: bool,
+    /// Its place among all that are under way.
+    ticket: Option<Ticket>,
     /// Whether it is gRPC.
     pub(super) is_grpc: bool,
 }
@@ -40,12 +43,17 @@ impl Exchange {
             seen.forwarded_for = text(headers, &FORWARDED_FOR);
         });
         let head_bytes = head as u64;
-        Self { flow, body: None, head_bytes, finished: false, is_grpc }
+        Self { flow, body: None, head_bytes, finished: false, ticket: None, is_grpc }
     }
 
     /// The record.
     pub(super) fn flow(&self) -> &FlowHandle {
         &self.flow
+    }
+
+    /// It has this place until its record ends.
+    pub(super) fn counts_as(&mut self, ticket: Ticket) {
+        self.ticket = Some(ticket);
     }
 
     /// Where the request's bytes are counted.

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const MAX_HEADERS: usize = 100;
 /// Bytes of a message's head; also what is read at once.
 pub(crate) const MAX_HEAD: usize = 64 << 10;
+/// Bytes of a request's target (path and query).
+pub(crate) const MAX_TARGET: usize = 16 << 10;
 /// Requests at a time on one HTTP/2 connection of a client (Envoy's default in meshes is 100).
 pub(crate) const MAX_STREAMS: u32 = 100;
 /// Bytes of a request's body that are kept so that it can be sent again, or copied.

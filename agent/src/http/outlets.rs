@@ -2,6 +2,7 @@
 
 use super::pool::{Opened, Pool, PoolKey, Terms};
 use crate::balance::{Overflow, Slot};
+use crate::limits::OfPod;
 use crate::observe::FlowHandle;
 use crate::route::http::{Ended, HttpTable, Refusal, RequestView};
 use std::rc::Rc;
@@ -104,6 +105,9 @@ pub(crate) trait Outlets: 'static {
     /// # Errors
     /// There are too many already.
     fn retry(&self, place: &Self::Place) -> Result<Option<Slot>, Overflow>;
+
+    /// How much its pod may have.
+    fn limits(&self) -> OfPod<'_>;
 
     /// The connections of this worker.
     fn pool(&self) -> &Rc<Pool>;

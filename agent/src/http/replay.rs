@@ -2,6 +2,7 @@
 //! sent once more.
 
 use super::BoxError;
+use crate::limits::{OfPod, Ticket};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -23,6 +24,8 @@ struct Shared {
     kept: usize,
     /// Bytes that may be kept.
     limit: usize,
+    /// The room for them.
+    ticket: Option<Ticket>,
     /// Bytes that came, kept or not.
     received: u64,
     /// More came than may be kept: what has been sent cannot be sent again.
@@ -44,11 +47,31 @@ pub(crate) struct Outgoing {
 }
 
 impl Replay {
-    /// Keeps at most `limit` bytes of `source`.
-    pub(crate) fn new(source: Incoming, limit: usize) -> Self {
+    /// Keeps at most `limit` bytes of `source`, and none where its pod has too much already.
+    pub(crate) fn new(source: Incoming, limit: usize, limits: OfPod<'_>) -> Self {
+        let exact = source.size_hint().exact().and_then(|exact| usize::try_from(exact).ok());
+        match exact.unwrap_or(limit).min(limit) {
+            0 => Self::with(source, limit, None),
+            room => match limits.keep(room) {
+                Ok(ticket) => Self::with(source, limit, Some(ticket)),
+                Err(exceeded) => {
+                    tracing::debug!(%exceeded, "a request can only be sent once");
+                    Self::once(source)
+                }
+            },
+        }
+    }
+
+    /// Keeps nothing: it can be sent once, unless it is empty.
+    pub(crate) fn once(source: Incoming) -> Self {
+        Self::with(source, 0, None)
+    }
+
+    fn with(source: Incoming, limit: usize, ticket: Option<Ticket>) -> Self {
         let source = (!source.is_end_stream()).then_some(source);
         Self(Rc::new(RefCell::new(Shared {
             source,
+            ticket,
             chunks: Vec::new(),
             trailers: None,
             kept: 0,
@@ -86,7 +109,9 @@ impl Replay {
 
     /// No further copy will be asked for: nothing more is kept.
     pub(crate) fn stop_keeping(&self) {
-        self.0.borrow_mut().limit = 0;
+        let mut shared = self.0.borrow_mut();
+        shared.limit = 0;
+        shared.ticket = None;
     }
 
     /// Waits until all of it came; whether it is whole.
@@ -130,6 +155,7 @@ impl Shared {
                         } else if !data.is_empty() {
                             self.overflowed = true;
                             self.chunks = Vec::new();
+                            self.ticket = None;
                         }
                         Frame::data(data)
                     }

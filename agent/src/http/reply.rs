@@ -1,6 +1,7 @@
 //! Answers that no application gave.
 
 use super::headers::OVERLOADED;
+use crate::limits::Exceeded;
 use crate::observe::ResponseFlag;
 use crate::route::http::Refusal;
 use bytes::Bytes;
@@ -52,6 +53,17 @@ impl Local {
     pub(super) fn bad_request(details: &'static str, why: impl Into<String>) -> Self {
         let flag = Some(ResponseFlag::DownstreamProtocol);
         Self::new(StatusCode::BAD_REQUEST, grpc::INTERNAL, flag, details).because(why)
+    }
+
+    /// Its head is larger than anybody's may be: 414 or 431.
+    pub(super) fn too_large(status: StatusCode, exceeded: Exceeded) -> Self {
+        let flag = Some(ResponseFlag::Overflow);
+        Self::new(status, grpc::INTERNAL, flag, "request_head_too_large").because(exceeded.to_string())
+    }
+
+    /// Its pod, or the node, has too many under way: 503.
+    pub(super) fn too_many(exceeded: Exceeded) -> Self {
+        Self::from(Refusal::overflow()).because(exceeded.to_string())
     }
 
     /// The rules for the service cannot be applied: 500.

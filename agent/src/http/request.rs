@@ -1,5 +1,6 @@
 //! THE STORY of a request, from its head to the head of its response:
 //!
+//! 0. **admit**: its head is not too large, and its pod has not too many under way
 //! 1. **match**: the client's rules for the service, the first that holds the request
 //! 2. **fault**: what a rule spoils on purpose
 //! 3. **split**: one of the rule's backends, and what changes on the way there
@@ -13,13 +14,14 @@ use super::asked::Asked;
 use super::attempt::{Attempts, Reached};
 use super::exchange::Exchange;
 use super::headers::{SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
-use super::limits::MAX_REPLAY;
+use super::limits::{MAX_HEADERS, MAX_REPLAY, MAX_TARGET};
 use super::mirror::mirror;
 use super::outlets::Outlets;
 use super::replay::Replay;
 use super::reply::Local;
 use super::serve::Downstream;
 use super::switch::Switching;
+use crate::limits::{Excess, Ticket};
 use crate::observe::ResponseFlag;
 use crate::route::http::{
     Action, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal, Rule, draw_fault,
@@ -54,9 +56,16 @@ pub(super) async fn answer<O: Outlets>(
         || request.method() == Method::CONNECT;
     let is_connect = request.method() == Method::CONNECT && request.version() != Version::HTTP_2;
     let upgrade = wants_upgrade(&request);
+    let admitted = admit(&*outlets, &request);
     prepare(&mut request, upgrade, rand::random());
     let mut exchange = Exchange::begin(outlets.begin(), &request);
-    let answered = forward(&outlets, &downstream, request, &mut exchange).await;
+    let answered = match admitted {
+        Ok(ticket) => {
+            exchange.counts_as(ticket);
+            forward(&outlets, &downstream, request, &mut exchange).await
+        }
+        Err(local) => Err(local.into()),
+    };
     let mut switches = false;
     let response = match answered {
         Ok(Forwarded { mut response, reached, deadline }) => {
@@ -86,6 +95,21 @@ pub(super) async fn answer<O: Outlets>(
         downstream.decide(switches);
     }
     response
+}
+
+/// Its place among all that are under way.
+fn admit<O: Outlets>(outlets: &O, request: &Request<Incoming>) -> Result<Ticket, Local> {
+    let limits = outlets.limits();
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET {
+        let exceeded = limits.exceeded(Excess::Target(MAX_TARGET));
+        return Err(Local::too_large(StatusCode::URI_TOO_LONG, exceeded));
+    }
+    if request.headers().len() > MAX_HEADERS {
+        let exceeded = limits.exceeded(Excess::HeaderCount(MAX_HEADERS));
+        return Err(Local::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, exceeded));
+    }
+    limits.request().map_err(Local::too_many)
 }
 
 /// A response of an endpoint.
@@ -198,7 +222,10 @@ impl<O: Outlets> Journey<'_, O> {
         let mirrors: Vec<_> =
             backend.mirrors.iter().filter(|one| is_drawn(one.per_million, rand::random())).collect();
         let keeps = forwarding.retries.may_retry() || !mirrors.is_empty();
-        let body = Replay::new(body, if keeps { MAX_REPLAY } else { 0 });
+        let body = match keeps {
+            true => Replay::new(body, MAX_REPLAY, self.outlets.limits()),
+            false => Replay::once(body),
+        };
         self.exchange.body(&body);
         let mirrored = !mirrors.is_empty();
         for one in mirrors {

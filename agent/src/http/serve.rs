@@ -9,6 +9,7 @@ use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
 use super::visits::{Stay, Visits};
+use crate::limits::Excess;
 use crate::observe::{FlowFlag, ResponseFlag};
 use bytes::BytesMut;
 use http::Response;
@@ -183,16 +184,28 @@ where
 
 /// The record of a request that nobody could read.
 fn refused<O: Outlets>(outlets: &Rc<O>, malformed: Malformed) {
+    let excess = match malformed {
+        Malformed::TooLarge => Some(Excess::Headers(MAX_HEAD)),
+        Malformed::TooMany => Some(Excess::HeaderCount(MAX_HEADERS)),
+        _ => None,
+    };
+    let exceeded = excess.map(|excess| outlets.limits().exceeded(excess));
     let flow = outlets.begin();
     flow.request(|about| {
         about.seen.protocol = "HTTP/1.1".into();
         about.seen.status = match malformed {
-            Malformed::TooLarge => 431,
+            Malformed::TooLarge | Malformed::TooMany => 431,
             Malformed::TooSlow => 408,
             _ => 400,
         };
         about.seen.details = "http1.codec_error".into();
-        about.flag(ResponseFlag::DownstreamProtocol);
+        about.flag(match exceeded {
+            Some(_) => ResponseFlag::Overflow,
+            None => ResponseFlag::DownstreamProtocol,
+        });
     });
-    flow.fail(FlowFlag::Other, malformed);
+    match exceeded {
+        Some(exceeded) => flow.fail(FlowFlag::Overload, exceeded),
+        None => flow.fail(FlowFlag::Other, malformed),
+    }
 }

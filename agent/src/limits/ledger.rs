@@ -14,6 +14,10 @@ pub(super) enum Kind {
     Handshake(IpAddr),
     /// An authenticated tunnel into the pod.
     Tunnel(IpAddr),
+    /// A request of an application that is under way.
+    Request,
+    /// A byte of a request that is kept to be sent again.
+    Kept,
 }
 
 /// Refusals of one pod that are told one by one, per second; all are counted.
@@ -36,6 +40,8 @@ struct Usage {
     connections: usize,
     handshakes: usize,
     tunnels: usize,
+    requests: usize,
+    kept: usize,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +68,8 @@ impl Usage {
             Kind::Connection => &mut self.connections,
             Kind::Handshake(_) => &mut self.handshakes,
             Kind::Tunnel(_) => &mut self.tunnels,
+            Kind::Request => &mut self.requests,
+            Kind::Kept => &mut self.kept,
         }
     }
 }
@@ -69,7 +77,7 @@ impl Usage {
 impl Kind {
     fn peer(self) -> Option<IpAddr> {
         match self {
-            Self::Connection => None,
+            Self::Connection | Self::Request | Self::Kept => None,
             Self::Handshake(peer) | Self::Tunnel(peer) => Some(peer),
         }
     }
@@ -106,9 +114,15 @@ impl Ledger {
         self.pods.get_mut(pod)
     }
 
-    /// Takes one more in, or says which limit forbids that. The narrowest limit is named: who is told of the node's limit
+    /// Takes so many more in, or says which limit forbids that. The narrowest limit is named: who is told of the node's limit
     /// is not the one to blame.
-    pub(super) fn take(&mut self, pod: &WorkloadUid, kind: Kind, now: u64) -> Result<(), Refused> {
+    pub(super) fn take(
+        &mut self,
+        pod: &WorkloadUid,
+        kind: Kind,
+        amount: usize,
+        now: u64,
+    ) -> Result<(), Refused> {
         let of_node = *self.node.of(kind);
         let config = self.config;
         let Some(usage) = self.usage(pod, now) else { return Ok(()) };
@@ -117,7 +131,7 @@ impl Ledger {
         let counts = [of_peer, Some(of_pod), Some(of_node)];
         let limit = Limit::of(kind).into_iter().zip(counts).find_map(|(limit, count)| {
             let limit = limit?;
-            (count? >= config.get(limit)).then_some(limit)
+            (count?.saturating_add(amount) > config.get(limit)).then_some(limit)
         });
         if let Some(limit) = limit {
             let tell = usage.tells(now);
@@ -131,16 +145,16 @@ impl Ledger {
             return Err(Refused { limit, tell });
         }
         if let Some(peer) = kind.peer() {
-            *usage.peers.entry(peer).or_default().of(kind) += 1;
+            *usage.peers.entry(peer).or_default().of(kind) += amount;
         }
-        *usage.all.of(kind) += 1;
-        *self.node.of(kind) += 1;
+        *usage.all.of(kind) += amount;
+        *self.node.of(kind) += amount;
         Ok(())
     }
 
     /// Gives back what was taken.
-    pub(super) fn give_back(&mut self, pod: &WorkloadUid, kind: Kind) {
-        let less = |count: &mut usize| *count = count.saturating_sub(1);
+    pub(super) fn give_back(&mut self, pod: &WorkloadUid, kind: Kind, amount: usize) {
+        let less = |count: &mut usize| *count = count.saturating_sub(amount);
         less(self.node.of(kind));
         let Some(usage) = self.pods.get_mut(pod) else { return };
         less(usage.all.of(kind));
@@ -186,6 +200,10 @@ mod tests {
             handshakes_per_node: 4,
             tunnels_per_peer: 1,
             tunnels_per_pod: 2,
+            requests_per_pod: 2,
+            requests_per_node: 3,
+            kept_bytes_per_pod: 300,
+            kept_bytes_per_node: 500,
             ..LimitsConfig::DEFAULT
         }
     }
@@ -197,7 +215,7 @@ mod tests {
     #[test]
     fn each_limit_is_named_and_one_more_than_it_is_refused() {
         let mut ledger = Ledger::new(small());
-        let mut take = |number, kind| limit(ledger.take(&pod(number), kind, 0));
+        let mut take = |number, kind| limit(ledger.take(&pod(number), kind, 1, 0));
         for _ in 0..3 {
             assert_eq!(take(1, Kind::Connection), None);
         }
@@ -213,15 +231,28 @@ mod tests {
         let tunnel = |last| Kind::Tunnel(ip(last));
         assert_eq!([take(1, tunnel(1)), take(1, tunnel(1))], [None, Some("tunnels_per_peer")]);
         assert_eq!([take(1, tunnel(2)), take(1, tunnel(3))], [None, Some("tunnels_per_pod")]);
+        assert_eq!([take(1, Kind::Request), take(1, Kind::Request), take(2, Kind::Request)], [None; 3]);
+        assert_eq!(take(1, Kind::Request), Some("requests_per_pod"));
+        assert_eq!(take(2, Kind::Request), Some("requests_per_node"));
         let counted: u64 = ledger.refused().iter().map(|(_, count)| count).sum();
-        assert_eq!(counted, 7);
+        assert_eq!(counted, 9);
+    }
+
+    #[test]
+    fn bytes_are_counted_as_many_as_they_are() {
+        let mut ledger = Ledger::new(small());
+        let mut keep = |number, bytes| limit(ledger.take(&pod(number), Kind::Kept, bytes, 0));
+        assert_eq!([keep(1, 200), keep(1, 101), keep(1, 100)], [None, Some("kept_bytes_per_pod"), None]);
+        assert_eq!([keep(2, 201), keep(2, 200)], [Some("kept_bytes_per_node"), None]);
+        ledger.give_back(&pod(1), Kind::Kept, 200);
+        assert_eq!(limit(ledger.take(&pod(1), Kind::Kept, 200, 0)), None);
     }
 
     #[test]
     fn a_flood_of_refusals_is_told_in_samples() {
         let mut ledger = Ledger::new(LimitsConfig { connections_per_pod: 0, ..small() });
         let mut told = |now| {
-            let refusals = (0..1000).filter_map(|_| ledger.take(&pod(1), Kind::Connection, now).err());
+            let refusals = (0..1000).filter_map(|_| ledger.take(&pod(1), Kind::Connection, 1, now).err());
             refusals.filter(|refused| refused.tell).count()
         };
         assert_eq!([told(1), told(1), told(2)], [TOLD as usize, 0, TOLD as usize]);
@@ -244,7 +275,7 @@ mod tests {
         let mut ledger = Ledger::new(LimitsConfig { connections_per_node: 0, ..small() });
         for number in 0..3 * SWEEP {
             let pod = WorkloadUid(format!("pod-{number}").into());
-            assert!(ledger.take(&pod, Kind::Connection, number as u64).is_err());
+            assert!(ledger.take(&pod, Kind::Connection, 1, number as u64).is_err());
         }
         assert!(ledger.pods.len() <= SWEEP);
     }
@@ -252,7 +283,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_given_back_leaves_nothing(
-            steps in prop::collection::vec((0_u8..3, 0_u8..3, 0_u8..3), 0..100),
+            steps in prop::collection::vec((0_u8..3, 0_u8..5, 0_u8..3), 0..100),
         ) {
             let mut ledger = Ledger::new(small());
             let mut held = Vec::new();
@@ -260,15 +291,19 @@ mod tests {
                 let kind = match kind {
                     0 => Kind::Connection,
                     1 => Kind::Handshake(ip(peer)),
-                    _ => Kind::Tunnel(ip(peer)),
+                    2 => Kind::Tunnel(ip(peer)),
+                    3 => Kind::Request,
+                    _ => Kind::Kept,
                 };
-                if ledger.take(&pod(number), kind, 0).is_ok() {
-                    held.push((pod(number), kind));
+                let amount = if kind == Kind::Kept { usize::from(peer) * 100 } else { 1 };
+                if ledger.take(&pod(number), kind, amount, 0).is_ok() {
+                    held.push((pod(number), kind, amount));
                 }
             }
-            prop_assert_eq!(ledger.node.connections, held.iter().filter(|(_, k)| *k == Kind::Connection).count());
-            for (pod, kind) in held {
-                ledger.give_back(&pod, kind);
+            prop_assert_eq!(ledger.node.connections, held.iter().filter(|(_, k, _)| *k == Kind::Connection).count());
+            prop_assert!(ledger.node.kept <= 500);
+            for (pod, kind, amount) in held {
+                ledger.give_back(&pod, kind, amount);
             }
             prop_assert_eq!(ledger.node, Usage::default());
             // A pod that was refused and holds nothing is forgotten at its next end.

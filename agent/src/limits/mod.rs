@@ -37,6 +37,15 @@ pub struct LimitsConfig {
     pub tunnels_per_pod: usize,
     /// Open streams of one tunnel into a pod. An agent opens another tunnel at 256.
     pub streams_per_tunnel: usize,
+    /// Requests of one pod's applications that are under way (only where rules make us look into them).
+    pub requests_per_pod: usize,
+    /// The same of all pods of the node.
+    pub requests_per_node: usize,
+    /// Bytes of one pod's requests that are kept so that they can be sent again, or copied. A request that finds no room is sent
+    /// once.
+    pub kept_bytes_per_pod: usize,
+    /// The same of all pods of the node.
+    pub kept_bytes_per_node: usize,
     /// An application's connection that carries no byte for so long is ended. 0: it may be silent for ever, as it may
     /// without a mesh.
     pub idle_connection: Duration,
@@ -55,6 +64,10 @@ impl LimitsConfig {
         tunnels_per_peer: 256,
         tunnels_per_pod: 8_192,
         streams_per_tunnel: 256,
+        requests_per_pod: 8_192,
+        requests_per_node: 32_768,
+        kept_bytes_per_pod: 64 << 20,
+        kept_bytes_per_node: 256 << 20,
         idle_connection: Duration::ZERO,
         idle_tunnel: Duration::from_secs(300),
     };
@@ -71,13 +84,19 @@ enum Limit {
     TunnelsPerPeer,
     TunnelsPerPod,
     StreamsPerTunnel,
+    RequestsPerPod,
+    RequestsPerNode,
+    KeptBytesPerPod,
+    KeptBytesPerNode,
     HeaderSize,
+    HeaderCount,
+    TargetSize,
     MalformedRequest,
     IdleConnection,
 }
 
 impl Limit {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 17] = [
         Self::ConnectionsPerPod,
         Self::ConnectionsPerNode,
         Self::HandshakesPerPeer,
@@ -86,7 +105,13 @@ impl Limit {
         Self::TunnelsPerPeer,
         Self::TunnelsPerPod,
         Self::StreamsPerTunnel,
+        Self::RequestsPerPod,
+        Self::RequestsPerNode,
+        Self::KeptBytesPerPod,
+        Self::KeptBytesPerNode,
         Self::HeaderSize,
+        Self::HeaderCount,
+        Self::TargetSize,
         Self::MalformedRequest,
         Self::IdleConnection,
     ];
@@ -99,6 +124,8 @@ impl Limit {
                 [Some(Self::HandshakesPerPeer), Some(Self::HandshakesPerPod), Some(Self::HandshakesPerNode)]
             }
             Kind::Tunnel(_) => [Some(Self::TunnelsPerPeer), Some(Self::TunnelsPerPod), None],
+            Kind::Request => [None, Some(Self::RequestsPerPod), Some(Self::RequestsPerNode)],
+            Kind::Kept => [None, Some(Self::KeptBytesPerPod), Some(Self::KeptBytesPerNode)],
         }
     }
 
@@ -113,7 +140,13 @@ impl Limit {
             Self::TunnelsPerPeer => "tunnels_per_peer",
             Self::TunnelsPerPod => "tunnels_per_pod",
             Self::StreamsPerTunnel => "streams_per_tunnel",
+            Self::RequestsPerPod => "requests_per_pod",
+            Self::RequestsPerNode => "requests_per_node",
+            Self::KeptBytesPerPod => "kept_bytes_per_pod",
+            Self::KeptBytesPerNode => "kept_bytes_per_node",
             Self::HeaderSize => "header_size",
+            Self::HeaderCount => "header_count",
+            Self::TargetSize => "target_size",
             Self::MalformedRequest => "malformed_request",
             Self::IdleConnection => "idle_connection",
         }
@@ -132,7 +165,13 @@ impl Limit {
             Self::TunnelsPerPeer => ("tunnels from this peer into this pod", "max-tunnels-per-peer"),
             Self::TunnelsPerPod => ("tunnels into this pod", "max-tunnels-per-pod"),
             Self::StreamsPerTunnel => ("streams of this tunnel", "max-streams-per-tunnel"),
+            Self::RequestsPerPod => ("requests of this pod", "max-requests-per-pod"),
+            Self::RequestsPerNode => ("requests on this node", "max-requests-per-node"),
+            Self::KeptBytesPerPod => ("bytes of this pod's requests to send again", "max-kept-bytes-per-pod"),
+            Self::KeptBytesPerNode => ("bytes of requests to send again", "max-kept-bytes-per-node"),
             Self::HeaderSize => ("bytes of headers of a request", ""),
+            Self::HeaderCount => ("headers of a request", ""),
+            Self::TargetSize => ("bytes of a request's target", ""),
             Self::MalformedRequest => ("bytes of headers of a request, or it is malformed", ""),
             Self::IdleConnection => ("seconds without a byte", "idle-timeout"),
         }
@@ -146,7 +185,11 @@ pub enum Excess {
     Streams,
     /// A peer's request had more bytes of headers than this.
     Headers(usize),
-    /// The same with far more bytes, of which only so many are read; or it was malformed.
+    /// A client's request had more headers than this.
+    HeaderCount(usize),
+    /// A client's request had a longer target than this, in bytes.
+    Target(usize),
+    /// As [`Headers`](Self::Headers) with far more bytes, of which only so many are read; or it was malformed.
     Malformed(usize),
     /// A connection carried no byte for too long.
     Idle,
@@ -163,7 +206,11 @@ impl LimitsConfig {
             Limit::TunnelsPerPeer => self.tunnels_per_peer,
             Limit::TunnelsPerPod => self.tunnels_per_pod,
             Limit::StreamsPerTunnel => self.streams_per_tunnel,
-            Limit::HeaderSize | Limit::MalformedRequest => 0,
+            Limit::RequestsPerPod => self.requests_per_pod,
+            Limit::RequestsPerNode => self.requests_per_node,
+            Limit::KeptBytesPerPod => self.kept_bytes_per_pod,
+            Limit::KeptBytesPerNode => self.kept_bytes_per_node,
+            Limit::HeaderSize | Limit::HeaderCount | Limit::TargetSize | Limit::MalformedRequest => 0,
             Limit::IdleConnection => self.idle_connection.as_secs() as usize,
         }
     }
@@ -183,10 +230,13 @@ impl fmt::Display for Exceeded {
         let Self { limit, allowed, tell: _ } = self;
         let (what, flag) = limit.words();
         match limit {
-            Limit::HeaderSize | Limit::MalformedRequest => {
+            Limit::HeaderSize | Limit::HeaderCount | Limit::TargetSize | Limit::MalformedRequest => {
                 write!(f, "too many {what}: no more than {allowed} are taken")
             }
             Limit::IdleConnection => write!(f, "ended after {allowed} {what} (the agent's --{flag})"),
+            Limit::KeptBytesPerPod | Limit::KeptBytesPerNode => {
+                write!(f, "too many {what}: no more than {allowed} are kept (the agent's --{flag})")
+            }
             _ => write!(f, "too many {what}: {allowed} are open and no more may be (the agent's --{flag})"),
         }
     }
@@ -211,6 +261,37 @@ pub struct Ticket {
     limits: Limits,
     pod: WorkloadUid,
     kind: Kind,
+    amount: usize,
+}
+
+/// The books as far as one pod goes.
+#[derive(Clone, Copy, Debug)]
+pub struct OfPod<'a> {
+    limits: &'a Limits,
+    pod: &'a WorkloadUid,
+}
+
+impl OfPod<'_> {
+    /// A request of its application.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn request(&self) -> Result<Ticket, Exceeded> {
+        self.limits.take(self.pod, Kind::Request, 1)
+    }
+
+    /// So many bytes of a request, to send them again.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn keep(&self, bytes: usize) -> Result<Ticket, Exceeded> {
+        self.limits.take(self.pod, Kind::Kept, bytes)
+    }
+
+    /// Counts what could not be refused at the door.
+    pub fn exceeded(&self, excess: Excess) -> Exceeded {
+        self.limits.exceeded(self.pod, excess)
+    }
 }
 
 impl Limits {
@@ -220,12 +301,17 @@ impl Limits {
         Self(Arc::new(Shared { config, ledger, started: Instant::now() }))
     }
 
+    /// Those of one pod.
+    pub fn of<'a>(&'a self, pod: &'a WorkloadUid) -> OfPod<'a> {
+        OfPod { limits: self, pod }
+    }
+
     /// A connection of an application.
     ///
     /// # Errors
     /// [`Exceeded`]
     pub fn connection(&self, pod: &WorkloadUid) -> Result<Ticket, Exceeded> {
-        self.take(pod, Kind::Connection)
+        self.take(pod, Kind::Connection, 1)
     }
 
     /// A handshake that `peer` has begun.
@@ -233,7 +319,7 @@ impl Limits {
     /// # Errors
     /// [`Exceeded`]
     pub fn handshake(&self, pod: &WorkloadUid, peer: IpAddr) -> Result<Ticket, Exceeded> {
-        self.take(pod, Kind::Handshake(peer.to_canonical()))
+        self.take(pod, Kind::Handshake(peer.to_canonical()), 1)
     }
 
     /// A tunnel of `peer`, which has proven who it is.
@@ -241,7 +327,7 @@ impl Limits {
     /// # Errors
     /// [`Exceeded`]
     pub fn tunnel(&self, pod: &WorkloadUid, peer: IpAddr) -> Result<Ticket, Exceeded> {
-        self.take(pod, Kind::Tunnel(peer.to_canonical()))
+        self.take(pod, Kind::Tunnel(peer.to_canonical()), 1)
     }
 
     /// Counts what could not be refused at the door.
@@ -249,11 +335,16 @@ impl Limits {
         let limit = match excess {
             Excess::Streams => Limit::StreamsPerTunnel,
             Excess::Headers(_) => Limit::HeaderSize,
+            Excess::HeaderCount(_) => Limit::HeaderCount,
+            Excess::Target(_) => Limit::TargetSize,
             Excess::Malformed(_) => Limit::MalformedRequest,
             Excess::Idle => Limit::IdleConnection,
         };
         let allowed = match excess {
-            Excess::Headers(allowed) | Excess::Malformed(allowed) => allowed,
+            Excess::Headers(allowed)
+            | Excess::HeaderCount(allowed)
+            | Excess::Target(allowed)
+            | Excess::Malformed(allowed) => allowed,
             Excess::Streams | Excess::Idle => self.0.config.get(limit),
         };
         let now = self.0.started.elapsed().as_secs();
@@ -270,18 +361,18 @@ impl Limits {
         self.0.ledger.lock().refused()
     }
 
-    fn take(&self, pod: &WorkloadUid, kind: Kind) -> Result<Ticket, Exceeded> {
+    fn take(&self, pod: &WorkloadUid, kind: Kind, amount: usize) -> Result<Ticket, Exceeded> {
         let now = self.0.started.elapsed().as_secs();
-        self.0.ledger.lock().take(pod, kind, now).map_err(|refused| {
+        self.0.ledger.lock().take(pod, kind, amount, now).map_err(|refused| {
             let allowed = self.0.config.get(refused.limit);
             Exceeded { limit: refused.limit, allowed, tell: refused.tell }
         })?;
-        Ok(Ticket { limits: self.clone(), pod: pod.clone(), kind })
+        Ok(Ticket { limits: self.clone(), pod: pod.clone(), kind, amount })
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.limits.0.ledger.lock().give_back(&self.pod, self.kind);
+        self.limits.0.ledger.lock().give_back(&self.pod, self.kind, self.amount);
     }
 }

@@ -204,8 +204,12 @@ impl Requests {
         };
         let help = "From a request's head to its response's end";
         histogram("istio_request_duration_milliseconds", help, |series| &series.duration)?;
-        histogram("istio_request_bytes", "Bytes of a request, headers included", |series| &series.request_bytes)?;
-        histogram("istio_response_bytes", "Bytes of a response, headers included", |series| &series.response_bytes)
+        histogram("istio_request_bytes", "Bytes of a request, headers included", |series| {
+            &series.request_bytes
+        })?;
+        histogram("istio_response_bytes", "Bytes of a response, headers included", |series| {
+            &series.response_bytes
+        })
     }
 }
 

@@ -95,7 +95,14 @@ mod tests {
             (vec![("b3", format!("{short}-00f067aa0ba902b7"))], padded.as_str()),
             (vec![("x-b3-traceid", TRACE.into()), ("x-b3-sampled", "1".into())], TRACE),
             (vec![("x-b3-traceid", short.into())], padded.as_str()),
-            (vec![("x-b3-traceid", short.into()), ("x-b3-sampled", "0".into()), ("x-b3-flags", "1".into())], &padded),
+            (
+                vec![
+                    ("x-b3-traceid", short.into()),
+                    ("x-b3-sampled", "0".into()),
+                    ("x-b3-flags", "1".into()),
+                ],
+                &padded,
+            ),
             (vec![("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01")), ("b3", "0".into())], TRACE),
         ] {
             let borrowed: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();

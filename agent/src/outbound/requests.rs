@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way};
 use crate::inbound::Refusal as LocalRefusal;
+use crate::limits::OfPod;
 use crate::observe::FlowHandle;
 use crate::pods::Pod;
 use crate::route::http::{Ended, HttpTable, InForce, Refusal};
@@ -252,6 +253,10 @@ impl Outlets for Requests {
 
     fn retry(&self, place: &Place) -> Result<Option<Slot>, Overflow> {
         place.balanced.as_ref().map(|balanced| balanced.take(Kind::Retry)).transpose()
+    }
+
+    fn limits(&self) -> OfPod<'_> {
+        self.context.node.limits.of(&self.pod.workload.uid)
     }
 
     fn pool(&self) -> &Rc<Pool> {

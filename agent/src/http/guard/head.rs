@@ -3,6 +3,8 @@
 //! Two readers that disagree about the end of a message are what request smuggling lives on. So only heads that every
 //! reader understands in one way pass: what RFC 9112 lets a recipient repair is refused here.
 
+use super::super::limits::MAX_HEADERS;
+
 /// Why a request is not read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
@@ -36,6 +38,9 @@ pub enum Malformed {
     /// The head or the trailers.
     #[error("the head, or the trailers, have too many bytes")]
     TooLarge,
+    /// More headers than are read.
+    #[error("the head has too many headers")]
+    TooMany,
     /// The head came too slowly.
     #[error("the head was not complete in time")]
     TooSlow,
@@ -68,10 +73,13 @@ pub(super) fn read(head: &[u8]) -> Result<Framed, Malformed> {
     let first = lines.next().ok_or(Malformed::RequestLine)??;
     let (is_connect, is_http11) = request_line(first)?;
     let (mut length, mut chunked, mut hosts, mut upgrade) = (None, false, 0, false);
-    for line in lines {
+    for (count, line) in lines.enumerate() {
         let line = line?;
         if line.is_empty() {
             break;
+        }
+        if count == MAX_HEADERS {
+            return Err(Malformed::TooMany);
         }
         let (name, value) = header(line)?;
         if name.eq_ignore_ascii_case(b"content-length") {

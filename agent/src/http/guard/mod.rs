@@ -96,7 +96,7 @@ impl<S> Guarded<S> {
         }
         match malformed {
             // More headers than hyper takes: 431.
-            Malformed::TooLarge => {
+            Malformed::TooLarge | Malformed::TooMany => {
                 self.held.extend_from_slice(b"GET / HTTP/1.1\r\n");
                 self.held.extend(b"a:\r\n".repeat(super::limits::MAX_HEADERS + 1));
                 self.held.extend_from_slice(b"\r\n");

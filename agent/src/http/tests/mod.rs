@@ -2,6 +2,7 @@
 
 mod connections;
 mod framing;
+mod limits;
 mod routing;
 mod streams;
 mod tracing;

@@ -6,6 +6,7 @@ use super::super::pool::{Opened, Pool, PoolKey, Terms};
 use super::super::serve::{Client, serve};
 use super::super::visits::Stay;
 use crate::balance::{Overflow, Slot};
+use crate::limits::{Limits, LimitsConfig, OfPod};
 use crate::observe::{FlowFilter, FlowHandle, ObserveConfig, Observer};
 use crate::route::http::{ClientView, Ended, HttpTable, Patterns, Refusal};
 use bytes::Bytes;
@@ -55,6 +56,8 @@ pub(super) struct World {
     pub(super) open: RefCell<Option<watch::Sender<()>>>,
     pub(super) pool: Rc<Pool>,
     pub(super) observer: Observer,
+    pub(super) limits: Limits,
+    pod: WorkloadUid,
 }
 
 /// Runs a test on a worker's kind of runtime, with time that passes when nobody works.
@@ -83,6 +86,11 @@ pub(super) fn forward(service: &str, more: Value) -> Value {
 impl World {
     /// With these rules of a VirtualService.
     pub(super) fn new(rules: &Value) -> Rc<Self> {
+        Self::limited(rules, LimitsConfig::DEFAULT)
+    }
+
+    /// The same, whose client may have only so much.
+    pub(super) fn limited(rules: &Value, limits: LimitsConfig) -> Rc<Self> {
         let world = Self {
             table: RefCell::new(table(rules)),
             services: RefCell::default(),
@@ -97,6 +105,8 @@ impl World {
             open: RefCell::new(Some(watch::channel(()).0)),
             pool: Pool::new(|_| true),
             observer: Observer::new(ObserveConfig::new("n1".into())),
+            limits: Limits::new(limits),
+            pod: WorkloadUid("client".into()),
         };
         Rc::new(world)
     }
@@ -278,6 +288,10 @@ impl Outlets for World {
 
     fn retry(&self, _: &Server) -> Result<Option<Slot>, Overflow> {
         Ok(None)
+    }
+
+    fn limits(&self) -> OfPod<'_> {
+        self.limits.of(&self.pod)
     }
 
     fn pool(&self) -> &Rc<Pool> {

@@ -33,6 +33,18 @@ pub(super) struct LimitArgs {
     /// Open streams of one tunnel into a pod
     #[arg(long, env = "WARREN_MAX_STREAMS_PER_TUNNEL", default_value_t = DEFAULT.streams_per_tunnel, value_name = "N")]
     max_streams_per_tunnel: usize,
+    /// Requests of one pod's applications under way, where rules make the agent look into them
+    #[arg(long, env = "WARREN_MAX_REQUESTS_PER_POD", default_value_t = DEFAULT.requests_per_pod, value_name = "N")]
+    max_requests_per_pod: usize,
+    /// The same of all pods on this node
+    #[arg(long, env = "WARREN_MAX_REQUESTS_PER_NODE", default_value_t = DEFAULT.requests_per_node, value_name = "N")]
+    max_requests_per_node: usize,
+    /// Bytes of one pod's requests kept to be sent again; a request that finds no room is sent once
+    #[arg(long, env = "WARREN_MAX_KEPT_BYTES_PER_POD", default_value_t = DEFAULT.kept_bytes_per_pod, value_name = "BYTES")]
+    max_kept_bytes_per_pod: usize,
+    /// The same of all pods on this node
+    #[arg(long, env = "WARREN_MAX_KEPT_BYTES_PER_NODE", default_value_t = DEFAULT.kept_bytes_per_node, value_name = "BYTES")]
+    max_kept_bytes_per_node: usize,
     /// End a connection that carries no byte for so long; 0: never, as without a mesh
     #[arg(long, env = "WARREN_IDLE_TIMEOUT", default_value_t = DEFAULT.idle_connection.as_secs(), value_name = "SECONDS")]
     idle_timeout: u64,
@@ -52,6 +64,10 @@ impl From<LimitArgs> for LimitsConfig {
             tunnels_per_peer: args.max_tunnels_per_peer,
             tunnels_per_pod: args.max_tunnels_per_pod,
             streams_per_tunnel: args.max_streams_per_tunnel,
+            requests_per_pod: args.max_requests_per_pod,
+            requests_per_node: args.max_requests_per_node,
+            kept_bytes_per_pod: args.max_kept_bytes_per_pod,
+            kept_bytes_per_node: args.max_kept_bytes_per_node,
             idle_connection: Duration::from_secs(args.idle_timeout),
             idle_tunnel: Duration::from_secs(args.tunnel_idle_timeout),
         }

@@ -26,10 +26,14 @@ fn timeout(text: &[u8]) {
     if let Some(alone) = alone {
         let text = std::str::from_utf8(text).expect("digits and a unit");
         let (number, unit) = text.split_at(text.len() - 1);
-        let nanos = ["n", "u", "m", "S", "M", "H"].iter().position(|one| *one == unit).map(|index| {
-            [1_u128, 1_000, 1_000_000, 1_000_000_000, 60_000_000_000, 3_600_000_000_000][index]
-        });
-        assert_eq!(number.parse().ok().zip(nanos).map(|(n, unit): (u128, _)| n * unit), Some(alone.as_nanos()));
+        let nanos = ["n", "u", "m", "S", "M", "H"]
+            .iter()
+            .position(|one| *one == unit)
+            .map(|index| [1_u128, 1_000, 1_000_000, 1_000_000_000, 60_000_000_000, 3_600_000_000_000][index]);
+        assert_eq!(
+            number.parse().ok().zip(nanos).map(|(n, unit): (u128, _)| n * unit),
+            Some(alone.as_nanos())
+        );
     }
 }
 
