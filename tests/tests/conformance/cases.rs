@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 /// One case of the suite.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Case {
     /// Each has to be answered as it says.
@@ -20,16 +20,22 @@ pub(crate) struct Case {
 }
 
 /// A request and what has to come back.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Exchange {
-    /// The client is this namespace's echo-v1.
-    pub(crate) from: String,
-    /// Scheme, host and port. `{deployment}` is the address of its pod.
-    pub(crate) url: String,
+    /// The client is this namespace's echo-v1; none: the suite's usual client.
+    pub(crate) from: Option<String>,
+    /// Scheme, host and port; none: the suite's usual service. `{deployment}` is the address of its pod.
+    pub(crate) url: Option<String>,
+    pub(crate) method: String,
+    /// `UUID` in it is another text in each request.
     pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) status: u16,
+    /// The status of a call by gRPC.
+    pub(crate) grpc: i32,
+    /// No backend has seen it.
+    pub(crate) answered_here: bool,
     /// The deployment whose pod answers.
     pub(crate) backend: Option<String>,
     /// The namespace whose pod answers.
@@ -38,38 +44,47 @@ pub(crate) struct Exchange {
     pub(crate) seen: Seen,
     pub(crate) response: Response,
     pub(crate) redirect: Option<Redirect>,
+    /// Deployments that get copies, and of how many requests (percent).
+    pub(crate) mirrors: BTreeMap<String, f64>,
 }
 
 impl Default for Exchange {
     fn default() -> Self {
         Self {
-            from: "gateway-conformance-mesh".to_owned(),
-            url: "http://echo".to_owned(),
+            from: None,
+            url: None,
+            method: "GET".to_owned(),
             path: "/".to_owned(),
             headers: BTreeMap::new(),
             status: 200,
+            grpc: 0,
+            answered_here: false,
             backend: None,
             namespace: None,
             seen: Seen::default(),
             response: Response::default(),
             redirect: None,
+            mirrors: BTreeMap::new(),
         }
     }
 }
 
 /// What the backend has seen of the request.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Seen {
     /// With its query; none: the request's own.
     pub(crate) path: Option<String>,
-    /// Several values of one name are joined by commas.
+    pub(crate) host: Option<String>,
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub(crate) proto: Option<String>,
+    /// Several values of one name are joined by commas; `{backend}` is the deployment that has seen it.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) absent: Vec<String>,
 }
 
 /// The response's headers.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Response {
     pub(crate) headers: BTreeMap<String, String>,
@@ -77,7 +92,7 @@ pub(crate) struct Response {
 }
 
 /// What a `Location` changes; the rest is the request's.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Redirect {
     pub(crate) scheme: Option<String>,
@@ -86,7 +101,7 @@ pub(crate) struct Redirect {
     pub(crate) path: Option<String>,
 }
 
-/// All of them, by name.
-pub(crate) fn all() -> Result<BTreeMap<String, Case>> {
-    serde_saphyr::from_str(include_str!("cases.yaml")).context("cases.yaml")
+/// Reads a table of cases.
+pub(crate) fn read(yaml: &str) -> Result<BTreeMap<String, Case>> {
+    serde_saphyr::from_str(yaml).context("a table of cases")
 }

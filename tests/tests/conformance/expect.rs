@@ -20,10 +20,16 @@ pub(crate) fn check(wanted: &Exchange, answer: &Value) -> Result<()> {
         let location = joined(&answer["headers"], "location").context("there is no Location")?;
         self::redirect(wanted, redirect, &location)?;
     }
-    if wanted.status != 200 {
+    let seen = &answer["seen"];
+    if let Some(code) = answer["grpc"].as_i64() {
+        ensure!(code == i64::from(wanted.grpc), "gRPC status {code} ({seen}) instead of {}", wanted.grpc);
+    }
+    if wanted.answered_here {
+        ensure!(!seen.is_object(), "a backend has seen it: {seen}");
+    }
+    if wanted.answered_here || wanted.status != 200 || wanted.grpc != 0 {
         return Ok(());
     }
-    let seen = &answer["seen"];
     if let Some(backend) = &wanted.backend {
         let pod = seen["pod"].as_str().unwrap_or_default();
         ensure!(deployment(pod) == backend, "answered by {seen} instead of a pod of {backend}");
@@ -32,11 +38,20 @@ pub(crate) fn check(wanted: &Exchange, answer: &Value) -> Result<()> {
         ensure!(seen["namespace"] == **namespace, "answered by {seen} instead of a pod in {namespace}");
     }
     let path = wanted.seen.path.as_ref().unwrap_or(&wanted.path);
-    // A call's path is its method's.
-    if !wanted.url.starts_with("grpc://") {
-        ensure!(seen["path"] == **path, "the backend saw {} instead of {path}", seen["path"]);
+    ensure!(seen["path"] == **path, "the backend saw {} instead of {path}", seen["path"]);
+    ensure!(
+        seen["method"] == *wanted.method || !answer["grpc"].is_null(),
+        "the backend saw {}",
+        seen["method"]
+    );
+    for (name, value) in [("host", &wanted.seen.host), ("proto", &wanted.seen.proto)] {
+        let Some(value) = value else { continue };
+        ensure!(seen[name] == **value, "{name} is {} instead of {value}", seen[name]);
     }
-    headers("the request", &seen["headers"], &wanted.seen.headers, &wanted.seen.absent)
+    let own = deployment(seen["pod"].as_str().unwrap_or_default());
+    let named =
+        wanted.seen.headers.iter().map(|(name, value)| (name.clone(), value.replace("{backend}", own)));
+    headers("the request", &seen["headers"], &named.collect(), &wanted.seen.absent)
 }
 
 /// A pod's name is its Deployment's with two words more.
@@ -64,7 +79,7 @@ fn headers(whose: &str, all: &Value, wanted: &BTreeMap<String, String>, absent: 
 }
 
 fn redirect(wanted: &Exchange, to: &Redirect, location: &str) -> Result<()> {
-    let asked: Uri = wanted.url.parse()?;
+    let asked: Uri = wanted.url.as_deref().context("no URL")?.parse()?;
     let found: Uri = location.parse().with_context(|| format!("Location {location:?}"))?;
     let is = (found.scheme_str(), found.host(), found.port_u16(), found.path());
     let should = (
@@ -93,6 +108,15 @@ pub(crate) fn check_shares(wanted: &BTreeMap<String, f64>, answers: &[Value]) ->
     Ok(())
 }
 
+/// What is wrong with so many of all, if anything.
+pub(crate) fn check_share(what: &str, percent: f64, count: usize, all: usize) -> Result<()> {
+    let found = count as f64 * 100.0 / all as f64;
+    // All are all.
+    let close = if percent < 100.0 { (found - percent).abs() <= TOLERANCE } else { count == all };
+    ensure!(close, "{what} got {found} percent instead of {percent}");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,7 +131,15 @@ mod tests {
         let answer = json!({
             "status": 200,
             "headers": { "x-by": ["a", "b"] },
-            "seen": { "pod": "echo-v1-rs0-0", "namespace": "mesh", "path": "/a", "headers": { "x": ["1", "2"] } },
+            "seen": {
+                "pod": "echo-v1-rs0-0",
+                "namespace": "mesh",
+                "method": "GET",
+                "path": "/a",
+                "host": "h",
+                "proto": "HTTP/1.1",
+                "headers": { "x": ["1", "2"] },
+            },
         });
         for (wanted, wrong) in [
             ("{path: /a, backend: echo-v1, namespace: mesh}", ""),
@@ -121,6 +153,12 @@ mod tests {
             ("{path: /a, namespace: other}", "other"),
             ("{path: /a, response: {headers: {X-By: a}}}", "X-By"),
             ("{path: /a, response: {absent: [X-By]}}", "X-By"),
+            ("{path: /a, seen: {host: h, proto: HTTP/1.1}}", ""),
+            ("{path: /a, seen: {host: x}}", "host"),
+            ("{path: /a, seen: {headers: {X: '{backend}'}}}", "echo-v1"),
+            ("{path: /a, seen: {proto: HTTP/2.0}}", "proto"),
+            ("{path: /a, method: POST}", "GET"),
+            ("{path: /a, answered_here: true}", "has seen it"),
             ("{path: /a, seen: {headers: {X: '1'}}}", "X"),
             ("{path: /a, seen: {headers: {Y: '1'}}}", "Y"),
             ("{path: /a, seen: {absent: [X]}}", "X"),
@@ -130,6 +168,9 @@ mod tests {
             assert!(told.unwrap_or_default().contains(wrong), "{wanted}");
         }
         assert!(check(&Exchange::default(), &json!({ "error": "refused" })).is_err());
+        let call = json!({ "status": 200, "headers": {}, "grpc": 12, "seen": "" });
+        assert!(check(&exchange("{grpc: 12}"), &call).is_ok());
+        assert!(check(&Exchange::default(), &call).is_err());
     }
 
     #[test]
@@ -146,11 +187,12 @@ mod tests {
             ("{path: /b}", "http://echo/b", true),
             ("{path: /b}", "http://echo/a", false),
         ] {
-            let wanted = exchange(&format!("{{path: /a, status: 302, redirect: {redirect}}}"));
+            let wanted =
+                exchange(&format!("{{url: 'http://echo', path: /a, status: 302, redirect: {redirect}}}"));
             let answer = json!({ "status": 302, "headers": { "location": [location] } });
             assert_eq!(check(&wanted, &answer).is_ok(), holds, "{redirect} {location}");
         }
-        let wanted = exchange("{status: 302, redirect: {}}");
+        let wanted = exchange("{url: 'http://echo', status: 302, redirect: {}}");
         assert!(check(&wanted, &json!({ "status": 302, "headers": {} })).is_err());
     }
 
@@ -168,5 +210,10 @@ mod tests {
         assert!(spread(&[("a", 500)]).is_err());
         assert!(spread(&[("a", 345), ("b", 150), ("c", 5)]).is_err());
         assert!(check_shares(&wanted, &[json!({ "error": "refused" })]).is_err());
+        for (percent, count, holds) in
+            [(20.0, 124, true), (20.0, 126, false), (100.0, 500, true), (100.0, 499, false)]
+        {
+            assert_eq!(check_share("x", percent, count, 500).is_ok(), holds, "{percent} {count}");
+        }
     }
 }

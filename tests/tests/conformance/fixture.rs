@@ -28,13 +28,32 @@ struct Server {
     ports: Vec<String>,
 }
 
+/// The echo servers at work.
+pub(crate) struct Running(Vec<(String, Proc)>);
+
+impl Running {
+    /// How often the pods of a Deployment have seen a request with this path and query.
+    pub(crate) fn seen(&self, deployment: &str, path: &str) -> usize {
+        let line = format!("Echoing back request made to {path} to client");
+        let of_it = self.0.iter().filter(|(of, _)| of == deployment);
+        of_it.map(|(_, process)| process.stdout_so_far().lines().filter(|said| *said == line).count()).sum()
+    }
+}
+
 impl Fixture {
-    pub(crate) fn read(dir: &Path, base: &str) -> Result<Self> {
-        let base = objects(&dir.join(base))?;
+    /// The objects of `base` that are in one of these namespaces and are not about TLS.
+    pub(crate) fn read(dir: &Path, base: &str, namespaces: &[&str]) -> Result<Self> {
+        let mut base = objects(&dir.join(base))?;
+        base.retain(|object| {
+            let metadata = &object["metadata"];
+            let named = |value: &Value| value.as_str().is_some_and(|name| namespaces.contains(&name));
+            let with_tls = metadata["name"].as_str().is_some_and(|name| name.contains("tls"));
+            !with_tls && (named(&metadata["namespace"]) || named(&metadata["name"]))
+        });
         let deployments = base.iter().filter(|object| object["kind"] == "Deployment");
-        let servers =
-            deployments.enumerate().map(|(number, object)| server(number, object)).collect::<Result<_>>()?;
-        Ok(Self { dir: dir.to_owned(), base, servers })
+        let servers: Vec<Vec<Server>> =
+            deployments.enumerate().map(|(number, object)| pods(number, object)).collect::<Result<_>>()?;
+        Ok(Self { dir: dir.to_owned(), base, servers: servers.into_iter().flatten().collect() })
     }
 
     /// A lab with its namespaces in the mesh, its services, and a pod for each of its Deployments.
@@ -60,24 +79,28 @@ impl Fixture {
         Ok(lab)
     }
 
-    /// Starts the servers; they run as long as these are kept.
-    pub(crate) fn serve(&self, lab: &Lab) -> Result<Vec<Proc>> {
+    /// Starts the servers; they run as long as this is kept.
+    pub(crate) fn serve(&self, lab: &Lab) -> Result<Running> {
         let start = |server: &Server| {
-            let who =
-                ["--pod", &server.pod, "--namespace", &server.namespace, "--service", &server.deployment];
-            let command = lab.pod(&server.pod).workload(["echo-requests"]).args(who).args(&server.ports);
-            let mut process = command.spawn()?;
+            let Server { pod, deployment, namespace, ports, .. } = server;
+            let who = ["--pod", pod, "--namespace", namespace, "--service", deployment];
+            let mut process = lab.pod(pod).workload(["echo-requests"]).args(who).args(ports).spawn()?;
             process.wait_for("\"listening\"", Duration::from_secs(20))?;
-            Ok(process)
+            Ok((deployment.clone(), process))
         };
-        self.servers.iter().map(start).collect()
+        self.servers.iter().map(start).collect::<Result<_>>().map(Running)
     }
 
-    /// The pod of a Deployment.
+    /// A pod of a Deployment.
     pub(crate) fn pod(&self, lab: &Lab, namespace: &str, deployment: &str) -> Result<Pod> {
+        let found = self.pods(lab, namespace, deployment).into_iter().next();
+        found.with_context(|| format!("no Deployment {namespace}/{deployment}"))
+    }
+
+    /// All of them.
+    pub(crate) fn pods(&self, lab: &Lab, namespace: &str, deployment: &str) -> Vec<Pod> {
         let is_it = |server: &&Server| server.namespace == namespace && server.deployment == deployment;
-        let found = self.servers.iter().find(is_it);
-        Ok(lab.pod(&found.with_context(|| format!("no Deployment {namespace}/{deployment}"))?.pod))
+        self.servers.iter().filter(is_it).map(|server| lab.pod(&server.pod)).collect()
     }
 
     /// Namespaces, and in each its services' names.
@@ -90,14 +113,16 @@ impl Fixture {
             .collect()
     }
 
-    /// The mesh cases that the suite has, each with its manifests.
-    pub(crate) fn mesh_cases(&self) -> Result<BTreeMap<String, Vec<Value>>> {
+    /// The cases that the suite has, each with its manifests: the mesh's, or the others.
+    pub(crate) fn cases(&self, of_mesh: bool) -> Result<BTreeMap<String, Vec<Value>>> {
         let path = self.dir.join("index.json");
         let index: Vec<Value> = serde_json::from_str(&read(&path)?).context("index.json")?;
-        let has =
-            |list: &Value, word: &str| list.as_array().is_some_and(|all| all.iter().any(|one| one == word));
         let mut cases = BTreeMap::new();
-        for entry in index.iter().filter(|entry| has(&entry["features"], "Mesh")) {
+        for entry in index {
+            let features = entry["features"].as_array().context("a case without features")?;
+            if features.iter().any(|feature| feature == "Mesh") != of_mesh {
+                continue;
+            }
             let mut manifests = Vec::new();
             for file in entry["manifests"].as_array().into_iter().flatten() {
                 manifests.extend(objects(&self.dir.join(text(file)?))?);
@@ -108,25 +133,32 @@ impl Fixture {
     }
 }
 
-fn server(number: usize, object: &Value) -> Result<Server> {
-    let deployment = text(&object["metadata"]["name"])?.to_owned();
+fn pods(number: usize, object: &Value) -> Result<Vec<Server>> {
+    let deployment = text(&object["metadata"]["name"])?;
+    let namespace = text(&object["metadata"]["namespace"])?;
     let template = &object["spec"]["template"];
-    let labels = serde_json::from_value(template["metadata"]["labels"].clone())?;
-    let args: Vec<String> = match &template["spec"]["containers"][0]["args"] {
-        // The image's own.
+    let labels: BTreeMap<String, String> = serde_json::from_value(template["metadata"]["labels"].clone())?;
+    let container = &template["spec"]["containers"][0];
+    let args: Vec<String> = match &container["args"] {
+        // The images' own.
+        Value::Null if text(&container["image"])?.contains("echo-basic") => {
+            vec!["--port=3000".to_owned(), "--port=3001".to_owned()]
+        }
         Value::Null => vec!["--port=8080".to_owned(), "--grpc=7070".to_owned(), "--tcp=9090".to_owned()],
         args => serde_json::from_value(args.clone())?,
     };
-    Ok(Server {
-        pod: format!("{deployment}-rs{number}-0"),
-        namespace: text(&object["metadata"]["namespace"])?.to_owned(),
-        deployment,
-        labels,
+    let replicas = object["spec"]["replicas"].as_u64().unwrap_or(1);
+    let pod = |replica| Server {
+        pod: format!("{deployment}-rs{number}-{replica}"),
+        namespace: namespace.to_owned(),
+        deployment: deployment.to_owned(),
+        labels: labels.clone(),
         ports: ports(&args),
-    })
+    };
+    Ok((0..replicas).map(pod).collect())
 }
 
-/// No mesh case speaks to a port with TLS of its own: those are left out.
+/// No case here speaks to a port with TLS of its own: those are left out.
 fn ports(args: &[String]) -> Vec<String> {
     let numbers = |name: &str| {
         let name = format!("--{name}=");
@@ -147,7 +179,12 @@ fn service(object: &Value) -> Result<ServiceSpec> {
     for port in object["spec"]["ports"].as_array().into_iter().flatten() {
         let number = |value: &Value| value.as_u64().and_then(|number| u16::try_from(number).ok());
         let own = number(&port["port"]).context("a port without number")?;
-        spec = spec.port(text(&port["name"])?, own, number(&port["targetPort"]).unwrap_or(own));
+        // The only one of a service needs no name.
+        spec = spec.port(
+            port["name"].as_str().unwrap_or_default(),
+            own,
+            number(&port["targetPort"]).unwrap_or(own),
+        );
         if let Some(protocol) = port["appProtocol"].as_str() {
             spec = spec.app_protocol(protocol);
         }

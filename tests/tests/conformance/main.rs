@@ -1,166 +1,94 @@
-//! The mesh cases of the Gateway API's conformance suite, with the suite's own fixtures and expectations: its Deployments are
-//! pods of the lab with our echo server in them, its routes are read by the controller as they are.
+//! Cases of the Gateway API's conformance suite, with the suite's own fixtures and expectations: its Deployments are pods of the
+//! lab with our echo server in them, its routes are read by the controller as they are.
 
-use std::io::Write as _;
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
-use warren_tests::lab::{Lab, poll_until};
 use warren_tests::shared;
 
 mod cases;
 mod expect;
 mod fixture;
+mod run;
+mod slices;
 mod status;
 
-use cases::{Case, Exchange};
+use cases::Exchange;
 use fixture::Fixture;
+use run::{Bench, run_all};
 
-/// How long it may take until answers are what they should be.
-const CONSISTENT: Duration = Duration::from_secs(30);
-/// So many of them in a row have to be.
-const IN_A_ROW: usize = 3;
-/// How often a request is repeated where shares count, and how often that may fail.
-const REPEATED: usize = 500;
-const TRIES: usize = 10;
-const FILE: &str = "case.yaml";
+const FIXTURES: &str = "gateway-conformance";
+const MESH: &str = "gateway-conformance-mesh";
+const CONSUMER: &str = "gateway-conformance-mesh-consumer";
+const INFRA: &str = "gateway-conformance-infra";
 
 #[test]
 fn mesh_cases_hold() {
-    let Some(dir) = shared::or_skip("gateway-conformance", "mesh_cases_hold") else { return };
-    let fixture = Fixture::read(&dir, "mesh/manifests.yaml").unwrap();
-    let cases = cases::all().unwrap();
-    let manifests = fixture.mesh_cases().unwrap();
+    let Some(dir) = shared::or_skip(FIXTURES, "mesh_cases_hold") else { return };
+    let fixture = Fixture::read(&dir, "mesh/manifests.yaml", &[MESH, CONSUMER]).unwrap();
+    let cases = cases::read(include_str!("mesh.yaml")).unwrap();
+    let manifests = fixture.cases(true).unwrap();
     assert!(cases.keys().eq(manifests.keys()), "{:?} are not {:?}", cases.keys(), manifests.keys());
     fixture.lab().unwrap().test(|lab| {
         lab.start_mesh()?;
-        let _servers = fixture.serve(lab)?;
-        let only = std::env::var("WARREN_CHECK").unwrap_or_default();
-        let chosen = || cases.iter().filter(|(name, _)| name.contains(&only));
-        let mut failures = Vec::new();
-        for (name, case) in chosen() {
-            let began = Instant::now();
-            let outcome = run(lab, &fixture, case, &manifests[name]);
-            let seconds = began.elapsed().as_secs_f64();
-            let word = if outcome.is_ok() { "ok" } else { "FAILED" };
-            say(&format!("    {word} {name} ({seconds:.1} s)"));
-            if let Err(error) = outcome {
-                failures.push(format!("{name}: {error:#}"));
-            }
-        }
-        let all = chosen().count();
-        say(&format!(
-            "    {} of {all} mesh cases of the Gateway API's conformance suite",
-            all - failures.len()
-        ));
-        ensure!(failures.is_empty(), "{}", failures.join("\n"));
-        Ok(())
+        let bench = Bench {
+            lab,
+            fixture: &fixture,
+            running: &fixture.serve(lab)?,
+            client: fixture.pod(lab, MESH, "echo-v1")?,
+            url: "http://echo",
+            probes: mesh_probes(&fixture),
+        };
+        run_all(&bench, "mesh cases of the Gateway API's conformance suite", &cases, &manifests)
     });
 }
 
-/// Past libtest's capture: a list of what was proven belongs into every report.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Applies a case's manifests, asks, and takes them away again.
-fn run(lab: &Lab, fixture: &Fixture, case: &Case, manifests: &[Value]) -> Result<()> {
-    let mut manifests = manifests.to_vec();
-    for object in &mut manifests {
-        // As the API server does.
-        object["metadata"]["generation"] = json!(status::GENERATION);
-    }
-    if !manifests.is_empty() {
-        let texts: Vec<_> = manifests.iter().map(Value::to_string).collect();
-        lab.write_manifest(FILE, &texts.join("\n---\n"))?;
-    }
-    let outcome = hold(lab, fixture, case, &manifests);
-    if !manifests.is_empty() {
-        lab.remove_manifest(FILE)?;
-        without_rules(lab, fixture)?;
-    }
-    outcome
-}
-
-fn hold(lab: &Lab, fixture: &Fixture, case: &Case, manifests: &[Value]) -> Result<()> {
-    for exchange in &case.requests {
-        eventually(&format!("{exchange:?}"), || {
-            let answers = ask(lab, fixture, exchange, IN_A_ROW, 1)?;
-            answers.iter().try_for_each(|answer| {
-                expect::check(exchange, answer).with_context(|| format!("answered was {answer}"))
-            })
-        })?;
-    }
-    if !case.shares.is_empty() {
-        let exchange = case.requests.first().context("nothing to repeat")?;
-        let mut tries = 0;
-        loop {
-            let answers = ask(lab, fixture, exchange, REPEATED, case.clients)?;
-            match expect::check_shares(&case.shares, &answers) {
-                Ok(()) => break,
-                Err(error) if tries == TRIES => return Err(error),
-                Err(_) => tries += 1,
-            }
-        }
-    }
-    eventually("the status", || status::check(lab, manifests, case.resolved.as_deref()))
-}
-
-/// Until it holds; if it never does, why it did not at last.
-fn eventually(what: &str, mut holds: impl FnMut() -> Result<()>) -> Result<()> {
-    let mut why = None;
-    let held = poll_until(what, CONSISTENT, || {
-        why = holds().err();
-        why.is_none().then_some(())
-    });
-    match why {
-        Some(why) => Err(why.context(what.to_owned())),
-        None => held,
-    }
-}
-
-/// Asks so often, as the case says; the answers.
-fn ask(
-    lab: &Lab,
-    fixture: &Fixture,
-    exchange: &Exchange,
-    count: usize,
-    clients: usize,
-) -> Result<Vec<Value>> {
-    let mut url = exchange.url.clone();
-    if let Some((before, rest)) = exchange.url.split_once('{') {
-        let (deployment, after) = rest.split_once('}').context("no end")?;
-        url = format!("{before}{}{after}", fixture.pod(lab, &exchange.from, deployment)?.ip4());
-    }
-    let pod = fixture.pod(lab, &exchange.from, "echo-v1")?;
-    let mut command = pod.workload(["ask", &format!("{url}{}", exchange.path)]);
-    command = command.args(["--count", &count.to_string(), "--parallel", &clients.to_string()]);
-    for (name, value) in &exchange.headers {
-        command = command.args(["-H", &format!("{name}: {value}")]);
-    }
-    match command.resolve_names().within(Duration::from_secs(60)).json()? {
-        Value::Array(answers) if answers.len() == count => Ok(answers),
-        other => bail!("{count} answers were expected: {other}"),
-    }
-}
-
-/// Waits until no client's requests are looked into any more, or the next case could be answered by this one's routes.
-fn without_rules(lab: &Lab, fixture: &Fixture) -> Result<()> {
-    for from in ["gateway-conformance-mesh", "gateway-conformance-mesh-consumer"] {
+/// Every service, on the ports that routes are for, from everywhere.
+fn mesh_probes(fixture: &Fixture) -> Vec<Exchange> {
+    let mut probes = Vec::new();
+    for from in [MESH, CONSUMER] {
         for (namespace, name) in fixture.services() {
-            for port in [80, 7070] {
-                let url = format!("http://{name}.{namespace}:{port}");
-                let probe = Exchange { from: from.to_owned(), url, ..Exchange::default() };
-                eventually(&format!("no rules for {}", probe.url), || {
-                    let answers = ask(lab, fixture, &probe, 1, 1)?;
-                    let headers = &answers[0]["seen"]["headers"];
-                    let untouched = headers.is_object() && headers["x-request-id"].is_null();
-                    ensure!(untouched, "answered was {}", answers[0]);
-                    Ok(())
-                })?;
-            }
+            let url = |port: u16| Some(format!("http://{name}.{namespace}:{port}"));
+            let probe =
+                |port| Exchange { from: Some(from.to_owned()), url: url(port), ..Exchange::default() };
+            probes.extend([80, 7070].map(probe));
         }
     }
-    Ok(())
+    probes
+}
+
+#[test]
+fn cases_for_gateways_hold_for_a_service() {
+    let Some(dir) = shared::or_skip(FIXTURES, "cases_for_gateways_hold_for_a_service") else { return };
+    let fixture = Fixture::read(&dir, "base/manifests.yaml", &[INFRA]).unwrap();
+    let cases = cases::read(include_str!("services.yaml")).unwrap();
+    let mut manifests = fixture.cases(false).unwrap();
+    manifests.retain(|name, _| cases.contains_key(name));
+    let lab = fixture.lab().unwrap();
+    let lab = lab.pod("client", |pod| pod.on("n1").namespace(INFRA)).service("front", |front| {
+        front.namespace(INFRA).port("http", 80, 3000).select("app", "infra-backend-v1")
+    });
+    lab.test(|lab| {
+        let behind = fixture.pods(lab, INFRA, "infra-backend-v1");
+        for objects in manifests.values_mut() {
+            attach(objects);
+            slices::fill(objects, &behind);
+        }
+        lab.start_mesh()?;
+        let bench = Bench {
+            lab,
+            fixture: &fixture,
+            running: &fixture.serve(lab)?,
+            client: lab.pod("client"),
+            url: "http://front",
+            probes: vec![Exchange::default()],
+        };
+        run_all(&bench, "cases for gateways, with a Service in the gateway's place", &cases, &manifests)
+    });
+}
+
+/// Routes of a gateway become those of the service; gateways go.
+fn attach(objects: &mut Vec<Value>) {
+    objects.retain(|object| object["kind"] != "Gateway");
+    for route in objects.iter_mut().filter(|object| run::is_route(object)) {
+        route["spec"]["parentRefs"] = json!([{ "group": "", "kind": "Service", "name": "front" }]);
+    }
 }

@@ -96,6 +96,10 @@ impl CorsPolicy {
         if wanted.is_some() || !self.gateway_api {
             self.tell(&mut headers, ACCESS_CONTROL_ALLOW_HEADERS, &self.headers, wanted);
         }
+        // Browsers read it from the response alone; the Gateway API's conformance suite wants it here too (HTTPRouteCORS).
+        if self.gateway_api {
+            self.tell(&mut headers, ACCESS_CONTROL_EXPOSE_HEADERS, &self.expose, None);
+        }
         if let Some(age) = &self.max_age {
             headers.insert(ACCESS_CONTROL_MAX_AGE, age.clone());
         }
@@ -273,6 +277,8 @@ mod tests {
         assert_eq!(text(&headers), ["allow-credentials=true", "allow-origin=https://a"]);
         cors.credentials = false;
         assert!(ask(&cors, true).contains(&"allow-headers=*".to_owned()));
+        cors.expose = names(&["x-shown", "x-too"]);
+        assert!(ask(&cors, true).contains(&"expose-headers=x-shown,x-too".to_owned()));
     }
 
     #[test]

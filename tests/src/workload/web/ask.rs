@@ -21,8 +21,8 @@ use super::{grpc, headers_json};
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// `http://` in HTTP/1.1, each request on a connection of its own; `grpc://` calls the echo service, on one
-    /// connection of each client
+    /// `http://` in HTTP/1.1, each request on a connection of its own; `grpc://` calls the method that the path
+    /// names, on one connection of each client
     url: Uri,
     /// The method
     #[arg(long, default_value = "GET")]
@@ -116,10 +116,14 @@ async fn by_grpc(options: &Options, channel: &mut Option<Channel>) -> Result<Val
         }
     };
     let metadata = MetadataMap::from_headers(options.headers.iter().cloned().collect());
-    match grpc::call(channel, metadata).await {
-        Ok((metadata, text)) => Ok(answer(200, &metadata.into_headers(), &text)),
-        Err(status) => bail!("gRPC status {}: {}", status.code() as i32, status.message()),
-    }
+    let method = options.url.path_and_query().cloned().context("the URL has no path")?;
+    let (code, metadata, text) = match grpc::call(channel, method, metadata).await {
+        Ok((metadata, text)) => (0, metadata, text),
+        Err(status) => (status.code() as i32, status.metadata().clone(), status.message().to_owned()),
+    };
+    let mut answer = answer(200, &metadata.into_headers(), &text);
+    answer["grpc"] = json!(code);
+    Ok(answer)
 }
 
 /// What an echo server saw is read; other bodies stay text.

@@ -1,10 +1,12 @@
 //! `echo-requests`: what the suite's echo servers do. The answer to a request is a JSON object of what was seen of it, and
-//! of who saw it; `/status/NNN` has that status, `?delay=2s` (or ms) comes later, and the request header
-//! `x-echo-set-header: a:b,c:d` makes response headers.
+//! of who saw it; `/status/NNN` has that status, `?delay=2s` (or ms) comes later, the request header
+//! `x-echo-set-header: a:b,c:d` makes response headers, and `?uuid=X&succeedAfter=N&responseCode=NNN` is answered with that
+//! status N times for each X. gRPC gets the same object as its text.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -42,6 +44,12 @@ pub(crate) struct Options {
     service: String,
 }
 
+struct Server {
+    options: Options,
+    /// How often each `uuid` was answered with a failure.
+    failed: Mutex<HashMap<String, u32>>,
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let open = |port: &u16| -> Result<TcpListener> {
         let listener = listen(Family::Dual, *port)?;
@@ -52,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tcp = options.tcp.iter().map(open).collect::<Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async {
-        let me = Arc::new(options.clone());
+        let me = Arc::new(Server { options: options.clone(), failed: Mutex::default() });
         for listener in ports {
             let (listener, me) = (tokio::net::TcpListener::from_std(listener)?, me.clone());
             tokio::spawn(async move {
@@ -80,7 +88,7 @@ async fn bytes(mut stream: TcpStream) {
     let _ = tokio::io::copy(&mut from, &mut to).await;
 }
 
-async fn requests(stream: TcpStream, me: Arc<Options>) {
+async fn requests(stream: TcpStream, me: Arc<Server>) {
     let _ = stream.set_nodelay(true);
     let port = stream.local_addr().map(|at| at.port()).unwrap_or_default();
     let service = service_fn(|request| {
@@ -91,19 +99,22 @@ async fn requests(stream: TcpStream, me: Arc<Options>) {
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(request: Request<Incoming>, me: &Options, port: u16) -> Response<Body> {
+async fn answer(request: Request<Incoming>, me: &Server, port: u16) -> Response<Body> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str()).to_owned();
-    let seen = seen(&request, &target, me, port).to_string();
+    let seen = seen(&request, &target, &me.options, port).to_string();
     // The suite looks for this line where a request is mirrored to.
     super::super::say(&format!("Echoing back request made to {target} to client"));
-    if request.uri().path() == grpc::METHOD {
+    let content = request.headers().get(CONTENT_TYPE);
+    if content.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
         return grpc::answer(request, seen).await;
     }
     let wanted = request.headers().get("x-echo-set-header").cloned();
-    if let Some(delay) = delay(request.uri().query().unwrap_or_default()) {
+    let query = request.uri().query().unwrap_or_default();
+    if let Some(delay) = parameter(query, "delay").and_then(duration) {
         tokio::time::sleep(delay).await;
     }
-    let status = request.uri().path().strip_prefix("/status/").and_then(|code| code.parse().ok());
+    let named = request.uri().path().strip_prefix("/status/").and_then(|code| code.parse().ok());
+    let status = me.failure(query).or(named);
     // A body that does not come to its end has nobody who waits for an answer.
     let _ = request.into_body().collect().await;
     let mut response = Response::new(Body::new(Full::from(seen)));
@@ -134,8 +145,22 @@ fn seen(request: &Request<Incoming>, target: &str, me: &Options, port: u16) -> s
     })
 }
 
-fn delay(query: &str) -> Option<Duration> {
-    let text = query.split('&').find_map(|pair| pair.strip_prefix("delay="))?;
+impl Server {
+    fn failure(&self, query: &str) -> Option<StatusCode> {
+        let code = parameter(query, "responseCode")?.parse().ok()?;
+        let wanted: u32 = parameter(query, "succeedAfter")?.parse().ok()?;
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failed.entry(parameter(query, "uuid")?.to_owned()).or_default();
+        *count += 1;
+        (*count <= wanted).then_some(code)
+    }
+}
+
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn duration(text: &str) -> Option<Duration> {
     match text.strip_suffix("ms") {
         Some(number) => Some(Duration::from_millis(number.parse().ok()?)),
         None => Some(Duration::from_secs(text.strip_suffix('s')?.parse().ok()?)),

@@ -1,4 +1,4 @@
-//! The one gRPC method of the suite's echo server: `proto.EchoTestService/Echo`, a text for a text.
+//! gRPC as far as it is echoed: every method takes a text and gives one.
 
 use std::future::{Ready, ready};
 
@@ -11,8 +11,6 @@ use tonic::metadata::MetadataMap;
 use tonic::server::UnaryService;
 use tonic::transport::Channel;
 use tonic_prost::ProstCodec;
-
-pub(super) const METHOD: &str = "/proto.EchoTestService/Echo";
 
 /// The request and the answer: both are one text, in field 1.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,14 +36,18 @@ impl UnaryService<Text> for Says {
     }
 }
 
-/// Calls it; the answer's metadata and text.
-pub(super) async fn call(channel: Channel, metadata: MetadataMap) -> Result<(MetadataMap, String), Status> {
+/// Calls a method (`/service/method`); the answer's metadata and text.
+pub(super) async fn call(
+    channel: Channel,
+    method: PathAndQuery,
+    metadata: MetadataMap,
+) -> Result<(MetadataMap, String), Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
     let mut request = tonic::Request::new(Text { message: "conformance".to_owned() });
     *request.metadata_mut() = metadata;
     let codec = ProstCodec::<Text, Text>::default();
-    let answer = client.unary(request, PathAndQuery::from_static(METHOD), codec).await?;
+    let answer = client.unary(request, method, codec).await?;
     let (metadata, text, _) = answer.into_parts();
     Ok((metadata, text.message))
 }
