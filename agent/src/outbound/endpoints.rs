@@ -343,3 +343,7 @@ impl Drop for Balanced {
 pub(super) fn overflow(overflow: Overflow) -> NoWay {
     NoWay { refusal: Refusal::overflow(), why: overflow.to_string() }
 }
+
+#[cfg(test)]
+#[path = "endpoints_tests.rs"]
+mod tests;

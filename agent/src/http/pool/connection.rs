@@ -69,9 +69,9 @@ impl Life {
     }
 
     /// Whether it may carry another one.
-    fn is_spent(&self, terms: &Terms) -> bool {
+    fn is_spent(&self, terms: &Terms, now: Instant) -> bool {
         terms.max_uses.is_some_and(|max| self.uses.get() >= max)
-            || terms.max_age.is_some_and(|max| self.born.elapsed() >= max)
+            || terms.max_age.is_some_and(|max| now.duration_since(self.born) >= max)
     }
 }
 
@@ -98,8 +98,8 @@ impl H1 {
     }
 
     /// Whether it may not carry another request.
-    pub(super) fn is_spent(&self, terms: &Terms) -> bool {
-        self.life.is_spent(terms)
+    pub(super) fn is_spent(&self, terms: &Terms, now: Instant) -> bool {
+        self.life.is_spent(terms, now)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -187,8 +187,8 @@ impl H2 {
     }
 
     /// Whether it may not carry another request.
-    pub(super) fn is_spent(&self, terms: &Terms) -> bool {
-        self.life.is_spent(terms)
+    pub(super) fn is_spent(&self, terms: &Terms, now: Instant) -> bool {
+        self.life.is_spent(terms, now)
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -75,8 +75,8 @@ impl Terms {
     pub(crate) const DEFAULT: Self =
         Self { max_uses: None, max_streams: MAX_SHARED, idle: Some(IDLE), max_age: None };
 
-    fn is_over(&self, idle_since: Instant) -> bool {
-        self.idle.is_some_and(|limit| idle_since.elapsed() >= limit)
+    fn is_over(&self, idle_since: Instant, now: Instant) -> bool {
+        self.idle.is_some_and(|limit| now.duration_since(idle_since) >= limit)
     }
 }
 
@@ -109,14 +109,15 @@ impl Entry {
     }
 
     /// Lets go of what may carry no more requests and has none.
-    fn prune(&mut self, is_current: bool) {
+    fn prune(&mut self, is_current: bool, now: Instant) {
         let terms = self.terms;
         self.idle.retain(|(h1, since)| {
-            is_current && !h1.is_closed() && !h1.is_spent(&terms) && !terms.is_over(*since)
+            is_current && !h1.is_closed() && !h1.is_spent(&terms, now) && !terms.is_over(*since, now)
         });
         self.shared.retain(|shared| {
             let is_idle = shared.active.get() == 0;
-            let is_over = !is_current || shared.h2.is_spent(&terms) || terms.is_over(shared.idle_since.get());
+            let is_over =
+                !is_current || shared.h2.is_spent(&terms, now) || terms.is_over(shared.idle_since.get(), now);
             !shared.h2.is_closed() && !(is_idle && is_over)
         });
     }
@@ -185,16 +186,18 @@ impl Pool {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?;
         entry.terms = *terms;
-        entry.prune(true);
+        let now = Instant::now();
         if key.h2 {
-            let may =
-                |shared: &&Rc<Shared>| shared.active.get() < terms.max_streams && !shared.h2.is_spent(terms);
+            entry.prune(true, now);
+            let may = |shared: &&Rc<Shared>| {
+                shared.active.get() < terms.max_streams && !shared.h2.is_spent(terms, now)
+            };
             let shared = entry.shared.iter().filter(may).min_by_key(|shared| shared.active.get())?;
             return Some(self.lease(key, terms, Held::H2(Stream::new(shared)), true));
         }
         // The last one first: the others may end of idleness.
-        while let Some((h1, _)) = entry.idle.pop() {
-            if h1.is_ready() {
+        while let Some((h1, since)) = entry.idle.pop() {
+            if h1.is_ready() && !h1.is_spent(terms, now) && !terms.is_over(since, now) {
                 h1.begin();
                 return Some(self.lease(key, terms, Held::H1(h1), true));
             }
@@ -233,7 +236,7 @@ impl Pool {
         let (active, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
         let shared = Rc::new(Shared { h2, active, idle_since, freed: Rc::clone(&self.freed) });
         let stream = Stream::new(&shared);
-        if !shared.h2.is_spent(terms) {
+        if !shared.h2.is_spent(terms, Instant::now()) {
             Self::entry(&mut self.entries.borrow_mut(), key, terms).shared.push(shared);
             self.freed.notify_waiters();
             self.sweep_soon();
@@ -259,7 +262,7 @@ impl Pool {
     }
 
     fn keep(self: &Rc<Self>, key: &PoolKey, terms: &Terms, h1: H1) {
-        if h1.is_closed() || h1.is_spent(terms) || !(self.is_current)(key) {
+        if h1.is_closed() || h1.is_spent(terms, Instant::now()) || !(self.is_current)(key) {
             return;
         }
         let mut entries = self.entries.borrow_mut();
@@ -294,9 +297,9 @@ impl Pool {
 
     /// Closes what has been idle for too long, what is closed, and what leads to an endpoint that is gone; whether nothing is left.
     fn sweep(&self) -> bool {
-        let mut entries = self.entries.borrow_mut();
+        let (now, mut entries) = (Instant::now(), self.entries.borrow_mut());
         entries.retain(|key, entry| {
-            entry.prune((self.is_current)(key));
+            entry.prune((self.is_current)(key), now);
             !entry.idle.is_empty() || !entry.shared.is_empty()
         });
         entries.is_empty()
@@ -339,7 +342,7 @@ impl Lease {
     /// The response has ended: the connection may carry another request.
     pub(crate) fn give_back(mut self) {
         let (Some(Held::H1(mut h1)), Some(pool)) = (self.held.take(), self.pool.upgrade()) else { return };
-        if h1.is_spent(&self.terms) {
+        if h1.is_spent(&self.terms, Instant::now()) {
             return;
         }
         h1.no_switch();

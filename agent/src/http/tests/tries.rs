@@ -1,12 +1,14 @@
 //! Timeouts, retries and connections that are used again.
 
 use super::world::{World, body, forward, run, script, silent, text};
+use crate::balance::Circuit;
 use crate::route::http::Ended;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep};
+use warren_common::model::traffic::ConnectionPool;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: web\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\n\r\nhello";
@@ -67,6 +69,37 @@ fn errors_are_tried_again_as_often_as_may_be() {
         let answer = world.say(POST).await;
         assert!(answer.starts_with("HTTP/1.1 500 ") && answer.ends_with("not yet"), "{answer}");
         assert_eq!(world.last(), (500, "URX".into(), "via_upstream".into(), 4));
+    });
+}
+
+#[test]
+fn no_more_retries_at_a_time_than_may() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(1, &["5xx"])}))]));
+        let pool = ConnectionPool { max_retries: Some(2), ..ConnectionPool::default() };
+        *world.circuit.borrow_mut() = Circuit::new(Some(&pool), None);
+        // The first try fails at once, the second is slow.
+        world.answers("web", |request| async move {
+            if request.headers()["x-envoy-attempt-count"] == "1" {
+                return text(500, "first");
+            }
+            sleep(Duration::from_secs(1)).await;
+            text(200, "second")
+        });
+        let all: Vec<_> = (0..5)
+            .map(|_| {
+                let world = Rc::clone(&world);
+                tokio::task::spawn_local(async move { world.say(GET).await })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        for one in all {
+            answers.push(one.await.unwrap());
+        }
+        assert_eq!(answers.iter().filter(|answer| answer.ends_with("second")).count(), 2, "{answers:?}");
+        let overflowed = world.records().into_iter().filter(|flow| flow.flags.contains("UO"));
+        assert_eq!(overflowed.count(), 3);
+        assert!(world.say(GET).await.ends_with("second"), "places are free again");
     });
 }
 

@@ -5,7 +5,7 @@ use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
 use super::super::pool::{Opened, Pool, PoolKey, Terms};
 use super::super::serve::{Client, serve};
 use super::super::visits::Stay;
-use crate::balance::{Overflow, Slot};
+use crate::balance::{Circuit, Kind, Overflow, Slot};
 use crate::limits::{Limits, LimitsConfig, OfPod};
 use crate::observe::{FlowFilter, FlowHandle, ObserveConfig, Observer};
 use crate::route::http::{ClientView, Ended, HttpTable, Patterns, Refusal};
@@ -48,6 +48,8 @@ pub(super) struct World {
     pub(super) ended: RefCell<Vec<Ended>>,
     pub(super) evict: Rc<Notify>,
     pub(super) terms: Cell<Terms>,
+    /// How many retries there may be at a time.
+    pub(super) circuit: RefCell<Circuit>,
     /// How many connections to endpoints may be open.
     pub(super) seats: Arc<Semaphore>,
     /// How many requests may wait for one.
@@ -100,6 +102,7 @@ impl World {
             ended: RefCell::default(),
             evict: Rc::default(),
             terms: Cell::new(Terms::DEFAULT),
+            circuit: RefCell::default(),
             seats: Arc::new(Semaphore::new(1000)),
             may_wait: Arc::new(Semaphore::new(1000)),
             open: RefCell::new(Some(watch::channel(()).0)),
@@ -287,7 +290,7 @@ impl Outlets for World {
     }
 
     fn retry(&self, _: &Server) -> Result<Option<Slot>, Overflow> {
-        Ok(None)
+        self.circuit.borrow().take(Kind::Retry).map(Some)
     }
 
     fn limits(&self) -> OfPod<'_> {

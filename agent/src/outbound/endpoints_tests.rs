@@ -1,0 +1,232 @@
+use super::*;
+use crate::store::MeshChange;
+use ::http::HeaderMap;
+use warren_common::model::traffic::{
+    Balancer, ConnectionPool, Outliers, RouteApi, ScopedPolicy, SimpleBalancer, TrafficPolicy, Warmup,
+};
+use warren_common::model::{
+    AppProtocol, Enrolment, Health as Ready, Identity, PeerAuthentication, Placement, PortMapping,
+    ServiceOrigin, ServicePort, Steering, TunnelProtocol, WorkloadKind,
+};
+
+const DIALLED: [u8; 4] = [10, 96, 0, 1];
+
+struct World {
+    mesh: Mesh,
+    generation: u64,
+    client: Arc<Workload>,
+    service: Arc<Service>,
+    balances: Balances,
+}
+
+fn name() -> ServiceName {
+    ServiceName { namespace: "shop".into(), hostname: "web.shop.svc".into() }
+}
+
+fn pod(name: &str, last: u8, services: &[ServiceName]) -> Arc<Workload> {
+    let ports = vec![PortMapping { service_port: 80, target_port: 8080 }];
+    Arc::new(Workload {
+        uid: WorkloadUid(name.into()),
+        name: name.into(),
+        namespace: "shop".into(),
+        addresses: vec![[10, 0, 0, last].into()],
+        identity: Identity::new("cluster.local", "shop", name).unwrap(),
+        node: "n1".into(),
+        host_network: false,
+        tunnel: TunnelProtocol::Hbone,
+        health: Ready::Healthy,
+        owner: name.into(),
+        kind: WorkloadKind::Pod,
+        canonical_name: name.into(),
+        canonical_revision: "v1".into(),
+        cluster: "c".into(),
+        services: Arc::new(services.iter().map(|name| (name.clone(), ports.clone())).collect()),
+        labels: Arc::default(),
+        enrolment: Enrolment::default(),
+        peer_authentication: PeerAuthentication::default(),
+        authorization_policies: Vec::new(),
+        placement: Placement::default(),
+    })
+}
+
+impl World {
+    /// Two endpoints, a and b, under this policy.
+    fn new(policy: TrafficPolicy) -> Self {
+        let service = Arc::new(Service {
+            name: "web".into(),
+            key: name(),
+            addresses: vec![],
+            ports: vec![ServicePort {
+                service_port: 80,
+                target_port: 8080,
+                target_port_name: None,
+                app_protocol: AppProtocol::Http11,
+            }],
+            publish_not_ready: false,
+            steering: Steering::default(),
+            origin: ServiceOrigin::default(),
+        });
+        let scoped = ScopedPolicy { clients: Default::default(), objects: vec![], policy, subsets: vec![] };
+        let traffic = Traffic { service: name(), tables: vec![], policies: vec![scoped] };
+        let mut world = Self {
+            mesh: Mesh::default(),
+            generation: 0,
+            client: pod("client", 9, &[]),
+            service: Arc::clone(&service),
+            balances: Balances::default(),
+        };
+        world.apply(MeshChange::Service(service));
+        world.apply(MeshChange::Traffic(Arc::new(traffic)));
+        world.add("a", 1);
+        world.add("b", 2);
+        world
+    }
+
+    fn apply(&mut self, change: MeshChange) {
+        self.mesh.apply([change]);
+        self.generation += 1;
+    }
+
+    fn add(&mut self, endpoint: &str, last: u8) {
+        self.apply(MeshChange::Workload(pod(endpoint, last, &[name()])));
+    }
+
+    fn pick_as(&self, dialled: [u8; 4]) -> Result<Picked, NoWay> {
+        let headers = HeaderMap::new();
+        let view = crate::route::http::RequestView {
+            method: "GET",
+            scheme: "http",
+            authority: "web",
+            path: "/",
+            query: None,
+            headers: &headers,
+        };
+        let ask = http::Ask {
+            request: &view,
+            entropy: 1,
+            tried: &[],
+            h2: false,
+            grpc: false,
+            api: RouteApi::Istio,
+        };
+        let wanted = Wanted {
+            mesh: &self.mesh,
+            generation: self.generation,
+            client: &self.client,
+            service: &self.service,
+            port: 80,
+            subset: None,
+            address: [10, 0, 0, 9].into(),
+            dialled: dialled.into(),
+        };
+        match self.balances.pick(&wanted, &ask)? {
+            Chosen::One(picked) => Ok(picked),
+            Chosen::Any(_) => panic!("the policy says how"),
+        }
+    }
+
+    fn pick(&self) -> Result<Picked, NoWay> {
+        self.pick_as(DIALLED)
+    }
+
+    /// How many of 300 requests go there.
+    fn share(&self, endpoint: &str) -> usize {
+        let picked = (0..300).map(|_| self.pick().unwrap().endpoint.workload.name.to_string());
+        picked.filter(|name| name == endpoint).count()
+    }
+}
+
+fn policy(all: PortPolicy) -> TrafficPolicy {
+    TrafficPolicy { all, ..TrafficPolicy::default() }
+}
+
+fn balanced(balancer: Balancer) -> TrafficPolicy {
+    policy(PortPolicy { balancer: Some(balancer), ..PortPolicy::default() })
+}
+
+fn pooled(pool: ConnectionPool) -> TrafficPolicy {
+    policy(PortPolicy { pool: Some(pool), ..PortPolicy::default() })
+}
+
+#[test]
+fn requests_and_retries_have_limits() {
+    let pool = ConnectionPool { max_requests: Some(2), max_retries: Some(1), ..ConnectionPool::default() };
+    let world = World::new(pooled(pool.clone()));
+    let (first, _second) = (world.pick().unwrap().place, world.pick().unwrap().place);
+    let refused = world.pick().err().unwrap();
+    assert_eq!((refused.refusal.status, refused.refusal.flag), (503, "UO"));
+    assert!(refused.why.contains("2 requests"), "{}", refused.why);
+    let retry = first.take(Kind::Retry).unwrap();
+    assert!(first.take(Kind::Retry).is_err());
+    drop((retry, first));
+    let third = world.pick().unwrap().place;
+    assert!(third.take(Kind::Retry).is_ok());
+    // A budget instead: a half of what is active, and two always.
+    let budget = TrafficPolicy {
+        retry_budget_percent: Some(50),
+        retry_budget_min: Some(2),
+        ..pooled(ConnectionPool { max_requests: None, ..pool })
+    };
+    let world = World::new(budget);
+    for (active, expected) in [(1, 2), (4, 2), (8, 4)] {
+        let places: Vec<_> = (0..active).map(|_| world.pick().unwrap().place).collect();
+        let retries: Vec<_> = std::iter::from_fn(|| places[0].take(Kind::Retry).ok()).take(100).collect();
+        assert_eq!(retries.len(), expected, "{active} active");
+    }
+}
+
+#[test]
+fn whoever_comes_later_begins_with_less() {
+    let warmup = Warmup { duration_ms: 3_600_000, minimum_percent: 10.0, aggression: 1.0 };
+    for simple in [SimpleBalancer::RoundRobin, SimpleBalancer::LeastRequest] {
+        let balancer = Balancer { simple, warmup: Some(warmup), ..Balancer::default() };
+        let mut world = World::new(balanced(balancer));
+        let b = world.share("b");
+        assert!((100..200).contains(&b), "{b}: who was there first is old");
+        world.add("c", 3);
+        // A tenth beside two wholes are 14 of 300.
+        let c = world.share("c");
+        assert!((1..50).contains(&c), "{simple:?} {c}");
+        world.apply(MeshChange::Remove("a".into()));
+        let c = world.share("c");
+        assert!((1..80).contains(&c), "{simple:?} {c}: it stays new when others change");
+    }
+}
+
+#[test]
+fn who_is_left_out_is_known() {
+    let outliers = Outliers {
+        consecutive_5xx: 2,
+        consecutive_gateway: 0,
+        consecutive_local: None,
+        interval_ms: 10_000,
+        base_ejection_ms: 600_000,
+        max_ejection_percent: 100,
+        min_health_percent: 0,
+    };
+    let world = World::new(policy(PortPolicy { outliers: Some(outliers), ..PortPolicy::default() }));
+    assert!(world.balances.left_out().is_empty() && world.balances.ejections().is_empty());
+    let mut failures = 0;
+    while world.balances.left_out().is_empty() {
+        let picked = world.pick().unwrap();
+        if &*picked.endpoint.workload.name == "b" {
+            picked.place.ended(Ended::Response { status: 503, grpc: None });
+            failures += 1;
+        }
+    }
+    assert_eq!((failures, world.share("b")), (2, 0));
+    let [left_out] = &*world.balances.left_out() else { panic!("one") };
+    assert_eq!((&*left_out.endpoint.0, &left_out.service), ("b", &name()));
+    assert_eq!(left_out.why, "consecutive_5xx for shop/client");
+    assert_eq!(world.balances.ejections(), [("consecutive_5xx", 1)]);
+}
+
+#[test]
+fn passthrough_keeps_to_what_was_dialled() {
+    let simple = SimpleBalancer::Passthrough;
+    let world = World::new(balanced(Balancer { simple, ..Balancer::default() }));
+    for _ in 0..20 {
+        assert_eq!(&*world.pick_as([10, 0, 0, 2]).unwrap().endpoint.workload.name, "b");
+    }
+    assert!((1..300).contains(&world.share("a")), "the service's own address leads to any");
+}
