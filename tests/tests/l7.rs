@@ -293,7 +293,9 @@ fn destination_rules(lab: &Lab) -> Result<()> {
     let outliers = json!({
         "consecutive5xxErrors": 3, "interval": "1s", "baseEjectionTime": "60s", "maxEjectionPercent": 100,
     });
-    rule(&json!({ "outlierDetection": outliers }))?;
+    // Else those of the client's zone come first, and the one that fails would never be asked.
+    let anywhere = json!({ "localityLbSetting": { "enabled": false } });
+    rule(&json!({ "outlierDetection": outliers, "loadBalancer": anywhere }))?;
     in_force(lab, "outliers", std::slice::from_ref(&all))?;
     let text = curl(lab, "http://web/bad/far?[1-60]", &[])?;
     let good = text.matches("\"who\": \"near\"").count();

@@ -1,0 +1,229 @@
+//! What DestinationRules say of connections and endpoints, on real sockets; the choices themselves are unit tests with
+//! simulated time (`agent/src/balance`, `agent/src/http/tests`).
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use warren_tests::checks;
+use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+
+const APP: &str = include_str!("destination_rules/app.py");
+const CLIENT: &str = include_str!("destination_rules/client.py");
+/// A change of the configuration takes effect within a second; a busy machine may be slower.
+const SOON: Duration = Duration::from_secs(10);
+/// An agent starts and takes over.
+const TAKEN: (&str, Duration) = ("this agent serves the pods now", Duration::from_secs(30));
+
+fn shop(test: impl FnOnce(&Lab) -> Result<()>) {
+    Lab::builder()
+        .nodes(["n1", "n2"])
+        .namespace("shop", Mesh::Enabled)
+        .pod("client", |pod| pod.on("n1").namespace("shop"))
+        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
+        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+        .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
+        .test(|lab| {
+            lab.start_mesh()?;
+            let _servers = [server(lab, "near")?, server(lab, "far")?];
+            test(lab)
+        });
+}
+
+#[test]
+fn destination_rules_hold_for_connections_and_endpoints() {
+    shop(|lab| {
+        run_checks(
+            lab,
+            checks![
+                connections_are_kept_as_long_as_they_may,
+                requests_wait_for_a_connection_and_no_more_than_may,
+                shares_are_exact,
+                a_silent_endpoint_is_asked_as_it_is_said,
+                passthrough_reaches_the_service,
+                another_zone_serves_while_the_near_one_is_left_out,
+            ],
+        )
+    });
+}
+
+#[test]
+fn an_upgrade_of_the_agent_costs_no_request() {
+    shop(an_upgrade_costs_no_request);
+}
+
+fn server(lab: &Lab, name: &str) -> Result<Proc> {
+    let mut server = lab.pod(name).command("python3").args(["-c", APP, name, "8080"]).spawn()?;
+    server.wait_for("ready", Duration::from_secs(20))?;
+    Ok(server)
+}
+
+/// A DestinationRule with this policy, and a VirtualService that sends to these subsets by weight; waits until they are in force.
+fn in_force(lab: &Lab, marker: &str, policy: &Value, shares: &[(&str, u32)]) -> Result<()> {
+    let object = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.istio.io/v1",
+            "kind": kind,
+            "metadata": { "name": "web", "namespace": "shop" },
+            "spec": spec,
+        })
+    };
+    let subset = |name: &str| json!({ "name": name, "labels": { "version": name } });
+    let mut rule = json!({ "host": "web", "subsets": [subset("v1"), subset("v2")] });
+    if !policy.is_null() {
+        rule["trafficPolicy"] = policy.clone();
+    }
+    lab.write_manifest("destination-rule.yaml", &object("DestinationRule", rule).to_string())?;
+    let to = |(subset, weight): &(&str, u32)| {
+        let mut destination = json!({ "host": "web", "port": { "number": 80 } });
+        if !subset.is_empty() {
+            destination["subset"] = json!(subset);
+        }
+        json!({ "destination": destination, "weight": weight })
+    };
+    let mark = json!({
+        "match": [{ "uri": { "exact": format!("/{marker}") } }],
+        "directResponse": { "status": 299 },
+    });
+    let route: Vec<_> = shares.iter().map(to).collect();
+    let rules = json!({ "hosts": ["web"], "http": [mark, { "route": route }] });
+    lab.write_manifest("rules.yaml", &object("VirtualService", rules).to_string())?;
+    poll_until(&format!("the rules of {marker}"), SOON, || {
+        (client(lab, &["steps", "web", &format!("/{marker}")]).ok()?[0]["status"] == 299).then_some(())
+    })
+}
+
+fn client(lab: &Lab, args: &[&str]) -> Result<Value> {
+    let command = lab.pod("client").command("python3").resolve_names();
+    command.args(["-c", CLIENT]).args(args).within(Duration::from_secs(60)).json()
+}
+
+fn answers(lab: &Lab, args: &[&str]) -> Result<Vec<Value>> {
+    client(lab, args)?.as_array().cloned().context("no list of answers")
+}
+
+fn connections_are_kept_as_long_as_they_may(lab: &Lab) -> Result<()> {
+    let http = |field: &str, value: Value| json!({ "connectionPool": { "http": { field: value } } });
+    let tcp = |field: &str, value: &str| json!({ "connectionPool": { "tcp": { field: value } } });
+    for (number, (policy, steps, connections)) in [
+        (Value::Null, &["/", "/", "2", "/"][..], 1),
+        (http("maxRequestsPerConnection", json!(2)), &["/"; 6], 3),
+        (http("maxRequestsPerConnection", json!(1)), &["/"; 3], 3),
+        (http("idleTimeout", json!("1s")), &["/", "1.5", "/", "1.5", "/"], 3),
+        (tcp("idleTimeout", "1s"), &["/", "1.5", "/"], 2),
+        // A request that is under way is older than its connection may be, and ends well.
+        (tcp("maxConnectionDuration", "1s"), &["/1.5", "/"], 2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for subset in ["v1", "v2"] {
+            in_force(lab, &format!("kept-{number}-{subset}"), &policy, &[(subset, 1)])?;
+            let found = answers(lab, &[&["steps", "web"], steps].concat())?;
+            ensure!(found.iter().all(|one| one["status"] == 200), "{policy} {subset}: {found:?}");
+            let seen: BTreeSet<_> = found.iter().map(|one| one["connection"].to_string()).collect();
+            ensure!(seen.len() == connections, "{policy} {subset}: {found:?}");
+        }
+    }
+    Ok(())
+}
+
+fn requests_wait_for_a_connection_and_no_more_than_may(lab: &Lab) -> Result<()> {
+    let pool = |tcp: Value, http: Value| json!({ "connectionPool": { "tcp": tcp, "http": http } });
+    let peak = || -> Result<u64> {
+        let found = answers(lab, &["steps", "web", "/peak"])?;
+        found[0]["peak"].as_u64().context("no peak")
+    };
+    in_force(lab, "queue", &pool(json!({ "maxConnections": 2 }), json!({})), &[("v2", 1)])?;
+    peak()?;
+    // Clients are on all workers of the agent, and the limit is one.
+    let found = answers(lab, &["burst", "web", "8", "/0.4"])?;
+    ensure!(found.len() == 8 && found.iter().all(|one| one["status"] == 200), "{found:?}");
+    ensure!(peak()? == 2, "more than two connections were in use");
+
+    let narrow = pool(json!({ "maxConnections": 1 }), json!({ "http1MaxPendingRequests": 1 }));
+    in_force(lab, "overflow", &narrow, &[("v2", 1)])?;
+    let found = answers(lab, &["burst", "web", "8", "/2"])?;
+    let count = |status: u16| found.iter().filter(|one| one["status"] == status).count();
+    ensure!(count(200) >= 1 && count(503) >= 1 && count(200) + count(503) == 8, "{found:?}");
+    let refused = found.iter().filter(|one| one["status"] == 503);
+    ensure!(refused.into_iter().all(|one| one["overloaded"] == "true"), "{found:?}");
+    poll_until("the record of a refused request", SOON, || {
+        let flows = lab.node("n1").admin("/v1/flows").ok()?;
+        let is_it = |flow: &Value| flow["request"]["path"] == "/2" && flow["flags"] == "UO";
+        flows["flows"].as_array()?.iter().any(is_it).then_some(())
+    })
+}
+
+fn shares_are_exact(lab: &Lab) -> Result<()> {
+    in_force(lab, "shares", &Value::Null, &[("v1", 75), ("v2", 25)])?;
+    let found = answers(lab, &[&["steps", "web"], &["/"; 100][..]].concat())?;
+    let far = found.iter().filter(|one| one["who"] == "far").count();
+    ensure!(
+        found.len() == 100 && (23..=27).contains(&far),
+        "{far} of {} went to where 25 should",
+        found.len()
+    );
+    Ok(())
+}
+
+fn a_silent_endpoint_is_asked_as_it_is_said(lab: &Lab) -> Result<()> {
+    let alive = json!({ "time": "100s", "interval": "7s", "probes": 4 });
+    let policy = json!({ "connectionPool": { "tcp": { "tcpKeepalive": alive } } });
+    in_force(lab, "alive", &policy, &[("v1", 1)])?;
+    ensure!(answers(lab, &["steps", "web", "/"])?[0]["status"] == 200);
+    // On the same node the agent's end is in the server's namespace.
+    let sockets = lab.pod("near").command("ss").args(["-tnoH", "dport = :8080"]).stdout()?;
+    ensure!(sockets.contains("timer:(keepalive,1min"), "{sockets}");
+    Ok(())
+}
+
+fn passthrough_reaches_the_service(lab: &Lab) -> Result<()> {
+    let policy = json!({ "loadBalancer": { "simple": "PASSTHROUGH" } });
+    in_force(lab, "passthrough", &policy, &[("", 1)])?;
+    let found = answers(lab, &[&["steps", "web"], &["/"; 20][..]].concat())?;
+    let who: BTreeSet<_> = found.iter().map(|one| one["who"].to_string()).collect();
+    ensure!(found.iter().all(|one| one["status"] == 200) && who.len() == 2, "{found:?}");
+    Ok(())
+}
+
+fn another_zone_serves_while_the_near_one_is_left_out(lab: &Lab) -> Result<()> {
+    let outliers = json!({
+        "consecutive5xxErrors": 2, "interval": "1s", "baseEjectionTime": "120s", "maxEjectionPercent": 100,
+    });
+    in_force(lab, "outliers", &json!({ "outlierDetection": outliers }), &[("", 1)])?;
+    // The endpoint in the client's zone comes first, as long as it is not left out.
+    let found = answers(lab, &[&["steps", "web"], &["/bad/near"; 10][..]].concat())?;
+    let who: Vec<_> = found.iter().map(|one| (one["who"].as_str(), one["status"].as_u64())).collect();
+    let (failed, rest) = who.split_at(2);
+    ensure!(failed.iter().all(|one| *one == (Some("near"), Some(503))), "{found:?}");
+    ensure!(rest.iter().all(|one| *one == (Some("far"), Some(200))), "{found:?}");
+    let text = lab.node("n1").warren(["services", "-o", "wide", "-n", "shop"]).stdout()?;
+    let line = text.lines().find(|line| line.contains(" near ")).context("near is not there")?;
+    ensure!(line.ends_with("ready, left out: consecutive_5xx for shop/client"), "{text}");
+    let others = text.lines().filter(|line| !line.contains(" near "));
+    ensure!(others.into_iter().all(|line| !line.contains("left out")), "{text}");
+    let labels = ["cause=\"consecutive_5xx\""];
+    ensure!(lab.node("n1").metric("warren_outlier_ejections_total", &labels)? >= 1.0);
+    Ok(())
+}
+
+fn an_upgrade_costs_no_request(lab: &Lab) -> Result<()> {
+    in_force(lab, "upgrade", &Value::Null, &[("", 1)])?;
+    let command = lab.pod("client").command("python3").resolve_names().with_stdin();
+    let mut load = command.args(["-c", CLIENT, "load", "web"]).within(Duration::from_secs(120)).spawn()?;
+    load.wait_for("begun", Duration::from_secs(20))?;
+    let node = lab.node("n1");
+    let successor = node.another_agent("next", &[])?;
+    successor.spawn()?;
+    successor.wait_log(TAKEN.0, TAKEN.1)?;
+    // It has no connection to cut: its client was told, and came back to the other.
+    node.agent().stop()?;
+    let log = std::fs::read_to_string(node.agent().log_path())?;
+    ensure!(log.contains("drained; goodbye"), "{}", node.agent().log_tail(20));
+    load.close_stdin();
+    let done = load.report(Duration::from_secs(30))?;
+    ensure!(done["bad"] == 0 && done["good"].as_u64() > Some(0), "{done}");
+    ensure!(done["connections"].as_u64() >= Some(2), "the connection was ended in order: {done}");
+    Ok(())
+}
