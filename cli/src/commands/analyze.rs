@@ -102,6 +102,16 @@ fn remarks(files: &[(String, String)], domain: &str) -> Vec<Remark> {
     for (file, text) in files {
         match parse(text) {
             Ok(parsed) => {
+                remarks.extend(parsed.unread.into_iter().map(|unread| Remark {
+                    file: file.clone(),
+                    line: Some(unread.line),
+                    severity: Severity::Warning,
+                    code: "not-read",
+                    text: unread.to_string(),
+                    object: Some(unread.object),
+                    path: String::new(),
+                    fix: None,
+                }));
                 for (object, line) in parsed.objects.into_iter().zip(parsed.lines) {
                     places.insert(object.key(), (file.clone(), line));
                     index.apply(&Change::Upsert(object));
@@ -138,6 +148,7 @@ fn remarks(files: &[(String, String)], domain: &str) -> Vec<Remark> {
             fix,
         }
     }));
+    remarks.sort_by_key(|remark| remark.severity);
     remarks
 }
 
@@ -200,6 +211,17 @@ spec:
                  the mesh follows these rules [host-not-found]",
                 "    A name with a dot stands as it is: write web.shop.svc.cluster.local",
             ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_read_is_said() {
+        let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\n".to_owned();
+        let remarks = remarks(&[("a.yaml".to_owned(), gateway)], "cluster.local");
+        assert_eq!(
+            text(&remarks, 1, Style::plain(false)),
+            "a.yaml:1: warning: Gateway default/g: objects of this kind (networking.istio.io/v1) are not applied yet: \
+             it has no effect [not-read]\n"
         );
     }
 

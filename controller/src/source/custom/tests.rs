@@ -58,7 +58,7 @@ fn peer_authentications_are_read() {
     }
     let older = policy("").replace("istio.io/v1", "istio.io/v1beta1");
     assert!(read(&older).is_ok());
-    assert_eq!(parse(&older.replace("v1beta1", "v1alpha1")).unwrap().ignored.len(), 1);
+    assert_eq!(parse(&older.replace("v1beta1", "v1alpha1")).unwrap().unread.len(), 1);
 }
 
 #[test]

@@ -8,5 +8,5 @@ mod scan;
 mod watch;
 
 pub use files::FileSet;
-pub use parse::{ParseError, Parsed, nevertheless, parse};
+pub use parse::{ParseError, Parsed, Unread, nevertheless, parse};
 pub use watch::{ManifestsConfig, ManifestsError, ManifestsHandle, watch};

@@ -6,9 +6,8 @@ use super::super::custom::stand_in;
 use super::super::kinds::{Decode, ServedKind, decode};
 use crate::objects::{Kind, Object};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Options, Spanned};
-use std::collections::BTreeSet;
 
 /// Why a file could not be used, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,12 +42,38 @@ pub struct Parsed {
     pub objects: Vec<Object>,
     /// Of each object, the line on which it begins, counted from 1.
     pub lines: Vec<u64>,
-    /// `apiVersion/kind` of objects that the controller does not read.
-    pub ignored: BTreeSet<String>,
+    /// Objects that the controller does not read, of kinds that say something to a mesh.
+    pub unread: Vec<Unread>,
 }
 
+/// An object that somebody expects something of, and that has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The line on which it begins, counted from 1.
+    pub line: u64,
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// Its `apiVersion`.
+    pub version: String,
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "objects of this kind ({}) are not applied yet: it has no effect", self.version)
+    }
+}
+
+/// API groups whose objects are for a mesh.
+const MESH_GROUPS: [&str; 5] = [
+    "networking.istio.io/",
+    "security.istio.io/",
+    "telemetry.istio.io/",
+    "extensions.istio.io/",
+    "gateway.networking.k8s.io/",
+];
+
 /// Reads every object of a file of YAML documents (JSON is YAML). Empty documents are skipped, `kind: List` is
-/// unpacked, kinds that the controller does not read are named and left out.
+/// unpacked, kinds that the controller does not read are left out, and named if they are for a mesh.
 ///
 /// # Errors
 /// The first thing that is wrong, with its line in `text`. Hostile input (deep nesting, alias bombs) is an error.
@@ -226,21 +251,28 @@ impl Reader<'_> {
         }
     }
 
-    /// An object that is not read must still be YAML.
-    fn skip(self) -> Result<(), ParseError> {
-        match self {
-            Self::Document(document) => document.decode::<IgnoredAny>().map(drop),
-            Self::Item(..) => Ok(()),
-        }
+    /// What an object that is not read is called: it must still be YAML.
+    fn skip(self, kind: &str) -> Result<String, ParseError> {
+        let value = match self {
+            Self::Document(document) => document.decode::<serde_json::Value>()?,
+            Self::Item(_, _, value) => value,
+        };
+        let field = |name: &str| value["metadata"][name].as_str().map(shorten);
+        let name = field("name").unwrap_or_default();
+        let namespace = field("namespace").unwrap_or_else(|| "default".to_owned());
+        Ok(format!("{} {namespace}/{name}", shorten(kind)))
     }
 }
 
 fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> Result<(), ParseError> {
-    let Some(served) = ServedKind::find(version, kind) else {
-        parsed.ignored.insert(format!("{version}/{kind}").chars().take(200).collect());
-        return reader.skip();
-    };
     let line = reader.line();
+    let Some(served) = ServedKind::find(version, kind) else {
+        let object = reader.skip(kind)?;
+        if MESH_GROUPS.iter().any(|group| version.starts_with(group)) {
+            parsed.unread.push(Unread { line, object, version: shorten(version) });
+        }
+        return Ok(());
+    };
     parsed.objects.push(decode(served.kind, reader)?);
     parsed.lines.push(line);
     Ok(())

@@ -48,10 +48,32 @@ fn documents_lists_and_json() {
 }
 
 #[test]
-fn kinds_that_are_not_read_are_named() {
-    let parsed =
-        parse("apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nspec: {anything: [1, {}]}\n").unwrap();
-    assert_eq!(parsed.ignored.into_iter().collect::<Vec<_>>(), ["networking.istio.io/v1/EnvoyFilter"]);
+fn objects_for_a_mesh_that_are_not_read_are_named() {
+    let text = "kind: ConfigMap
+apiVersion: v1
+metadata: {name: other}
+---
+apiVersion: networking.istio.io/v1
+kind: EnvoyFilter
+metadata: {name: own, namespace: shop}
+spec: {anything: [1, {}]}
+---
+apiVersion: v1
+kind: List
+items: [{apiVersion: networking.istio.io/v1alpha3, kind: Gateway, metadata: {name: ext}}]
+";
+    let parsed = parse(text).unwrap();
+    let named: Vec<_> =
+        parsed.unread.iter().map(|unread| format!("{}: {} {unread}", unread.line, unread.object)).collect();
+    let because = |version| format!("objects of this kind ({version}) are not applied yet: it has no effect");
+    assert_eq!(
+        named,
+        [
+            format!("5: EnvoyFilter shop/own {}", because("networking.istio.io/v1")),
+            format!("12: Gateway default/ext {}", because("networking.istio.io/v1alpha3")),
+        ]
+    );
+    assert!(parse("apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nspec: [\n").is_err());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Looks at the directory and reads what may have changed.
 
-use super::{FileSet, ParseError, nevertheless, parse};
+use super::{FileSet, ParseError, Unread, nevertheless, parse};
 use crate::source::{Change, Problem};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,17 +44,25 @@ pub(super) struct Scanner {
     root: PathBuf,
     files: FileSet,
     stamps: BTreeMap<String, Stamp>,
-    ignored: BTreeSet<String>,
+    /// What of each file is not read.
+    unread: BTreeMap<String, Vec<Unread>>,
 }
 
 impl Scanner {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, files: FileSet::default(), stamps: BTreeMap::new(), ignored: BTreeSet::new() }
+        Self { root, files: FileSet::default(), stamps: BTreeMap::new(), unread: BTreeMap::new() }
     }
 
     /// What was wrong with the files when they were last read.
     pub(super) fn problems(&self) -> Vec<Problem> {
-        self.files.problems()
+        let unread = self.unread.iter().flat_map(|(file, all)| {
+            all.iter().map(move |unread| Problem {
+                place: file.clone(),
+                line: Some(unread.line),
+                reason: format!("{}: {unread}", unread.object),
+            })
+        });
+        self.files.problems().into_iter().chain(unread).collect()
     }
 
     /// Reads new and changed files, forgets deleted ones. `busy` files are being written and wait, as do files
@@ -83,6 +91,7 @@ impl Scanner {
         for name in known {
             if !found.may_hold(&self.root.join(&name)) {
                 self.stamps.remove(&name);
+                self.unread.remove(&name);
                 changes.extend(self.files.remove(&name));
             }
         }
@@ -91,7 +100,7 @@ impl Scanner {
             line: None,
             reason: format!("can't be listed, what it held stays: {error}"),
         });
-        let problems = self.files.problems().into_iter().chain(closed).collect();
+        let problems = self.problems().into_iter().chain(closed).collect();
         Ok(Scan { changes, again, problems })
     }
 
@@ -119,11 +128,7 @@ impl Scanner {
             Ok(parsed) => parsed,
             Err(error) => return self.files.refuse(name, error, nevertheless(&text)),
         };
-        for kind in parsed.ignored {
-            if self.ignored.insert(format!("{name} {kind}")) {
-                tracing::info!(file = name, %kind, "objects of this kind are not read yet");
-            }
-        }
+        self.unread.insert(name.to_owned(), parsed.unread);
         self.files.update(name, Ok(parsed.objects))
     }
 }
