@@ -7,6 +7,7 @@ mod connection;
 mod listener;
 mod names;
 mod netns;
+mod owner;
 mod peek;
 mod upstream;
 

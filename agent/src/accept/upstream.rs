@@ -5,6 +5,7 @@
 
 use super::connection::reset_on_close;
 use super::netns::{Netns, NetnsThread, netns_cookie};
+use super::owner::has_owner;
 use rustix::fd::{AsFd, OwnedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -81,6 +82,15 @@ impl PodSockets {
             Some(socket) => Ok(socket),
             None => self.thread.run(&self.netns, move || open(family)).await,
         }
+    }
+
+    /// Whether a program still has the other end of a connection that was captured in the namespace: one that has ended
+    /// its own direction may go on reading.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or its kernel does not say.
+    pub async fn has_owner(&self, socket: SocketAddr, accepted_at: SocketAddr) -> io::Result<bool> {
+        self.thread.run(&self.netns, move || has_owner(socket, accepted_at)).await
     }
 
     /// Whether every address is local to the namespace, and the namespace's cookie. This is how a pod's

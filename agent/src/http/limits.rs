@@ -38,5 +38,7 @@ pub(crate) const PING: Duration = Duration::from_secs(60);
 pub(crate) const FIRST_LINE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a client's connection that was refused is read, so that the answer reaches it.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of a body that nobody wants any more, read so that the answer reaches its client.
+pub(crate) const MAX_UNWANTED: usize = 16 << 20;
 /// Bytes of a client's first line until it is clear what the client speaks.
 pub(crate) const MAX_FIRST_LINE: usize = 16 << 10;

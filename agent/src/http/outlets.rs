@@ -109,6 +109,10 @@ pub(crate) trait Outlets: 'static {
     /// How much its pod may have.
     fn limits(&self) -> OfPod<'_>;
 
+    /// Ends when the client of this connection will read no answer any more. One that has only ended its own direction still
+    /// does.
+    async fn client_gone(&self);
+
     /// The connections of this worker.
     fn pool(&self) -> &Rc<Pool>;
 

@@ -27,7 +27,7 @@ use crate::route::http::{
     Action, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal, Rule, draw_fault,
     is_drawn, put_on, timeout_of,
 };
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -62,13 +62,19 @@ pub(super) async fn answer<O: Outlets>(
     let answered = match admitted {
         Ok(ticket) => {
             exchange.counts_as(ticket);
-            forward(&outlets, &downstream, request, &mut exchange).await
+            tokio::select! {
+                biased;
+                answered = forward(&outlets, &downstream, request, &mut exchange) => Some(answered),
+                () = outlets.client_gone(), if !downstream.h2 => None,
+            }
         }
-        Err(local) => Err(local.into()),
+        Err(local) => Some(Err(local.into())),
     };
     let mut switches = false;
     let response = match answered {
-        Ok(Forwarded { mut response, reached, deadline }) => {
+        // The record says so when it is dropped.
+        None => Answer::unread(),
+        Some(Ok(Forwarded { mut response, reached, deadline })) => {
             let Reached { lease, place, .. } = reached;
             switches = is_switch(&response, is_connect);
             let keeps_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -82,7 +88,7 @@ pub(super) async fn answer<O: Outlets>(
                 false => Answer::upstream(response, exchange, lease, place, deadline),
             }
         }
-        Err(Stopped { local, extra }) => {
+        Some(Err(Stopped { local, extra })) => {
             exchange.local(&local);
             let (mut response, _) = local.into_response(exchange.is_grpc);
             if let Some(extra) = extra {
@@ -145,6 +151,11 @@ async fn forward<O: Outlets>(
     exchange: &mut Exchange,
 ) -> Result<Forwarded, Stopped> {
     let (mut parts, body) = request.into_parts();
+    // HTTP/1.0 knows no hosts, and the endpoint is spoken to in HTTP/1.1.
+    if parts.uri.authority().is_none() && !parts.headers.contains_key(HOST) {
+        let dialled = HeaderValue::try_from(downstream.dialled.to_string());
+        parts.headers.extend(dialled.ok().map(|host| (HOST, host)));
+    }
     let asked = Asked::read(&mut parts, SystemTime::now())
         .map_err(|error| Local::bad_request("invalid_host", error.to_string()))?;
     let table = outlets.rules().map_err(Local::broken_rules)?;
@@ -161,7 +172,7 @@ async fn forward<O: Outlets>(
     let forwarded = match &rule.action {
         Action::Reply(reply) => Err(Local::direct(reply.status, &reply.body)),
         Action::Redirect(to) => {
-            Err(Local::redirect(to.status, &to.location(&asked.view(), part, downstream.port)))
+            Err(Local::redirect(to.status, &to.location(&asked.view(), part, downstream.dialled.port())))
         }
         Action::Forward(forwarding) => journey.forward(rule, forwarding, part, parts, body).await,
     };
@@ -214,7 +225,7 @@ impl<O: Outlets> Journey<'_, O> {
         if let Some(to) = &backend.redirect {
             return Err(Local::redirect(
                 to.status,
-                &to.location(&self.asked.view(), part, self.downstream.port),
+                &to.location(&self.asked.view(), part, self.downstream.dialled.port()),
             ));
         }
         self.asked.change(rule, backend, part, self.downstream.client, &mut parts);

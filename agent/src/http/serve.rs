@@ -3,8 +3,8 @@
 
 use super::answer::Answer;
 use super::guard::{Guarded, Malformed, Watch};
-use super::io::{OnWorker, Rewound, close};
-use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, PING, STREAM_WINDOW};
+use super::io::{OnWorker, Rewound, close, close_on_client};
+use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, PING, STREAM_WINDOW};
 use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
@@ -23,15 +23,15 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Who speaks, and to what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
     /// Its address.
     pub address: SocketAddr,
-    /// The port of the service that it dialled.
-    pub port: u16,
+    /// The service that it dialled.
+    pub dialled: SocketAddr,
     /// Whether it speaks HTTP/2.
     pub h2: bool,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Client {
 /// A client's connection as its requests see it.
 pub(super) struct Downstream {
     pub(super) client: SocketAddr,
-    pub(super) port: u16,
+    pub(super) dialled: SocketAddr,
     pub(super) h2: bool,
     watch: Option<Watch>,
     visits: Rc<Visits>,
@@ -48,8 +48,8 @@ pub(super) struct Downstream {
 
 impl Downstream {
     fn new(client: Client, watch: Option<Watch>) -> Self {
-        let Client { address, port, h2 } = client;
-        Self { client: address, port, h2, watch, visits: Visits::new(), switching: RefCell::default() }
+        let Client { address, dialled, h2 } = client;
+        Self { client: address, dialled, h2, watch, visits: Visits::new(), switching: RefCell::default() }
     }
 
     /// The request for another protocol was answered, with that protocol or with HTTP.
@@ -107,7 +107,8 @@ where
     let mut connection = http1::Builder::new()
         .half_close(true)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
+        // The guard is stricter, and what it says instead of a head that is too large has to fit.
+        .max_buf_size(2 * MAX_HEAD)
         .serve_connection(TokioIo::new(guarded), service);
     let mut over = pin!(downstream.visits.over(stay, false));
     let mut is_over = false;
@@ -122,7 +123,7 @@ where
         }
     };
     let parts = connection.into_parts();
-    let (mut stream, held) = parts.io.into_inner().into_parts();
+    let (stream, held) = parts.io.into_inner().into_parts();
     if let Some(malformed) = watch.malformed() {
         refused(&outlets, malformed);
         // What the client still sends must not reset the connection before it has read the answer.
@@ -135,7 +136,7 @@ where
         return switching.join(&mut Rewound::new(read.freeze(), stream)).await;
     }
     match ended {
-        Ok(()) => drop(stream.shutdown().await),
+        Ok(()) => close_on_client(stream).await,
         Err(error) => {
             tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early")
         }
@@ -187,6 +188,7 @@ fn refused<O: Outlets>(outlets: &Rc<O>, malformed: Malformed) {
     let excess = match malformed {
         Malformed::TooLarge => Some(Excess::Headers(MAX_HEAD)),
         Malformed::TooMany => Some(Excess::HeaderCount(MAX_HEADERS)),
+        Malformed::TooLong => Some(Excess::Target(MAX_TARGET)),
         _ => None,
     };
     let exceeded = excess.map(|excess| outlets.limits().exceeded(excess));
@@ -195,6 +197,7 @@ fn refused<O: Outlets>(outlets: &Rc<O>, malformed: Malformed) {
         about.seen.protocol = "HTTP/1.1".into();
         about.seen.status = match malformed {
             Malformed::TooLarge | Malformed::TooMany => 431,
+            Malformed::TooLong => 414,
             Malformed::TooSlow => 408,
             _ => 400,
         };

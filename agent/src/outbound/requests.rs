@@ -6,7 +6,7 @@ use super::endpoints::{Balanced, Chosen, Picked, Wanted};
 use super::hear::{self, Heard};
 use super::rules::Routed;
 use super::seats::Seat;
-use super::wire::{Wire, opened};
+use super::wire::{Wire, WireWatch, opened};
 use super::{OutboundError, avoid, convey, current, describe, open, revoked};
 use crate::accept::{end, keep_alive, reset};
 use crate::balance::{Kind, Overflow, Slot};
@@ -34,6 +34,9 @@ use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::traffic::{ConnectionPool, Destination};
 use warren_common::model::{AppProtocol, Service, Workload};
+
+/// How often it is looked whether the client of a request that waits is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Serves a connection to a service that has rules for requests; as bytes, if it turns out to carry none.
 pub(super) async fn serve(
@@ -73,12 +76,19 @@ pub(super) async fn serve(
     };
     match heard {
         Heard::Http { h2 } => {
-            let client = Client { address: client, port: destination.port(), h2 };
-            let requests =
-                Requests { context, pod: Arc::clone(&pod), client: client.address, destination, service };
+            let client = Client { address: client, dialled: destination, h2 };
+            let wire = Wire::new(socket);
+            let requests = Requests {
+                context,
+                pod: Arc::clone(&pod),
+                client: client.address,
+                destination,
+                service,
+                wire: wire.watch(),
+            };
             // What is cut off is reset, for it is dropped.
             tokio::select! {
-                () = http::serve(Rc::new(requests), client, stay, Wire::new(socket)) => {}
+                () = http::serve(Rc::new(requests), client, stay, wire) => {}
                 () = pod.lifetime.cut() => {}
             }
             flow.discard();
@@ -113,6 +123,7 @@ struct Requests {
     client: SocketAddr,
     destination: SocketAddr,
     service: Arc<Service>,
+    wire: WireWatch,
 }
 
 impl Outlets for Requests {
@@ -257,6 +268,23 @@ impl Outlets for Requests {
 
     fn limits(&self) -> OfPod<'_> {
         self.context.node.limits.of(&self.pod.workload.uid)
+    }
+
+    async fn client_gone(&self) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let Some(ended) = self.wire.ended() else { continue };
+            // It was reset.
+            let Ok((client, here)) = ended else { return };
+            match self.pod.sockets.has_owner(client, here).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::debug!(%client, %error, "whether a client has gone is not known");
+                    pending().await
+                }
+            }
+        }
     }
 
     fn pool(&self) -> &Rc<Pool> {

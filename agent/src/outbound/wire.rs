@@ -6,27 +6,54 @@ use crate::flow::Upstream;
 use crate::http::{BoxIo, Opened};
 use crate::observe::ByteCounters;
 use crate::standing::Guest;
+use futures_util::FutureExt as _;
+use std::cell::RefCell;
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// A socket that resets when it is dropped, unless it was shut down before.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: TcpStream,
+    socket: Rc<RefCell<TcpStream>>,
     /// The record of the pod of this node that it leads to.
     bytes: Option<Arc<ByteCounters>>,
 }
 
 impl Wire {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { socket, bytes: None }
+        Self { socket: Rc::new(RefCell::new(socket)), bytes: None }
+    }
+
+    /// Sees how the socket is; does not keep it.
+    pub(super) fn watch(&self) -> WireWatch {
+        WireWatch(Rc::downgrade(&self.socket))
+    }
+}
+
+/// Sees how the socket of a [`Wire`] is.
+#[derive(Debug)]
+pub(super) struct WireWatch(Weak<RefCell<TcpStream>>);
+
+impl WireWatch {
+    /// Where the other end and this one are, if the other end has sent its last byte. No system call before.
+    pub(super) fn ended(&self) -> Option<io::Result<(SocketAddr, SocketAddr)>> {
+        let socket = self.0.upgrade()?;
+        let socket = socket.borrow();
+        let ready = socket.ready(Interest::READABLE).now_or_never()?;
+        match ready {
+            Ok(ready) if !ready.is_read_closed() => None,
+            Ok(_) => Some(socket.peer_addr().and_then(|peer| Ok((peer, socket.local_addr()?)))),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -34,7 +61,7 @@ impl Wire {
 pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat>) -> Opened {
     let bytes = guest.as_ref().and_then(Guest::bytes);
     let io: BoxIo = match upstream {
-        Upstream::Socket(socket) => Box::new(Wire { socket, bytes }),
+        Upstream::Socket(socket) => Box::new(Wire { bytes, ..Wire::new(socket) }),
         Upstream::Tunnel(stream) => Box::new(stream.into_io()),
         // Not asked for: requests share. If it came, it would be as if it had ended at once.
         Upstream::Dedicated(_) => Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
@@ -60,7 +87,7 @@ impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
-        ready!(Pin::new(&mut this.socket).poll_read(cx, out))?;
+        ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_read(cx, out))?;
         if let Some(bytes) = &this.bytes {
             bytes.received.fetch_add((out.filled().len() - before) as u64, Relaxed);
         }
@@ -80,7 +107,7 @@ impl Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        let written = Pin::new(&mut *this.socket.borrow_mut()).poll_write(cx, bytes);
         this.count(written)
     }
 
@@ -90,22 +117,22 @@ impl AsyncWrite for Wire {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, bytes);
+        let written = Pin::new(&mut *this.socket.borrow_mut()).poll_write_vectored(cx, bytes);
         this.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.socket.borrow().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        Pin::new(&mut *self.get_mut().socket.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        deliver_on_close(&this.socket);
-        match ready!(Pin::new(&mut this.socket).poll_shutdown(cx)) {
+        deliver_on_close(&this.socket.borrow());
+        match ready!(Pin::new(&mut *this.socket.borrow_mut()).poll_shutdown(cx)) {
             // The peer has closed both directions already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             result => Poll::Ready(result),

@@ -162,8 +162,8 @@ fn complete_head(bytes: &[u8], scanned: &mut usize) -> Result<Option<(usize, Fra
             *scanned = 0;
             head::read(&bytes[blank..length]).map(|framed| Some((length, framed)))
         }
-        Some(_) => Err(Malformed::TooLarge),
-        None if bytes.len() > MAX_HEAD => Err(Malformed::TooLarge),
+        Some(_) => Err(too_large(&bytes[blank..])),
+        None if bytes.len() > MAX_HEAD => Err(too_large(&bytes[blank..])),
         None => {
             let fresh = &bytes[from.min(bytes.len())..];
             if fresh.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r') {
@@ -172,6 +172,14 @@ fn complete_head(bytes: &[u8], scanned: &mut usize) -> Result<Option<(usize, Fra
             *scanned = bytes.len();
             Ok(None)
         }
+    }
+}
+
+/// What of a head of too many bytes is too large.
+fn too_large(head: &[u8]) -> Malformed {
+    match head.iter().take(MAX_HEAD).any(|byte| *byte == b'\n') {
+        true => Malformed::TooLarge,
+        false => Malformed::TooLong,
     }
 }
 
@@ -285,6 +293,8 @@ mod tests {
         assert_eq!(pass(text.as_bytes(), 1000), Ok(GET.len()));
         let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(MAX_HEAD));
         assert_eq!(pass(endless.as_bytes(), 1000), Err(Malformed::TooLarge));
+        let endless = format!("GET /{}", "x".repeat(MAX_HEAD));
+        assert_eq!(pass(endless.as_bytes(), 1000), Err(Malformed::TooLong));
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub enum Malformed {
     /// More headers than are read.
     #[error("the head has too many headers")]
     TooMany,
+    /// The request line.
+    #[error("the request's target has too many bytes")]
+    TooLong,
     /// The head came too slowly.
     #[error("the head was not complete in time")]
     TooSlow,

@@ -2,7 +2,7 @@
 //! repairs more than two readers would agree upon (a bare LF, `Content-Length` beside `Transfer-Encoding`).
 //!
 //! A head passes when it is complete and good. What is bad is replaced by what hyper answers with 400 (431 if it is too
-//! large) before it closes the connection; within a body it is a failed read, so that nothing can be taken for a part of the
+//! large, 414 if its target is too long) before it closes the connection; within a body it is a failed read, so that nothing can be taken for a part of the
 //! body. [`Watch::malformed`] says what it was.
 
 mod framing;
@@ -100,6 +100,12 @@ impl<S> Guarded<S> {
                 self.held.extend_from_slice(b"GET / HTTP/1.1\r\n");
                 self.held.extend(b"a:\r\n".repeat(super::limits::MAX_HEADERS + 1));
                 self.held.extend_from_slice(b"\r\n");
+            }
+            // A longer target than hyper takes: 414.
+            Malformed::TooLong => {
+                self.held.extend_from_slice(b"GET /");
+                self.held.extend(b"a".repeat(usize::from(u16::MAX)));
+                self.held.extend_from_slice(b" HTTP/1.1\r\n\r\n");
             }
             _ => self.held.extend_from_slice(BAD),
         }

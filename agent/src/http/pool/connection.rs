@@ -1,6 +1,6 @@
 //! One connection to an endpoint, and the task that moves its bytes.
 
-use super::super::io::{BoxIo, OnWorker, Rewound, close};
+use super::super::io::{BoxIo, Heard, OnWorker, Rewound, close};
 use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
 use super::super::replay::Outgoing;
 use super::Terms;
@@ -77,10 +77,11 @@ impl Life {
 
 impl H1 {
     pub(super) async fn handshake(opened: Opened) -> hyper::Result<Self> {
+        let io: BoxIo = Box::new(Heard::new(opened.io));
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(opened.io))
+            .handshake(TokioIo::new(io))
             .await?;
         let switch = SwitchSlot::default();
         tokio::task::spawn_local(drive(connection, opened.evicted, Rc::clone(&switch)));

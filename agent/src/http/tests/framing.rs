@@ -1,6 +1,6 @@
 //! Messages at the edge of HTTP/1.
 
-use super::world::{World, body, run, script, text};
+use super::world::{DIALLED, World, body, run, script, text};
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use tokio::io::AsyncWriteExt;
@@ -31,6 +31,9 @@ fn what_is_ambiguous_is_refused_and_nobody_behind_sees_it() {
         let long = "a".repeat(100_000);
         let answer = world.say(&format!("GET / HTTP/1.1\r\nHost: web\r\nX: {long}\r\n\r\n")).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+        let answer = world.say(&format!("GET /{long} HTTP/1.1\r\nHost: web\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 414 "), "{answer}");
+        assert_eq!(world.last().0, 414);
         assert_eq!(world.opened.get(), 0);
     });
 }
@@ -131,7 +134,8 @@ fn http_1_0_is_served_and_closed() {
         let world = World::simple("web");
         world.endpoint(
             "web",
-            script(|_, mut stream| async move {
+            script(|head, mut stream| async move {
+                assert!(head.contains(&format!("host: {DIALLED}\r\n")), "{head}");
                 // Until the connection ends, as HTTP/1.0 may.
                 stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nold times").await.unwrap();
             }),
@@ -192,5 +196,28 @@ fn an_early_answer_is_passed_on_while_the_request_still_comes() {
             answer.starts_with(StatusCode::PAYLOAD_TOO_LARGE.as_str().as_bytes())
                 || answer.starts_with(b"HTTP/1.1 413")
         );
+    });
+}
+
+#[test]
+fn hints_before_the_response_are_left_out() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                for status in ["102 Processing", "103 Early Hints", "100 Continue", "199 What"] {
+                    stream
+                        .write_all(format!("HTTP/1.1 {status}\r\nLink: </a>\r\n\r\n").as_bytes())
+                        .await
+                        .unwrap();
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }),
+        );
+        let answer = world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 1));
     });
 }

@@ -187,3 +187,37 @@ fn connections_are_kept_and_not_after_an_eviction() {
         assert_eq!(world.opened.get(), 2, "the evicted connection is not used");
     });
 }
+
+#[test]
+fn nobody_works_for_a_client_that_has_gone() {
+    run(async {
+        let world = World::simple("web");
+        let cut = Rc::new(Cell::new(false));
+        let told = Rc::clone(&cut);
+        world.endpoint(
+            "web",
+            script(move |_, mut stream| {
+                let told = Rc::clone(&told);
+                async move {
+                    let mut byte = [0];
+                    told.set(
+                        tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await.is_ok_and(|n| n == 0),
+                    );
+                }
+            }),
+        );
+        for ask in [GET, "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"] {
+            cut.set(false);
+            let mut client = world.connect(false);
+            client.write_all(ask.as_bytes()).await.unwrap();
+            sleep(Duration::from_secs(5)).await;
+            assert!(!cut.get(), "it waits as long as its client");
+            world.gone.notify_one();
+            let mut answer = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut client, &mut answer).await.unwrap();
+            assert!(cut.get(), "the endpoint is told");
+            let (_, flags, details, tries) = world.last();
+            assert_eq!((&*flags, &*details, tries), ("DC", "downstream_remote_disconnect", 1));
+        }
+    });
+}

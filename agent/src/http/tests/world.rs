@@ -35,6 +35,8 @@ type Future<T> = Pin<Box<dyn std::future::Future<Output = T>>>;
 /// What an endpoint does with a connection.
 pub(super) type Server = Rc<dyn Fn(DuplexStream) -> Future<()>>;
 
+/// What clients dial.
+pub(super) const DIALLED: &str = "10.96.0.1:80";
 /// Bytes that an in-memory connection holds each way.
 pub(super) const PIPE: usize = 16 << 10;
 
@@ -56,6 +58,8 @@ pub(super) struct World {
     pub(super) may_wait: Arc<Semaphore>,
     /// Dropped, clients' connections end.
     pub(super) open: RefCell<Option<watch::Sender<()>>>,
+    /// The client of a request that waits has gone.
+    pub(super) gone: Notify,
     pub(super) pool: Rc<Pool>,
     pub(super) observer: Observer,
     pub(super) limits: Limits,
@@ -106,6 +110,7 @@ impl World {
             seats: Arc::new(Semaphore::new(1000)),
             may_wait: Arc::new(Semaphore::new(1000)),
             open: RefCell::new(Some(watch::channel(()).0)),
+            gone: Notify::new(),
             pool: Pool::new(|_| true),
             observer: Observer::new(ObserveConfig::new("n1".into())),
             limits: Limits::new(limits),
@@ -165,7 +170,8 @@ impl World {
         let world = Rc::clone(self);
         let open = self.open.borrow().as_ref().map(watch::Sender::subscribe).unwrap();
         let stay = Stay { idle: IDLE, open };
-        tokio::task::spawn_local(serve(world, Client { address, port: 80, h2 }, stay, server));
+        let who = Client { address, dialled: DIALLED.parse().unwrap(), h2 };
+        tokio::task::spawn_local(serve(world, who, stay, server));
         client
     }
 
@@ -295,6 +301,10 @@ impl Outlets for World {
 
     fn limits(&self) -> OfPod<'_> {
         self.limits.of(&self.pod)
+    }
+
+    async fn client_gone(&self) {
+        self.gone.notified().await;
     }
 
     fn pool(&self) -> &Rc<Pool> {
