@@ -1,16 +1,16 @@
 //! L7: requests are routed where they leave a pod, against real servers and clients.
 
+#[path = "l7/talk.rs"]
+mod talk;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use talk::{CLIENT, PYTHON, SOON, SUBSETS, asked, curl, in_force, raw, record, server, status, to};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, Mesh, poll_until, run_checks};
 
-const APP: &str = include_str!("l7/app.py");
-const CLIENT: &str = include_str!("l7/client.py");
-/// A change of the configuration takes effect within a second; a busy machine may be slower.
-const SOON: Duration = Duration::from_secs(5);
 const GIB: &str = "1073741824";
 
 #[test]
@@ -46,83 +46,6 @@ fn requests_are_routed_at_the_clients_node() {
                 ],
             )
         });
-}
-
-const SUBSETS: &str = "
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: { name: web, namespace: shop }
-spec:
-  host: web
-  subsets:
-  - { name: v1, labels: { version: v1 } }
-  - { name: v2, labels: { version: v2 } }
-";
-
-fn server(lab: &Lab, name: &str) -> Result<Proc> {
-    let mut server = lab.pod(name).command("python3").args(["-c", APP, name, "8080"]).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
-}
-
-/// Puts rules in force: the `http` of a VirtualService for `web`.
-fn rules(lab: &Lab, http: &Value) -> Result<()> {
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": { "name": "web", "namespace": "shop" },
-        "spec": { "hosts": ["web"], "http": http },
-    });
-    lab.write_manifest("rules.yaml", &object.to_string())
-}
-
-/// The same, and waits until a rule that is named `marker` answers with 299: the others are in force, too.
-fn in_force(lab: &Lab, marker: &str, http: &[Value]) -> Result<()> {
-    let mut all = vec![json!({
-        "match": [{ "uri": { "exact": format!("/{marker}") } }],
-        "directResponse": { "status": 299 },
-    })];
-    all.extend_from_slice(http);
-    rules(lab, &json!(all))?;
-    poll_until(&format!("the rules of {marker}"), SOON, || {
-        (status(lab, &format!("http://web/{marker}"), &[]).ok()? == "299").then_some(())
-    })
-}
-
-fn to(subset: &str) -> Value {
-    json!({ "destination": { "host": "web", "subset": subset, "port": { "number": 80 } } })
-}
-
-fn curl(lab: &Lab, url: &str, more: &[&str]) -> Result<String> {
-    let command = lab.pod("client").command("curl").resolve_names();
-    command.args(["-sS", "--max-time", "20", "--path-as-is"]).args(more).arg(url).stdout()
-}
-
-fn status(lab: &Lab, url: &str, more: &[&str]) -> Result<String> {
-    let mut args = vec!["-o", "/dev/null", "-w", "%{http_code}"];
-    args.extend_from_slice(more);
-    curl(lab, url, &args)
-}
-
-fn asked(lab: &Lab, url: &str, more: &[&str]) -> Result<Value> {
-    let text = curl(lab, url, more)?;
-    serde_json::from_str(&text).with_context(|| format!("{url}: {text:?}"))
-}
-
-/// What is answered to exactly these bytes.
-fn raw(lab: &Lab, port: &str, text: &str) -> Result<String> {
-    let client = lab.pod("client").command("python3").resolve_names();
-    let answer = client.args(["-c", CLIENT, "raw", "web", port, text]).json()?;
-    Ok(answer["answer"].as_str().unwrap_or_default().to_owned())
-}
-
-/// The record of a request to this path.
-fn record(lab: &Lab, path: &str) -> Result<Value> {
-    poll_until(&format!("the record of {path}"), SOON, || {
-        let flows = lab.node("n1").admin("/v1/flows").ok()?;
-        let is_it = |flow: &&Value| flow["request"]["path"] == path && flow["state"] == "closed";
-        flows["flows"].as_array()?.iter().rev().find(is_it).cloned()
-    })
 }
 
 fn without_rules_nobody_looks_into_requests(lab: &Lab) -> Result<()> {
@@ -377,8 +300,8 @@ fn a_long_stream_costs_no_memory(lab: &Lab) -> Result<()> {
 }
 
 fn changes_under_load_lose_no_request(lab: &Lab) -> Result<()> {
-    in_force(lab, "load", &[json!({ "route": [to("v1")] })])?;
-    let client = lab.pod("client").command("python3").resolve_names();
+    in_force(lab, "load-begin", &[json!({ "route": [to("v1")] })])?;
+    let client = lab.pod("client").command(PYTHON).resolve_names();
     let load = client.args(["-c", CLIENT, "load", "web", "80", "8"]).spawn()?;
     for round in 0..4 {
         for subset in ["v2", "v1"] {

@@ -1,0 +1,79 @@
+//! Istio's samples as they are, put in force as `kubectl apply -f` would.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use warren_tests::lab::{Lab, poll_until};
+
+/// A change takes effect within a second; a busy machine may be slower.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Where the samples and the founding document's manifests are: they are not part of the project.
+pub(crate) fn directory() -> PathBuf {
+    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    std::env::var_os("WARREN_SAMPLES").map_or(beside, PathBuf::from)
+}
+
+/// Why nothing can be proven here.
+pub(crate) fn missing() -> Option<String> {
+    let dir = directory();
+    (!dir.join("samples/bookinfo").is_dir())
+        .then(|| format!("no samples of Istio in {} (WARREN_SAMPLES)", dir.display()))
+}
+
+/// The text of a file below the directory.
+pub(crate) fn text(file: &str) -> Result<String> {
+    let path = directory().join(file);
+    fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))
+}
+
+/// Its objects.
+pub(crate) fn objects(text: &str) -> Result<Vec<Value>> {
+    let documents = text.split("\n---").map(str::trim).filter(|document| !document.is_empty());
+    let parsed = documents.map(|document| serde_saphyr::from_str(document).context("not YAML"));
+    parsed.filter(|value| !matches!(value, Ok(Value::Null))).collect()
+}
+
+/// Puts these objects in force, and nothing that was there before: a later one replaces an earlier one of its kind and name.
+/// Both nodes have them when this returns.
+pub(crate) fn apply(lab: &Lab, texts: &[String]) -> Result<()> {
+    let mut all = BTreeMap::new();
+    for text in texts {
+        for object in objects(text)? {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            all.insert((object["kind"].to_string(), name), object);
+        }
+    }
+    // Comes with them, and so is in force when they are.
+    let mark = format!("{:016x}", rand::random::<u64>());
+    let marker = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": { "name": "marker" },
+        "spec": {
+            "hosts": ["marker"],
+            "http": [{ "match": [{ "uri": { "exact": format!("/{mark}") } }], "directResponse": { "status": 299 } }],
+        },
+    });
+    let documents: Vec<_> = all.values().chain([&marker]).map(Value::to_string).collect();
+    lab.write_manifest("samples.yaml", &documents.join("\n---\n"))?;
+    for pod in ["client", "far-client"] {
+        let url = format!("http://marker:9080/{mark}");
+        poll_until(&format!("{pod} to see the change"), SOON, || {
+            let curl = lab.pod(pod).command("curl").resolve_names();
+            let seen = curl.args(["-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url]).stdout();
+            (seen.ok()? == "299").then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The same with files of bookinfo.
+pub(crate) fn apply_files(lab: &Lab, files: &[&str]) -> Result<()> {
+    let text = |file: &&str| text(&format!("samples/bookinfo/{file}.yaml"));
+    apply(lab, &files.iter().map(text).collect::<Result<Vec<_>>>()?)
+}
