@@ -22,12 +22,22 @@ const INFRA: &str = "gateway-conformance-infra";
 
 #[test]
 fn mesh_cases_hold() {
-    let Some(dir) = shared::or_skip(FIXTURES, "mesh_cases_hold") else { return };
-    let fixture = Fixture::read(&dir, "mesh/manifests.yaml", &[MESH, CONSUMER]).unwrap();
-    let cases = cases::read(include_str!("mesh.yaml")).unwrap();
-    let manifests = fixture.cases(true).unwrap();
+    mesh_cases("mesh_cases_hold", &[]);
+}
+
+#[test]
+fn mesh_cases_hold_by_interest() {
+    mesh_cases("mesh_cases_hold_by_interest", &["--subscribe", "interest"]);
+}
+
+fn mesh_cases(test: &str, agent_args: &[&str]) {
+    let Some(dir) = shared::or_skip(FIXTURES, test) else { return };
+    let fixture = Fixture::read(&dir, "mesh/manifests.yaml", &[MESH, CONSUMER]).expect("the fixture");
+    let cases = cases::read(include_str!("mesh.yaml")).expect("the cases");
+    let manifests = fixture.cases(true).expect("the suite's index");
     assert!(cases.keys().eq(manifests.keys()), "{:?} are not {:?}", cases.keys(), manifests.keys());
-    fixture.lab().unwrap().test(|lab| {
+    let lab = fixture.lab().expect("the lab");
+    agent_args.iter().fold(lab, |lab, arg| lab.agent_arg(arg)).test(|lab| {
         lab.start_mesh()?;
         let bench = Bench {
             lab,

@@ -4,10 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use warren_tests::lab::Lab;
 
-/// The generation that the routes are given: what is observed has to be this one.
-pub(crate) const GENERATION: u64 = 7;
-
-/// What is wrong with the status of these routes, if anything.
+/// What is wrong with the status of these routes in their generation, if anything.
 pub(crate) fn check(lab: &Lab, routes: &[Value], resolved: Option<&str>) -> Result<()> {
     let listed = lab.controller_admin("/v1/routes")?;
     let listed = listed.as_array().context("no list of routes")?;
@@ -26,6 +23,7 @@ pub(crate) fn check(lab: &Lab, routes: &[Value], resolved: Option<&str>) -> Resu
 fn of_parents(route: &Value, parents: &Value, resolved: Option<&str>) -> Result<()> {
     let wanted = route["spec"]["parentRefs"].as_array().context("a route without parents")?;
     let found = parents.as_array().context("no parents")?;
+    let generation = &route["metadata"]["generation"];
     ensure!(found.len() == wanted.len(), "{parents} where {wanted:?} should be");
     for parent in wanted {
         let entry = found.iter().find(|entry| entry["parentRef"] == *parent);
@@ -36,8 +34,8 @@ fn of_parents(route: &Value, parents: &Value, resolved: Option<&str>) -> Result<
         let conditions: Vec<_> = entry["conditions"].as_array().into_iter().flatten().map(short).collect();
         let status = if resolved.is_none() { "True" } else { "False" };
         let should = [
-            json!(["Accepted", "True", "Accepted", GENERATION]),
-            json!(["ResolvedRefs", status, resolved.unwrap_or("ResolvedRefs"), GENERATION]),
+            json!(["Accepted", "True", "Accepted", generation]),
+            json!(["ResolvedRefs", status, resolved.unwrap_or("ResolvedRefs"), generation]),
         ];
         ensure!(conditions == should, "for {parent} {entry} instead of {should:?}");
     }
