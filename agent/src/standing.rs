@@ -128,7 +128,7 @@ impl Standing {
         loop {
             match self.next_event(context, &mut exit).await {
                 Event::Done(result) => return self.finish(result),
-                Event::Go(room) => match self.depart(room).await {
+                Event::Go(room) => match self.depart(room, &context.node.pods).await {
                     Fate::Stays => exit.rest(),
                     Fate::Moved => return self.forget(),
                     Fate::Lost => return self.abort(),
@@ -181,7 +181,13 @@ impl Standing {
     }
 
     /// Offers it to the successor; nothing is copied meanwhile.
-    async fn depart(&self, room: OwnedPermit<Departure>) -> Fate {
+    async fn depart(&self, room: OwnedPermit<Departure>, pods: &PodRegistry) -> Fate {
+        let ours = [Some(&self.pod), self.guest.as_ref().map(|guest| &guest.pod)];
+        let is_here = |pod: &Arc<Pod>| pods.is_here(&pod.workload.uid, &pod.workload.enrolment.pod_uid);
+        if !ours.into_iter().flatten().all(is_here) {
+            // Its successor has not enrolled it and would reset the flow; here it may go on to its end.
+            return Fate::Stays;
+        }
         let Ok((departure, fate)) = self.departure() else { return Fate::Stays };
         room.send(departure);
         // Whoever drops a departure tells its fate first.
@@ -189,11 +195,6 @@ impl Standing {
     }
 
     fn departure(&self) -> io::Result<(Departure, tokio::sync::oneshot::Receiver<Fate>)> {
-        let mut pods = [Some(&self.pod), self.guest.as_ref().map(|guest| &guest.pod)].into_iter().flatten();
-        if pods.any(|pod| pod.lifetime.has_parted()) {
-            // The successor has not enrolled it and would reset the flow; here it may go on to its end.
-            return Err(io::Error::other("a pod of it is in the mesh no more"));
-        }
         let (flow, mut workloads) = self.flow.to_moved();
         workloads.push(Arc::clone(&self.pod.workload));
         let guest = match &self.guest {

@@ -105,7 +105,11 @@ impl Attempts<'_> {
                 entropy: rand::random(),
             };
             match policy.decide(ended, &situation) {
-                Verdict::Again(pause) => match journey.outlets.retry(&way.place) {
+                Verdict::Again(pause) => match {
+                    // A request that is tried again and again is one.
+                    drop(retrying.take());
+                    journey.outlets.retry(&way.place)
+                } {
                     Ok(slot) => {
                         retrying = slot;
                         drop((sent, way));

@@ -7,6 +7,8 @@ use crate::limits::Ticket;
 use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::{Request, Version};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +16,8 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 pub(super) struct Exchange {
     flow: FlowHandle,
-    body: Option<Replay>,
+    /// Bytes of the request's body.
+    body: Rc<Cell<u64>>,
     head_bytes: u64,
     finished: bool,
     /// Its place among all that are under way.
@@ -43,7 +46,7 @@ impl Exchange {
             seen.forwarded_for = text(headers, &FORWARDED_FOR);
         });
         let head_bytes = head as u64;
-        Self { flow, body: None, head_bytes, finished: false, ticket: None, is_grpc }
+        Self { flow, body: Rc::default(), head_bytes, finished: false, ticket: None, is_grpc }
     }
 
     /// The record.
@@ -58,7 +61,7 @@ impl Exchange {
 
     /// Where the request's bytes are counted.
     pub(super) fn body(&mut self, body: &Replay) {
-        self.body = Some(body.clone());
+        self.body = body.received();
     }
 
     /// Says why it is not just answered by an application.
@@ -128,8 +131,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let body = self.body.as_ref().map_or(0, Replay::received);
-        self.flow.bytes().sent.fetch_add(self.head_bytes + body, Relaxed);
+        self.flow.bytes().sent.fetch_add(self.head_bytes + self.body.get(), Relaxed);
         if !self.finished {
             self.flow.request(|about| {
                 about.flag(ResponseFlag::DownstreamGone);

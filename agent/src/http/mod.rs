@@ -27,6 +27,7 @@ mod replay;
 mod reply;
 mod request;
 mod serve;
+mod sever;
 mod sniff;
 mod switch;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::limits::{OfPod, Ticket};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -27,7 +27,7 @@ struct Shared {
     /// The room for them.
     ticket: Option<Ticket>,
     /// Bytes that came, kept or not.
-    received: u64,
+    received: Rc<Cell<u64>>,
     /// More came than may be kept: what has been sent cannot be sent again.
     overflowed: bool,
     /// The client's connection failed before the end.
@@ -76,7 +76,7 @@ impl Replay {
             trailers: None,
             kept: 0,
             limit,
-            received: 0,
+            received: Rc::default(),
             overflowed: false,
             broken: false,
             waiting: None,
@@ -102,16 +102,15 @@ impl Replay {
         self.0.borrow().broken
     }
 
-    /// Bytes of it that came.
-    pub(crate) fn received(&self) -> u64 {
-        self.0.borrow().received
+    /// Bytes of it that came: counted there as long as they come.
+    pub(crate) fn received(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.0.borrow().received)
     }
 
-    /// No further copy will be asked for: nothing more is kept.
+    /// No further copy will be asked for: nothing more is kept. What is there takes its room until the last copy has gone, which
+    /// may not have read it yet.
     pub(crate) fn stop_keeping(&self) {
-        let mut shared = self.0.borrow_mut();
-        shared.limit = 0;
-        shared.ticket = None;
+        self.0.borrow_mut().limit = 0;
     }
 
     /// Waits until all of it came; whether it is whole.
@@ -147,7 +146,7 @@ impl Shared {
                 let ended = source.is_end_stream();
                 let frame = match frame.into_data() {
                     Ok(data) => {
-                        self.received += data.len() as u64;
+                        self.received.set(self.received.get() + data.len() as u64);
                         if !self.overflowed && self.kept + data.len() <= self.limit {
                             self.kept += data.len();
                             self.chunks.push(data.clone());

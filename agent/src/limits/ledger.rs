@@ -134,7 +134,8 @@ impl Ledger {
             (count?.saturating_add(amount) > config.get(limit)).then_some(limit)
         });
         if let Some(limit) = limit {
-            let tell = usage.tells(now);
+            // Who is only not kept for a second try is served all the same: nobody is told.
+            let tell = kind != Kind::Kept && usage.tells(now);
             // An entry was made to look: nothing may stay of somebody who has nothing open.
             if let Some(peer) = kind.peer()
                 && usage.peers.get(&peer) == Some(&Usage::default())

@@ -11,7 +11,7 @@
 
 use super::discover::Discovery;
 use super::registry::Pod;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -32,7 +32,6 @@ const CUT: u8 = 2;
 #[derive(Debug, Default)]
 pub struct Lifetime {
     stage: AtomicU8,
-    parted: AtomicBool,
     changed: Notify,
 }
 
@@ -40,11 +39,6 @@ impl Lifetime {
     /// Whether the pod is about to go.
     pub fn is_leaving(&self) -> bool {
         self.stage.load(Ordering::Acquire) != HERE
-    }
-
-    /// Whether its doors are closed here: what is open ends with this agent, and no other will know the pod.
-    pub fn has_parted(&self) -> bool {
-        self.parted.load(Ordering::Acquire)
     }
 
     /// Completes when nothing of the pod may stay open any more.
@@ -62,10 +56,6 @@ impl Lifetime {
 
     pub(super) fn leave(&self) {
         self.stage.fetch_max(LEAVING, Ordering::AcqRel);
-    }
-
-    pub(super) fn part(&self) {
-        self.parted.store(true, Ordering::Release);
     }
 
     fn end(&self) {
@@ -108,6 +98,7 @@ mod tests {
     use super::super::testing;
     use super::*;
     use crate::accept::{Netns, NetnsThread, PodSockets};
+    use std::sync::atomic::AtomicBool;
     #[derive(Default)]
     struct Processes(AtomicBool);
 

@@ -277,7 +277,6 @@ impl PodManager {
     /// Releases a pod, if it is enrolled. `deleted`: it does not only leave the mesh, it ends.
     fn release(&mut self, uid: &str, deleted: bool) {
         let Some(gone) = self.enrolled.remove(uid) else { return };
-        gone.pod.lifetime.part();
         if deleted {
             gone.pod.lifetime.leave();
         }

@@ -3,6 +3,7 @@
 use super::super::io::{BoxIo, Heard, OnWorker, Rewound, close};
 use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
 use super::super::replay::Outgoing;
+use super::super::sever::Severable;
 use super::Terms;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -165,15 +166,10 @@ impl H2 {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(opened.io))
+            .handshake(TokioIo::new(Severable::until(opened.evicted, opened.io)))
             .await?;
-        tokio::task::spawn_local(async move {
-            tokio::select! {
-                biased;
-                () = opened.evicted => {}
-                _ended = connection => {}
-            }
-        });
+        // It belongs to a task of hyper's, which lives as long as its last stream.
+        tokio::task::spawn_local(connection);
         Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.idle) })
     }
 

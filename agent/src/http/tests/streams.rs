@@ -154,6 +154,33 @@ fn a_connection_that_has_switched_ends_with_its_permit() {
     });
 }
 
+/// hyper keeps the socket of HTTP/2 in a task of its own, which must not outlive the permit.
+#[test]
+fn an_open_stream_ends_with_the_permit_of_its_connection() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.answers("web", |_| async {
+            let ticks = futures_util::stream::unfold((), |()| async {
+                sleep(Duration::from_millis(100)).await;
+                Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"tick"))), ()))
+            });
+            Response::new(StreamBody::new(ticks).boxed())
+        });
+        let mut client = world.connect(false);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"tick\r\n") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+        world.evict.notify_waiters();
+        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+        let _reset = ended.expect("the client's side has ended");
+        let (status, flags, _, _) = world.last();
+        assert_eq!((status, &*flags), (200, "UC"));
+    });
+}
+
 #[test]
 fn connect_is_passed_on() {
     run(async {

@@ -73,6 +73,23 @@ fn errors_are_tried_again_as_often_as_may_be() {
 }
 
 #[test]
+fn a_request_that_is_tried_again_and_again_is_one_retry_at_a_time() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(3, &["5xx"])}))]));
+        let pool = ConnectionPool { max_retries: Some(1), ..ConnectionPool::default() };
+        *world.circuit.borrow_mut() = Circuit::new(Some(&pool), None);
+        world.answers("web", |request| async move {
+            match request.headers()["x-envoy-attempt-count"].to_str().unwrap() {
+                "4" => text(200, "fourth"),
+                _ => text(500, "not yet"),
+            }
+        });
+        let answer = world.say(GET).await;
+        assert!(answer.ends_with("fourth"), "{answer}");
+    });
+}
+
+#[test]
 fn no_more_retries_at_a_time_than_may() {
     run(async {
         let world = World::new(&json!([forward("web", json!({"retries": retries(1, &["5xx"])}))]));
