@@ -255,7 +255,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         frequency: parking_lot::Mutex::default(),
         affinity: parking_lot::Mutex::default(),
         failing: parking_lot::Mutex::default(),
-        balances: balances.clone(),
+        balances,
     });
     tokio::spawn(farewell::forget_clients(Arc::clone(&node)));
     let tunnels = Arc::new(AtomicU64::new(0));
@@ -303,7 +303,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         identities,
         tunnels,
         kubelet,
-        balances,
+        shared: node,
     };
     let view: Arc<dyn AdminView> = Arc::new(view);
     if let Some(address) = config.admin_address {

@@ -11,6 +11,7 @@ pub mod cni;
 mod context;
 pub mod control;
 mod doors;
+pub mod explain;
 mod farewell;
 mod flow;
 mod gate;

@@ -1,11 +1,13 @@
 //! What the admin socket shows, gathered from the agent's parts.
 
 use crate::cgroup::{KubeletCgroup, KubeletError};
+use crate::context::Node;
+use crate::explain::{Known, Scene, Seen, routes, why};
 use crate::identity::Identities;
 use crate::kernel::Kernel;
 use crate::observe::{AdminView, Observer};
-use crate::outbound::Balances;
 use crate::policy::Effective;
+use crate::route::Failing;
 use crate::store::Store;
 use crate::xds::SharedControllerStatus;
 use std::sync::Arc;
@@ -14,10 +16,10 @@ use std::time::Instant;
 use tokio::sync::watch;
 use warren_common::abi::Counter;
 use warren_common::model::admin::{
-    Certificates, EndpointView, GuardedPod, Kubelet, PodState, PodStatus, Policies, PolicyView, ServiceView,
-    Services, Status, Workloads,
+    Certificates, EndpointView, GuardedPod, Kubelet, PodState, PodStatus, Policies, PolicyView, Routes,
+    RoutesQuestion, ServiceView, Services, Status, Why, WhyQuestion, Workloads,
 };
-use warren_common::model::{ServiceName, WorkloadUid};
+use warren_common::model::{ServiceName, Workload, WorkloadUid};
 use warren_common::runtime::Readiness;
 
 /// The agent's parts that are worth looking at.
@@ -33,7 +35,8 @@ pub(crate) struct AgentView {
     pub(crate) identities: Identities,
     pub(crate) tunnels: Arc<AtomicU64>,
     pub(crate) kubelet: watch::Receiver<Result<KubeletCgroup, KubeletError>>,
-    pub(crate) balances: Balances,
+    /// What the stories share.
+    pub(crate) shared: Arc<Node>,
 }
 
 impl AdminView for AgentView {
@@ -71,7 +74,7 @@ impl AdminView for AgentView {
 
     fn services(&self) -> Services {
         let mesh = self.store.load();
-        let left_out = self.balances.left_out();
+        let left_out = self.shared.balances.left_out();
         let of = |service: &ServiceName, endpoint: &WorkloadUid| {
             let of_it = left_out.iter().filter(|out| out.service == *service && out.endpoint == *endpoint);
             let mut why: Vec<Arc<str>> = of_it.map(|out| out.why.as_str().into()).collect();
@@ -126,6 +129,42 @@ impl AdminView for AgentView {
 
     fn certificates(&self) -> Certificates {
         self.identities.certificates()
+    }
+
+    fn why(&self, question: &WhyQuestion) -> Result<Why, String> {
+        self.explain(|scene| why(scene, question).map_err(|error| error.to_string()))
+    }
+
+    fn routes(&self, question: &RoutesQuestion) -> Result<Routes, String> {
+        self.explain(|scene| routes(scene, question).map_err(|error| error.to_string()))
+    }
+}
+
+impl AgentView {
+    /// Looks at a snapshot, which traffic goes on without.
+    fn explain<T>(&self, look: impl FnOnce(&Scene<'_>) -> T) -> T {
+        let mesh = self.store.load();
+        look(&Scene {
+            mesh: &mesh,
+            node: Some(&self.node),
+            known: &*self.shared,
+            entropy: rand::random(),
+            now: Instant::now(),
+        })
+    }
+}
+
+impl Known for Node {
+    fn seen(&self, client: &Workload, service: &ServiceName, port: u16, subset: Option<&Arc<str>>) -> Seen {
+        self.balances.seen(&client.uid, service, port, subset)
+    }
+
+    fn failing(&self) -> Failing {
+        self.failing.lock().clone()
+    }
+
+    fn last(&self, client: &Workload, service: &ServiceName) -> Option<WorkloadUid> {
+        self.affinity.lock().last(client, service, Instant::now()).cloned()
     }
 }
 

@@ -121,7 +121,38 @@ pub(crate) async fn find(
     })
 }
 
+/// Finds the agent of a pod's node, and the pod's whole name.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) async fn find_pod(ask: &AskArgs, namespace: Option<&str>, pod: &str) -> Result<(Agents, String)> {
+    let (namespace, pod) = match pod.split_once('/') {
+        Some((namespace, pod)) => (Some(namespace), pod),
+        None => (namespace, pod),
+    };
+    let scope = ScopeArgs { namespace: namespace.map(str::to_owned), all_namespaces: false };
+    let target = match on_this_node(ask, None, None, Path::new(ADMIN_SOCKET).exists()) {
+        true => None,
+        false => Some(format!("pod/{pod}").parse().map_err(|error: String| anyhow::anyhow!(error))?),
+    };
+    let agents = find(ask, Some(&scope), target.as_ref()).await?;
+    let name = format!("{}/{pod}", agents.namespace.as_deref().unwrap_or("default"));
+    Ok((agents, name))
+}
+
 impl Agents {
+    /// Asks the only one that can know.
+    ///
+    /// # Errors
+    /// When there is none, or it says no.
+    pub(crate) async fn ask_one<T: DeserializeOwned>(&self, target: &str) -> Result<T> {
+        let Some(NodeAgent { agent, .. }) = self.list.first() else {
+            let why = self.missing.iter().map(|it| format!("{}: {}", it.node, it.error));
+            anyhow::bail!("there is no agent to ask: {}", why.collect::<Vec<_>>().join(", "));
+        };
+        Ok(get(agent, target).await?)
+    }
+
     /// Asks all of them for `target`. One that cannot be reached is named on standard error, and the rest goes on; on
     /// the node itself there is no rest.
     ///

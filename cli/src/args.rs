@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::commands::{
-    agent, analyze, ca, certs, check, controller, flows, install, policies, services, status, uninstall,
-    version, workloads,
+    agent, analyze, ca, certs, check, controller, flows, install, policies, routes, services, status,
+    uninstall, version, why, workloads,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -59,13 +59,18 @@ pub(crate) enum Command {
     Services(services::ServicesArgs),
     /// The policies that the agent knows, and which guard a workload
     Policies(policies::PoliciesArgs),
+    /// The rules and DestinationRules that are in force for requests and connections
+    Routes(routes::RoutesArgs),
+    /// Where a request or a connection of a pod would go, and why; nothing is sent
+    Why(why::WhyArgs),
     /// The certificates of this node and the roots it trusts
     Certs(certs::CertsArgs),
     /// The certificate authority: when it ends, who is revoked
     Ca(ca::CaArgs),
     /// Find what is wrong with this node; exits with 1 if anything is
     Check(check::CheckArgs),
-    /// Find what is wrong with routes and traffic policies in files, before they are applied; exits with 1 on errors
+    /// Find what is wrong with routes and traffic policies, in files before they are applied or in the cluster; exits with 1 on
+    /// errors
     Analyze(analyze::AnalyzeArgs),
     /// Print the version
     Version(version::VersionArgs),
@@ -156,6 +161,14 @@ pub(crate) fn name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a Kubernetes name (lower-case letters, digits, '-' and '.')"))
+}
+
+/// A pod: its name, or its namespace and name with a slash between.
+pub(crate) fn pod(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, pod)) => Ok(format!("{}/{}", name(namespace)?, name(pod)?)),
+        None => name(text),
+    }
 }
 
 /// A duration as people write it: `500ms`, `10s`, `5m`, `24h`, `7d`, `1h30m`.

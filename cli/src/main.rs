@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod install;
 mod merge;
+mod offline;
 mod render;
 
 use args::{Cli, Command};
@@ -47,6 +48,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Workloads(args) => return commands::workloads::run(&args),
         Command::Services(args) => return commands::services::run(&args),
         Command::Policies(args) => return commands::policies::run(&args),
+        Command::Routes(args) => return commands::routes::run(&args),
+        Command::Why(args) => return commands::why::run(&args),
         Command::Ca(args) => return commands::ca::run(&args),
         Command::Certs(args) => return commands::certs::run(&args),
         Command::Analyze(args) => return commands::analyze::run(&args),

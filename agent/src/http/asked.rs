@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 /// A request as its client sent it: what rules match, and what changes of headers may name.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) method: Method,
     pub(super) authority: String,
     path: String,
@@ -25,14 +25,14 @@ pub(super) struct Asked {
 /// `Host` is none.
 #[derive(Debug, thiserror::Error)]
 #[error("Host is not usable: {0}")]
-pub(super) struct BadHost(#[from] AuthorityError);
+pub(crate) struct BadHost(#[from] AuthorityError);
 
 impl Asked {
     /// Reads a request that came at `start`; its path is written in one way from here on.
     ///
     /// # Errors
     /// [`BadHost`].
-    pub(super) fn read(parts: &mut Parts, start: SystemTime) -> Result<Self, BadHost> {
+    pub(crate) fn read(parts: &mut Parts, start: SystemTime) -> Result<Self, BadHost> {
         let authority = host_of(parts)?;
         normalise(parts);
         Ok(Self {
@@ -46,7 +46,7 @@ impl Asked {
     }
 
     /// As rules see it.
-    pub(super) fn view(&self) -> RequestView<'_> {
+    pub(crate) fn view(&self) -> RequestView<'_> {
         RequestView {
             method: self.method.as_str(),
             scheme: "http",
@@ -67,7 +67,7 @@ impl Asked {
     }
 
     /// What rule and backend change on the way there, for a client at `remote`.
-    pub(super) fn change(
+    pub(crate) fn change(
         &self,
         rule: &Rule,
         backend: &BackendRule,

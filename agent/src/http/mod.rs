@@ -34,6 +34,7 @@ mod switch;
 mod tests;
 mod visits;
 
+pub(crate) use asked::Asked;
 pub(crate) use io::{BoxIo, close};
 pub(crate) use limits::{FIRST_LINE_DEADLINE, IDLE, MAX_FIRST_LINE};
 pub(crate) use outlets::{Ask, NoWay, NotReached, Outlets, Way};

@@ -47,6 +47,22 @@ impl AdminView for View {
         Services { services: vec![ServiceView { service: Arc::new(service()), endpoints: vec![] }] }
     }
 
+    fn why(&self, question: &WhyQuestion) -> Result<Why, String> {
+        if question.client != "shop/web-1" {
+            return Err(format!("there is no pod {}", question.client));
+        }
+        let outcome = serde_json::json!({
+            "client": question.client, "asked": question.to, "steps": [],
+            "outcome": {"text": question.headers.join(","), "certain": true, "transport": "none", "verdict": "none"},
+        });
+        Ok(serde_json::from_value(outcome).unwrap())
+    }
+
+    fn routes(&self, question: &RoutesQuestion) -> Result<Routes, String> {
+        assert_eq!(question.limit, 3);
+        Ok(Routes::default())
+    }
+
     fn policies(&self) -> Policies {
         Policies { known: true, policies: vec![], pods: vec![] }
     }
@@ -108,6 +124,12 @@ async fn everything_is_json() {
     assert_eq!(*serde_json::from_str::<Services>(&body).unwrap().services[0].service, service());
     let (_, body) = served.get("/v1/certs").await;
     assert!(serde_json::from_str::<Certificates>(&body).is_ok());
+    let (_, body) = served.get("/v1/flows?status=5xx&path=/x*").await;
+    assert_eq!(serde_json::from_str::<Flows>(&body).unwrap().flows.len(), 0, "a connection is no request");
+    let (_, body) = served.get("/v1/why?client=shop/web-1&to=http://web/&header=a%3A%20b").await;
+    assert_eq!(serde_json::from_str::<Why>(&body).unwrap().outcome.text, "a: b");
+    let (_, body) = served.get("/v1/routes?limit=3").await;
+    assert_eq!(serde_json::from_str::<Routes>(&body).unwrap(), Routes::default());
 }
 
 #[tokio::test]
@@ -117,6 +139,10 @@ async fn errors_say_what_to_do() {
         ("/v1/nope", 404, "/v1/status"),
         ("/v1/flows?follw=true", 400, "follow"),
         ("/v1/flows?last=x", 400, "number"),
+        ("/v1/flows?status=many", 400, "5xx"),
+        ("/v1/why?pod=x", 400, "client"),
+        ("/v1/why?client=shop/nobody&to=x:1", 400, "nobody"),
+        ("/v1/routes?limit=x", 400, "number"),
     ] {
         let (found, body) = served.get(target).await;
         let said: warren_common::model::admin::AdminError = serde_json::from_str(&body).unwrap();

@@ -4,6 +4,7 @@ use super::flows::Observer;
 use super::http::{Answer, Limits, answer, serve, text};
 use http::{Method, Request, Response, StatusCode};
 use std::convert::Infallible;
+use std::future::ready;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -54,10 +55,10 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, EndpointError> {
 /// Serves `/metrics` and `/stats/prometheus` until it is dropped.
 pub async fn serve_metrics(listener: TcpListener, observer: Observer) -> Infallible {
     serve(listener, LIMITS, move |request| {
-        get(&request, &["/metrics", "/stats/prometheus"], || {
+        ready(get(&request, &["/metrics", "/stats/prometheus"], || {
             let body = Answer::Full(Some(observer.encode_metrics().into()));
             answer(StatusCode::OK, OPENMETRICS, body)
-        })
+        }))
     })
     .await
 }
@@ -65,7 +66,7 @@ pub async fn serve_metrics(listener: TcpListener, observer: Observer) -> Infalli
 /// Serves `/healthz/ready` until it is dropped: 200, or 503 with what is still waited for, a line each.
 pub async fn serve_readiness(listener: TcpListener, readiness: Readiness) -> Infallible {
     serve(listener, LIMITS, move |request| {
-        get(&request, &["/healthz/ready"], || {
+        ready(get(&request, &["/healthz/ready"], || {
             let waiting = readiness.waiting_for();
             if waiting.is_empty() {
                 text(StatusCode::OK, "ready\n".to_owned())
@@ -73,7 +74,7 @@ pub async fn serve_readiness(listener: TcpListener, readiness: Readiness) -> Inf
                 let lines = waiting.iter().map(|name| format!("waiting for {name}\n")).collect();
                 text(StatusCode::SERVICE_UNAVAILABLE, lines)
             }
-        })
+        }))
     })
     .await
 }

@@ -55,10 +55,11 @@ impl Accept for tokio::net::TcpListener {
 }
 
 /// Serves until it is dropped; its connections end with it.
-pub(super) async fn serve<L, H>(mut listener: L, limits: Limits, handler: H) -> Infallible
+pub(super) async fn serve<L, H, F>(mut listener: L, limits: Limits, handler: H) -> Infallible
 where
     L: Accept,
-    H: Fn(http::Request<Incoming>) -> Response<Answer> + Send + Sync + 'static,
+    H: Fn(http::Request<Incoming>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Answer>> + Send + 'static,
 {
     let handler = Arc::new(handler);
     let places = Arc::new(Semaphore::new(limits.connections));
@@ -83,7 +84,7 @@ where
             let _place = place;
             let service = service_fn(|request| {
                 let answer = handler(request);
-                async move { Ok::<_, Infallible>(answer) }
+                async move { Ok::<_, Infallible>(answer.await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -26,6 +26,7 @@ mod request_log;
 mod request_metrics;
 mod stream;
 mod trace;
+mod wanted;
 
 pub use admin::{AdminView, serve_admin, serve_admin_on};
 pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
@@ -36,6 +37,7 @@ pub use record::{ByteCounters, FlowFlag};
 pub use request::{RequestDetails, ResponseFlag};
 pub use stream::{FlowFilter, FlowStream};
 pub use trace::TraceId;
+pub use wanted::RequestFilter;
 
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 
 use super::flows::Observer;
 use super::record::Record;
+use super::wanted::RequestFilter;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -21,6 +22,8 @@ pub struct FlowFilter {
     pub pod: Option<String>,
     /// Only what failed or was denied.
     pub failed: bool,
+    /// Only such requests.
+    pub request: RequestFilter,
     /// For followers: also tell when a flow begins.
     pub open: bool,
     /// For lists: only the newest so many.
@@ -29,7 +32,7 @@ pub struct FlowFilter {
 
 impl FlowFilter {
     pub(super) fn wants(&self, record: &Record, state: FlowState) -> bool {
-        if self.namespace.is_none() && self.pod.is_none() && !self.failed {
+        if self.namespace.is_none() && self.pod.is_none() && !self.failed && self.request.is_empty() {
             return true;
         }
         let details = record.details.lock();
@@ -48,6 +51,8 @@ impl FlowFilter {
         self.namespace.as_ref().is_none_or(in_namespace)
             && self.pod.as_ref().is_none_or(is_pod)
             && (!self.failed || (state == FlowState::Closed && details.flag().is_some()))
+            && (self.request.is_empty()
+                || details.request.as_ref().is_some_and(|request| self.request.wants(&request.seen)))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::balance::{
     Ages, Ask, Cause, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow,
     Signal, Slot, hash_input, in_force,
 };
+use crate::explain::Seen;
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
 use crate::store::Mesh;
@@ -170,6 +171,30 @@ impl Balances {
             HashInput::Absent | HashInput::Hash(_) => None,
         };
         Ok(Chosen::One(Picked { endpoint, place, set_cookie }))
+    }
+
+    /// What is known of the endpoints of a port and subset of a service as `client` sees them, for who only looks.
+    pub(crate) fn seen(
+        &self,
+        client: &WorkloadUid,
+        service: &ServiceName,
+        port: u16,
+        subset: Option<&Arc<str>>,
+    ) -> Seen {
+        let key = (client.clone(), service.clone(), port, subset.cloned());
+        let Some(balance) = self.0.known.lock().get(&key).map(Arc::clone) else { return Seen::default() };
+        let now = Instant::now();
+        let mut state = balance.state.lock();
+        if let Some(detector) = &mut state.detector {
+            detector.sweep(now);
+        }
+        let seen = Now { state: &state, now };
+        let known = || state.made.iter().flat_map(|made| made.group.endpoints()).map(|it| &it.workload.uid);
+        Seen {
+            out: known().filter(|uid| seen.is_out(uid)).cloned().collect(),
+            ages: known().filter_map(|uid| Some((uid.clone(), seen.age(uid)?))).collect(),
+            active: state.active.clone().into_iter().collect(),
+        }
     }
 
     fn of(&self, wanted: &Wanted<'_>) -> Arc<Balance> {

@@ -37,14 +37,14 @@ pub enum Extent {
 }
 
 /// This node's memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Failing {
     endpoints: HashMap<Arc<str>, Endpoint>,
     /// Silent pods by node.
     nodes: HashMap<Arc<str>, Vec<(Arc<str>, Instant)>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Endpoint {
     /// By port; 0 is every port.
     ports: Vec<(u16, Record)>,

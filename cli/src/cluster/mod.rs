@@ -4,12 +4,16 @@ mod agents;
 pub(crate) mod check;
 mod connect;
 mod error;
+mod objects;
 pub(crate) mod pods;
 mod targets;
 
 pub(crate) use agents::{AgentPod, agents, controllers};
 pub(crate) use connect::Cluster;
 pub(crate) use error::{ClusterError, explain, is_not_found};
+#[cfg(test)]
+pub(crate) use objects::Refused;
+pub(crate) use objects::{Objects, objects};
 pub(crate) use targets::Target;
 
 /// The label that everything of warren carries.

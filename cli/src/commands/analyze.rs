@@ -1,17 +1,18 @@
-//! `warren analyze`: manifests that nobody has applied yet, looked at as the controller would.
+//! `warren analyze`: manifests that nobody has applied yet, or what a cluster holds, looked at as the controller would.
 
-use crate::args::Output;
+use crate::args::{ClusterArgs, Output};
+use crate::client::{block_on, saying};
+use crate::cluster::{Cluster, Objects, objects};
+use crate::offline::{names, read};
 use crate::render::Style;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use warren_controller::index::{Index, RootNamespaces};
 use warren_controller::objects::Key;
-use warren_controller::resolve::ResolveConfig;
 use warren_controller::resolve::findings::{Finding, Severity, analyze};
 use warren_controller::source::Change;
 use warren_controller::source::manifests::parse;
@@ -19,9 +20,14 @@ use warren_controller::source::manifests::parse;
 #[derive(Args, Debug)]
 pub(crate) struct AnalyzeArgs {
     /// File or directory with manifests, `-` for standard input; may be given more than once. What they refer to must be
-    /// among them
-    #[arg(short, long = "filename", required = true, value_name = "PATH")]
+    /// among them, or in the cluster with --cluster
+    #[arg(short, long = "filename", required_unless_present = "cluster", value_name = "PATH")]
     files: Vec<PathBuf>,
+    /// Look at what the cluster holds; with --filename at what would change if the files were applied there
+    #[arg(long)]
+    cluster: bool,
+    #[command(flatten)]
+    which: ClusterArgs,
     /// DNS suffix of the cluster's services
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
@@ -33,6 +39,7 @@ pub(crate) struct AnalyzeArgs {
 /// One thing to know, and where it stands.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Remark {
+    #[serde(skip_serializing_if = "String::is_empty")]
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u64>,
@@ -52,53 +59,43 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     for path in &args.files {
         read(path, &mut files)?;
     }
-    let remarks = remarks(&files, &args.cluster_domain);
+    let held = args.cluster.then(|| block_on(of_cluster(&args.which))).transpose()?.transpose()?;
+    let all_is_well = match (&held, files.len()) {
+        (None, files) => format!("nothing is wrong in {files} files"),
+        (Some(_), 0) => "nothing is wrong with the routes and traffic policies of the cluster".to_owned(),
+        (Some(_), files) => format!("applying {files} files changes nothing for the worse"),
+    };
+    let remarks = remarks(held, &files, &args.cluster_domain);
     match args.output {
         Output::Json => super::print_json(&remarks)?,
-        Output::Table => super::print(&text(&remarks, files.len(), Style::detect()))?,
+        Output::Table => super::print(&text(&remarks, &all_is_well, Style::detect()))?,
     }
     let is_wrong = remarks.iter().any(|remark| remark.severity == Severity::Error);
     Ok(if is_wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// A file, or every manifest below a directory, in the order of their names.
-fn read(path: &Path, files: &mut Vec<(String, String)>) -> Result<()> {
-    let shown = path.display().to_string();
-    if shown == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-        files.push(("(standard input)".to_owned(), text));
-        return Ok(());
-    }
-    let failed = || format!("cannot read {shown}");
-    if !path.is_dir() {
-        files.push((shown.clone(), std::fs::read_to_string(path).with_context(failed)?));
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(path).with_context(failed)?;
-    let mut paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    paths.sort();
-    let before = files.len();
-    for path in paths {
-        let is_manifest = path
-            .extension()
-            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
-        if path.is_dir() || is_manifest {
-            // A directory without manifests is no mistake inside of another one.
-            let _ = read(&path, files).map_err(|error| tracing::debug!(%error, "left out"));
-        }
-    }
-    if files.len() == before {
-        bail!("{shown} holds no manifest (.yaml, .yml, .json)");
-    }
-    Ok(())
+async fn of_cluster(which: &ClusterArgs) -> Result<Objects> {
+    let cluster = Cluster::connect(which).await?;
+    Ok(saying("reading the cluster", objects(&cluster)).await?)
 }
 
-/// What is to be said about the manifests, the worst first. Pure.
-fn remarks(files: &[(String, String)], domain: &str) -> Vec<Remark> {
+/// What is to be said about what the cluster holds, or about the manifests, the worst first; of both, what applying them would
+/// change. Pure.
+fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> Vec<Remark> {
     let mut index = Index::new(RootNamespaces::default(), domain.into());
     let mut places: BTreeMap<Key, (String, u64)> = BTreeMap::new();
     let mut remarks = Vec::new();
+    let (changes, refused) = held.map(|held| (held.changes, held.refused)).unzip();
+    for change in changes.iter().flatten() {
+        index.apply(change);
+    }
+    if files.is_empty() {
+        let invalid = refused.into_iter().flatten();
+        remarks
+            .extend(invalid.map(|it| invalid_at(String::new(), None, Some(it.object.to_string()), it.why)));
+    }
+    let before =
+        if changes.is_some() && !files.is_empty() { analyze(&index, &names(domain)) } else { Vec::new() };
     for (file, text) in files {
         match parse(text) {
             Ok(parsed) => {
@@ -117,43 +114,46 @@ fn remarks(files: &[(String, String)], domain: &str) -> Vec<Remark> {
                     index.apply(&Change::Upsert(object));
                 }
             }
-            Err(error) => remarks.push(Remark {
-                file: file.clone(),
-                line: Some(error.line),
-                severity: Severity::Error,
-                code: "invalid",
-                object: None,
-                path: String::new(),
-                text: error.reason,
-                fix: None,
-            }),
+            Err(error) => remarks.push(invalid_at(file.clone(), Some(error.line), None, error.reason)),
         }
     }
-    let config = ResolveConfig {
-        cluster: "Kubernetes".into(),
-        cluster_domain: domain.into(),
-        trust_domain: "cluster.local".into(),
-    };
-    remarks.extend(analyze(&index, &config).into_iter().map(|finding| {
-        let (file, line) = places.get(&finding.object).cloned().unzip();
-        let Finding { severity, code, object, path, text, fix } = finding;
-        Remark {
-            file: file.unwrap_or_default(),
-            line,
-            severity,
-            code,
-            object: Some(object.to_string()),
-            path,
-            text,
-            fix,
-        }
-    }));
+    let after = analyze(&index, &names(domain));
+    let solved = before.iter().filter(|finding| !after.contains(finding)).cloned();
+    let solved: Vec<_> = solved.map(|finding| remark(no_longer(finding), &places)).collect();
+    let new = after.into_iter().filter(|finding| !before.contains(finding));
+    remarks.extend(new.map(|finding| remark(finding, &places)));
+    remarks.extend(solved);
     remarks.sort_by_key(|remark| remark.severity);
     remarks
 }
 
+fn invalid_at(file: String, line: Option<u64>, object: Option<String>, text: String) -> Remark {
+    let (severity, code) = (Severity::Error, "invalid");
+    Remark { file, line, severity, code, object, path: String::new(), text, fix: None }
+}
+
+fn no_longer(finding: Finding) -> Finding {
+    let text = format!("no longer: {}", finding.text);
+    Finding { severity: Severity::Info, text, fix: None, ..finding }
+}
+
+fn remark(finding: Finding, places: &BTreeMap<Key, (String, u64)>) -> Remark {
+    let (file, line) = places.get(&finding.object).cloned().unzip();
+    let Finding { severity, code, object, path, text, fix } = finding;
+    Remark {
+        file: file.unwrap_or_default(),
+        line,
+        severity,
+        code,
+        object: Some(object.to_string()),
+        path,
+        text,
+        fix,
+    }
+}
+
 /// A line each, as compilers have them, so that editors find the place.
-fn text(remarks: &[Remark], files: usize, style: Style) -> String {
+fn text(remarks: &[Remark], all_is_well: &str, style: Style) -> String {
     let mut text = String::new();
     for remark in remarks {
         let severity = match remark.severity {
@@ -161,18 +161,22 @@ fn text(remarks: &[Remark], files: usize, style: Style) -> String {
             Severity::Warning => style.yellow("warning"),
             Severity::Info => style.dim("info"),
         };
-        let line = remark.line.map_or(String::new(), |line| format!(":{line}"));
+        let place = match (&*remark.file, remark.line) {
+            ("", _) => String::new(),
+            (file, None) => format!("{file}: "),
+            (file, Some(line)) => format!("{file}:{line}: "),
+        };
         let object =
             remark.object.as_ref().map_or(String::new(), |object| format!("{}: ", style.bold(object)));
         let path = if remark.path.is_empty() { String::new() } else { format!("{}: ", remark.path) };
         let code = style.dim(&format!("[{}]", remark.code));
-        text += &format!("{}{line}: {severity}: {object}{path}{} {code}\n", remark.file, remark.text);
+        text += &format!("{place}{severity}: {object}{path}{} {code}\n", remark.text);
         if let Some(fix) = &remark.fix {
             text += &format!("    {fix}\n");
         }
     }
     if remarks.is_empty() {
-        text += &format!("{} nothing is wrong in {files} files\n", style.tick());
+        text += &format!("{} {all_is_well}\n", style.tick());
     }
     text
 }
@@ -180,6 +184,8 @@ fn text(remarks: &[Remark], files: usize, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Refused;
+    use warren_controller::objects::{Kind, Name};
 
     const FILE: &str = "apiVersion: v1
 kind: Service
@@ -197,8 +203,8 @@ spec:
     #[test]
     fn remarks_name_file_line_object_and_field() {
         let files = [("a.yaml".to_owned(), FILE.to_owned()), ("b.yaml".to_owned(), "kind: [".to_owned())];
-        let remarks = remarks(&files, "cluster.local");
-        let text = text(&remarks, 2, Style::plain(false));
+        let remarks = remarks(None, &files, "cluster.local");
+        let text = text(&remarks, "well", Style::plain(false));
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[0].starts_with("b.yaml:1: error: "), "{text}");
         assert!(lines[0].ends_with("[invalid]"), "{text}");
@@ -217,9 +223,9 @@ spec:
     #[test]
     fn what_is_not_read_is_said() {
         let gateway = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\n".to_owned();
-        let remarks = remarks(&[("a.yaml".to_owned(), gateway)], "cluster.local");
+        let remarks = remarks(None, &[("a.yaml".to_owned(), gateway)], "cluster.local");
         assert_eq!(
-            text(&remarks, 1, Style::plain(false)),
+            text(&remarks, "well", Style::plain(false)),
             "a.yaml:1: warning: Gateway default/g: objects of this kind (networking.istio.io/v1) are not applied yet: \
              it has no effect [not-read]\n"
         );
@@ -228,20 +234,45 @@ spec:
     #[test]
     fn what_is_right_is_said_too() {
         let right = FILE.replace("web.shop]", "web]").replace("gone", "web");
-        let remarks = remarks(&[("a.yaml".to_owned(), right)], "cluster.local");
-        assert_eq!(text(&remarks, 1, Style::plain(false)), "ok nothing is wrong in 1 files\n");
+        let remarks = remarks(None, &[("a.yaml".to_owned(), right)], "cluster.local");
+        assert_eq!(text(&remarks, "all is well", Style::plain(false)), "ok all is well\n");
+    }
+
+    /// What a cluster would hand us of these manifests.
+    fn held(text: &str) -> Objects {
+        let objects = parse(text).unwrap().objects;
+        Objects { changes: objects.into_iter().map(Change::Upsert).collect(), refused: vec![] }
     }
 
     #[test]
-    fn directories_are_read_and_must_hold_something() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("empty")).unwrap();
-        let mut files = Vec::new();
-        assert!(read(folder.path(), &mut files).is_err());
-        std::fs::write(folder.path().join("b.yaml"), "").unwrap();
-        std::fs::write(folder.path().join("notes.txt"), "").unwrap();
-        read(folder.path(), &mut files).unwrap();
-        assert!(files.len() == 1 && files[0].0.ends_with("b.yaml"));
-        assert!(read(&folder.path().join("none.yaml"), &mut files).is_err());
+    fn a_cluster_has_objects_and_no_files() {
+        let mut bad = held(FILE);
+        let object = Key { kind: Kind::DestinationRule, name: Name::new("shop", "odd") };
+        bad.refused.push(Refused { object, why: "spec.host is missing".to_owned() });
+        let remarks = remarks(Some(bad), &[], "cluster.local");
+        let text = text(&remarks, "well", Style::plain(false));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "error: DestinationRule shop/odd: spec.host is missing [invalid]");
+        assert!(lines[1].starts_with("error: VirtualService shop/web: spec.http[0]"), "{text}");
+        assert_eq!(lines.len(), 4, "{text}");
+    }
+
+    #[test]
+    fn files_are_compared_with_the_cluster_that_they_would_be_applied_to() {
+        let right = FILE.replace("web.shop]", "web]").replace("gone", "web");
+        let file = |text: &str| [("a.yaml".to_owned(), text.to_owned())];
+        let none = remarks(Some(held(&right)), &file(&right), "cluster.local");
+        assert_eq!(none, []);
+        // Old trouble is none of theirs; a service that is not in the files is in the cluster.
+        let route = |host: &str| {
+            format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: more, namespace: shop}}
+spec: {{hosts: [{host}], http: [{{route: [{{destination: {{host: web}}}}]}}]}}\n")
+        };
+        assert_eq!(remarks(Some(held(FILE)), &file(&route("web")), "cluster.local"), []);
+        let new = remarks(Some(held(FILE)), &file(&route("nobody")), "cluster.local");
+        assert!(new.len() == 1 && new[0].code == "host-not-found" && new[0].line == Some(1), "{new:?}");
+        let better = remarks(Some(held(FILE)), &file(&right), "cluster.local");
+        assert!(better.iter().all(|remark| remark.severity == Severity::Info), "{better:?}");
+        assert!(better.len() == 2 && better[0].text.starts_with("no longer: "), "{better:?}");
     }
 }

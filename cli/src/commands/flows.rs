@@ -15,7 +15,7 @@ use std::time::Instant;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
-use warren_common::model::admin::{Flow, FlowEvent, FlowPeer, FlowState, Flows};
+use warren_common::model::admin::{Flow, FlowEvent, FlowPeer, FlowState, Flows, encoded};
 
 /// Events that may wait for the terminal; then the agents count what is lost.
 const QUEUE: usize = 1024;
@@ -39,6 +39,18 @@ pub(crate) struct FlowsArgs {
     /// Only what failed or was denied
     #[arg(long)]
     failed: bool,
+    /// Only requests with this status: 404, 5xx, or several with commas between
+    #[arg(long, value_name = "STATUS")]
+    status: Option<String>,
+    /// Only requests for this path, query included; * stands for anything
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Only requests with this method
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Only requests that this rule held, by its name; * stands for anything
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
     /// Only the newest so many; with --follow: begin with them
     #[arg(long, value_name = "N")]
     last: Option<usize>,
@@ -210,7 +222,13 @@ impl Shown<'_> {
         let namespace = self.agents.namespace.iter().map(|namespace| format!("namespace={namespace}"));
         let pod = self.args.pod.iter().map(|pod| format!("pod={pod}"));
         let failed = self.args.failed.then(|| "failed=true".to_owned());
-        let pairs: Vec<_> = namespace.chain(pod).chain(failed).chain(more.iter().cloned()).collect();
+        let Self { args: FlowsArgs { status, path, method, route, .. }, .. } = self;
+        let request = [("status", status), ("path", path), ("method", method), ("route", route)];
+        let request = request
+            .into_iter()
+            .filter_map(|(name, wanted)| Some(format!("{name}={}", encoded(wanted.as_ref()?))));
+        let pairs: Vec<_> =
+            namespace.chain(pod).chain(failed).chain(request).chain(more.iter().cloned()).collect();
         format!("/v1/flows?{}", pairs.join("&"))
     }
 

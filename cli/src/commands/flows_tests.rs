@@ -33,6 +33,9 @@ fn filters_become_a_question() {
     let agents = agents(Some("shop"), None);
     let shown = Shown { args: &args, agents: &agents, width: None };
     assert_eq!(shown.query(&["last=3".into()]), "/v1/flows?namespace=shop&pod=web-1&failed=true&last=3");
+    let args = parse(&["--status", "5xx", "--path", "/x*?a", "--method", "GET", "--route", "cart"]);
+    let shown = Shown { args: &args, agents: &agents, width: None };
+    assert_eq!(shown.query(&[]), "/v1/flows?namespace=shop&status=5xx&path=/x%2A%3Fa&method=GET&route=cart");
 }
 
 #[test]

@@ -7,10 +7,12 @@ pub(crate) mod hint;
 pub(crate) mod mesh;
 pub(crate) mod policy;
 mod request;
+pub(crate) mod routes;
 pub(crate) mod status;
 mod style;
 mod table;
 mod units;
+pub(crate) mod why;
 
 pub(crate) use style::Style;
 pub(crate) use table::Table;

@@ -40,6 +40,11 @@ impl Style {
         self.red(if self.unicode { "✗" } else { "x" })
     }
 
+    /// Neither: it might be.
+    pub(crate) const fn maybe(self) -> &'static str {
+        if self.unicode { "·" } else { "o" }
+    }
+
     /// Worth a look.
     pub(crate) fn warning(self) -> String {
         self.yellow("!")

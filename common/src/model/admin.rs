@@ -2,6 +2,15 @@
 //!
 //! Times are RFC 3339 in UTC, durations milliseconds, sizes bytes. Fields are only ever added.
 
+mod routes;
+mod why;
+
+pub use routes::{
+    BackendView, DEFAULT_RULES, PolicyInForce, Routes, RoutesOf, RoutesQuestion, RuleView, RulesKind,
+    SubsetView,
+};
+pub use why::{Why, WhyMark, WhyOutcome, WhyQuestion, WhyRow, WhyStep, encoded, parameters};
+
 use super::{AuthorizationPolicy, Identity, PeerAuthentication, PolicyName, Service, Workload};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

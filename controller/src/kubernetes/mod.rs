@@ -94,6 +94,11 @@ impl Cluster {
         })
     }
 
+    /// Through a client that somebody else has made, for who only reads.
+    pub fn of(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.into(), instance: "warren".into(), stream_lists: false }
+    }
+
     /// The controller's own namespace.
     pub(crate) fn namespace(&self) -> &Arc<str> {
         &self.namespace

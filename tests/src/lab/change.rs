@@ -105,6 +105,11 @@ impl Lab {
         manifests::write_atomically(self.state().manifests.dir(), file, text)
     }
 
+    /// The directory of all manifests.
+    pub fn manifests_dir(&self) -> std::path::PathBuf {
+        self.state().manifests.dir().to_owned()
+    }
+
     /// Removes a manifest of the test's own.
     pub fn remove_manifest(&self, file: &str) -> Result<()> {
         std::fs::remove_file(self.state().manifests.dir().join(file))

@@ -1,5 +1,6 @@
 //! The mesh on a real two-node Kubernetes (`cargo xtask test kubernetes`), as its users have it.
 
+mod analyze;
 mod cli;
 mod cni;
 mod disturbance;

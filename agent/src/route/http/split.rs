@@ -31,6 +31,16 @@ impl Split {
         Some(self.ends.partition_point(|end| *end <= place))
     }
 
+    /// The share of the one at `index`, from 0 to 1; 0 if nobody has a share.
+    pub fn share(&self, index: usize) -> f64 {
+        let end = |index: usize| self.ends.get(index).copied();
+        let (Some(sum), Some(to)) = (self.ends.last().filter(|sum| **sum > 0), end(index)) else {
+            return 0.0;
+        };
+        let from = index.checked_sub(1).and_then(end).unwrap_or(0);
+        (to - from) as f64 / *sum as f64
+    }
+
     /// The one of the `count`th request. Any successive requests are spread as the weights say, to within a few of them: the
     /// multiples of the golden ratio are as even as a sequence can be at every point.
     pub fn pick_nth(&self, count: u64) -> Option<usize> {
@@ -85,6 +95,8 @@ mod tests {
             assert!(matches!(split.pick(entropy), Some(1 | 3)));
         }
         assert_eq!((split.pick(0), split.pick(u64::MAX)), (Some(1), Some(3)));
+        assert_eq!([0, 1, 3, 4, 9].map(|index| split.share(index)), [0.0, 0.75, 0.25, 0.0, 0.0]);
+        assert_eq!(Split::new([0]).share(0), 0.0);
         let (under, over) = (u64::MAX / 4 * 3, u64::MAX / 4 * 3 + 4);
         assert_eq!((split.pick(under), split.pick(over)), (Some(1), Some(3)), "three quarters");
     }

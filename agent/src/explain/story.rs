@@ -1,0 +1,253 @@
+//! The steps of a connection, in the order of [its story](crate::outbound).
+
+use super::ask::{Ask, Speaks};
+use super::backend::{Way, arrive, choice, like};
+use super::request::Request;
+use super::tale::{Tale, row};
+use super::whom::{Whom, client, shown, whom};
+use super::{ExplainError, Scene, words};
+use crate::balance::Effective;
+use crate::route::http::{ClientView, HttpTable, InForce, Patterns, table_of};
+use crate::route::resolve;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use warren_common::model::admin::{Transport, Why, WhyMark, WhyQuestion};
+use warren_common::model::traffic::{PortPolicy, RouteTable, Traffic};
+use warren_common::model::{Cidr, Service, Workload};
+
+/// Where it would go, and why.
+///
+/// # Errors
+/// [`ExplainError`] when the question is not understood, or is another node's.
+pub fn why(scene: &Scene<'_>, question: &WhyQuestion) -> Result<Why, ExplainError> {
+    let ask = Ask::new(question)?;
+    let client = client(scene.mesh, scene.node, &question.client)?;
+    let mut tale = Tale::new();
+    Story { scene, client, ask: &ask }.tell(&mut tale);
+    let Tale { steps, outcome } = tale;
+    Ok(Why { client: shown(client), asked: ask.shown.clone(), steps, outcome })
+}
+
+/// A client on its way.
+struct Story<'a> {
+    scene: &'a Scene<'a>,
+    client: &'a Arc<Workload>,
+    ask: &'a Ask,
+}
+
+impl Story<'_> {
+    fn tell(&self, tale: &mut Tale) {
+        let Self { scene, client, ask } = *self;
+        if !client.enrolment.enrolled || client.host_network {
+            tale.step("client", format!("{} is not in the mesh", shown(client)));
+            tale.outcome.transport = Transport::Plaintext;
+            return tale.end(
+                "leaves as it is: nothing of this pod is captured, and no rule of the mesh holds for it",
+            );
+        }
+        let on = if client.node.is_empty() { String::new() } else { format!(" on {}", client.node) };
+        tale.step("client", format!("{}{on}, as {}", shown(client), client.identity));
+        let (whom, aliases) = whom(scene.mesh, client, &ask.host, ask.port);
+        for of in aliases {
+            tale.step("alias", format!("ExternalName: stands for {of}"));
+        }
+        match whom {
+            Whom::Service(service, dialled) => {
+                let at = match dialled {
+                    Some(dialled) => format!("at {dialled}"),
+                    None => "which has no address here".to_owned(),
+                };
+                let name = format!("{} port {}", service.key.hostname, ask.port);
+                tale.step("service", format!("{name}, {at}"));
+                match dialled.and_then(|dialled| excluded(client, dialled)) {
+                    Some(why) => self.passes(&why, tale),
+                    None => self.service(&service, dialled, tale),
+                }
+            }
+            Whom::Address(dialled) => {
+                tale.step(
+                    "service",
+                    format!("no service that {} knows has {}", client.namespace, dialled.ip()),
+                );
+                match excluded(client, dialled) {
+                    Some(why) => self.passes(&why, tale),
+                    None => self.address(dialled, tale),
+                }
+            }
+            Whom::Stranger(near) => {
+                let near = match &*near {
+                    [] => String::new(),
+                    near => format!("; is {} meant?", near.join(" or ")),
+                };
+                let text = format!("none that {} knows has the name {}{near}", client.namespace, ask.host);
+                tale.step("service", text);
+                self.passes("the name is looked up outside of the mesh, if there is one", tale);
+            }
+        }
+    }
+
+    /// It leaves as it is.
+    fn passes(&self, why: &str, tale: &mut Tale) {
+        tale.step("transport", format!("plaintext, as it is: {why}"));
+        tale.outcome.transport = Transport::Plaintext;
+        tale.end("leaves as it is");
+    }
+
+    fn service(&self, service: &Arc<Service>, dialled: Option<SocketAddr>, tale: &mut Tale) {
+        let Self { scene, client, ask } = *self;
+        if !service.ports.iter().any(|port| port.service_port == ask.port) {
+            let ports = words::join(service.ports.iter().map(|port| port.service_port));
+            return tale
+                .end(format!("reset: {} has no port {}, only {ports}", service.key.hostname, ask.port));
+        }
+        let view = ClientView { namespace: &client.namespace, labels: &client.labels };
+        let traffic = scene.mesh.traffic(&service.key).map(|traffic| &**traffic);
+        let rules = InForce::new(traffic, &view, &service.key, ask.port, &Patterns::default());
+        let written = traffic.and_then(|traffic| table_of(traffic, &view, ask.port));
+        match (rules, ask.speaks) {
+            (InForce::Rules(table), Speaks::Http) => {
+                self.protocol(service, tale);
+                self.table(traffic, written, &table, &view, tale);
+                let request = Request { scene, client, ask, dialled, table: &table, written };
+                request.tell(tale);
+            }
+            (InForce::Broken(why), Speaks::Http) => {
+                self.protocol(service, tale);
+                tale.answered(500, Some("NC"), &format!("the rules can't be applied: {why}"));
+            }
+            (InForce::Rules(_) | InForce::Broken(_), speaks) => {
+                let text = match (words::protocol(service, ask.port), speaks) {
+                    (Some(declared), _) => {
+                        tale.step("protocol", format!("the port says {declared}, and that is not it"));
+                        return tale.answered(
+                            400,
+                            Some("DPE"),
+                            "what is not HTTP is not carried to this port",
+                        );
+                    }
+                    (None, Speaks::Tls) => "heard as TLS: carried as bytes, past the rules for requests",
+                    (None, _) => "heard as no HTTP: carried as bytes, past the rules for requests",
+                };
+                tale.step("protocol", text);
+                self.connection(service, dialled, tale);
+            }
+            (InForce::Nothing(_), speaks) => {
+                let what = match speaks {
+                    Speaks::Http => "no rules for requests are in force for this client and port",
+                    Speaks::Tls => "TLS",
+                    Speaks::Bytes => "whatever it is",
+                };
+                tale.step("protocol", format!("carried as bytes: {what}, nobody looks into it"));
+                self.connection(service, dialled, tale);
+            }
+        }
+    }
+
+    fn protocol(&self, service: &Service, tale: &mut Tale) {
+        let spoken = if self.ask.h2 { "HTTP/2" } else { "HTTP/1.1" };
+        tale.step(
+            "protocol",
+            match words::protocol(service, self.ask.port) {
+                Some(declared) => format!("{spoken}; the port says {declared}"),
+                None => format!("{spoken}, heard: the port says nothing"),
+            },
+        );
+    }
+
+    /// Which table, of those that there are.
+    fn table(
+        &self,
+        traffic: Option<&Traffic>,
+        written: Option<&RouteTable>,
+        table: &HttpTable,
+        view: &ClientView<'_>,
+        tale: &mut Tale,
+    ) {
+        let all = traffic.map_or(&[][..], |traffic| &traffic.tables);
+        let mut decided = false;
+        let rows = all.iter().map(|one| {
+            let is_it = written.is_some_and(|written| std::ptr::eq(written, one));
+            let why = if is_it {
+                format!("is for {}{}", words::clients(&one.clients), ports(one))
+            } else if decided {
+                format!("comes later: is for {}{}", words::clients(&one.clients), ports(one))
+            } else if !one.clients.hold(view.namespace, view.labels) {
+                format!("is for {} alone", words::clients(&one.clients))
+            } else {
+                format!("is for the ports {} alone", words::join(one.ports.iter().flatten()))
+            };
+            decided |= is_it;
+            let mark = if is_it { WhyMark::Chosen } else { WhyMark::Excluded };
+            row(mark, [words::objects(&one.objects), why])
+        });
+        let rows: Vec<_> = if all.len() > 1 { rows.collect() } else { Vec::new() };
+        let objects = words::objects(table.objects());
+        let matches = |table: &RouteTable| {
+            let rules = table.rules.http.iter().flatten();
+            rules.map(|rule| rule.matches.len().max(1)).sum::<usize>()
+        };
+        let others = written.map_or(0, matches).saturating_sub(table.entries().len());
+        let others = match others {
+            0 => String::new(),
+            others => {
+                format!("; {others} of its matches are for others, or come after one that holds everything")
+            }
+        };
+        tale.rows("table", format!("{objects}, the first that is for this client and port{others}"), rows);
+        tale.outcome.objects = Some(objects);
+    }
+
+    /// Carried as bytes to one of the service's own endpoints.
+    fn connection(&self, service: &Arc<Service>, dialled: Option<SocketAddr>, tale: &mut Tale) {
+        let Self { scene, client, ask } = *self;
+        let effective = Effective::default();
+        let way = Way {
+            scene,
+            client,
+            service,
+            port: ask.port,
+            subset: None,
+            effective: &effective,
+            like: like(client, dialled),
+        };
+        match way.choose(None, tale) {
+            Ok(target) => arrive(scene, client, ask, &target, &effective.policy, tale),
+            Err(why) => {
+                tale.outcome.flag = Some("UH".to_owned());
+                tale.end(format!("reset: {why}"));
+            }
+        }
+    }
+
+    /// To whoever has the address.
+    fn address(&self, dialled: SocketAddr, tale: &mut Tale) {
+        let Self { scene, client, ask } = *self;
+        let failing = scene.known.failing();
+        match resolve(scene.mesh, client, dialled, &choice(scene, &failing, None)) {
+            Ok(target) => arrive(scene, client, ask, &target, &PortPolicy::default(), tale),
+            Err(error) => tale.end(format!("reset: {error}")),
+        }
+    }
+}
+
+fn ports(table: &RouteTable) -> String {
+    table.ports.as_ref().map_or_else(String::new, |ports| format!(", ports {}", words::join(ports)))
+}
+
+/// Why the kernel leaves such a connection alone, if it does.
+fn excluded(client: &Workload, dialled: SocketAddr) -> Option<String> {
+    let enrolment = &client.enrolment;
+    if dialled.ip().is_loopback() {
+        return Some("it stays within the pod".to_owned());
+    }
+    if client.addresses.contains(&dialled.ip()) {
+        return Some("it is the pod's own address".to_owned());
+    }
+    if enrolment.exclude_outbound_ports.contains(&dialled.port()) {
+        return Some(format!("the pod's annotation excludes the port {}", dialled.port()));
+    }
+    let mut ranges = enrolment.exclude_outbound_cidrs.iter();
+    let range = ranges
+        .find_map(|(ip, length)| Cidr::new(*ip, *length).ok().filter(|range| range.contains(dialled.ip())));
+    range.map(|range| format!("the pod's annotation excludes {range}"))
+}

@@ -1,0 +1,137 @@
+//! `warren routes`.
+
+use super::Explained;
+use crate::agents::{find, find_pod};
+use crate::args::{AskArgs, ScopeArgs, pod};
+use crate::client::block_on;
+use crate::offline::Offline;
+use crate::render::{self, Style};
+use anyhow::{Result, anyhow};
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use warren_agent::explain::routes;
+use warren_common::model::admin::{DEFAULT_RULES, Routes, RoutesOf, RoutesQuestion};
+
+#[derive(Args, Debug)]
+pub(crate) struct RoutesArgs {
+    /// Only this service: NAME, NAME.NAMESPACE, or its whole hostname
+    #[arg(value_name = "SERVICE")]
+    service: Option<String>,
+    /// Only what is in force for this pod: NAMESPACE/POD, or POD with --namespace
+    #[arg(long, value_name = "POD", value_parser = pod)]
+    client: Option<String>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Rules to show, at most
+    #[arg(long, default_value_t = DEFAULT_RULES, value_name = "N")]
+    limit: usize,
+    /// Show what these files would put in force (manifests, or directories of them, `-`: standard input), for the pods among
+    /// them, instead of what agents have
+    #[arg(short, long = "filename", value_name = "PATH")]
+    files: Vec<PathBuf>,
+    /// With --filename: DNS suffix of the cluster's services
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    cluster_domain: String,
+    #[command(flatten)]
+    ask: AskArgs,
+    /// How to print it
+    #[arg(short, long, default_value = "table")]
+    output: Explained,
+}
+
+pub(crate) fn run(args: &RoutesArgs) -> Result<ExitCode> {
+    let namespace = args.scope.namespace.as_deref();
+    let (told, unreachable, code) = match &*args.files {
+        [] => block_on(args.ask_agents())??,
+        files => {
+            let mut offline = Offline::of(files, &args.cluster_domain)?;
+            let client =
+                args.client.as_ref().map(|client| super::qualified(client, namespace.unwrap_or("default")));
+            if let Some(client) = &client {
+                offline = offline.with_client(client)?.0;
+            }
+            let question = args.question(namespace.filter(|_| client.is_none()), client);
+            let told = routes(&offline.scene(), &question).map_err(|error| anyhow!("{error}"))?;
+            (told, Vec::new(), ExitCode::SUCCESS)
+        }
+    };
+    let shown = super::Told { answer: told, unreachable };
+    args.output.print(&shown, |wide| render::routes::routes(&shown.answer, wide, Style::detect()))?;
+    Ok(code)
+}
+
+type Heard = (Routes, Vec<crate::agents::Unreachable>, ExitCode);
+
+impl RoutesArgs {
+    async fn ask_agents(&self) -> Result<Heard> {
+        let (agents, client) = match &self.client {
+            Some(client) => {
+                let (agents, client) = find_pod(&self.ask, self.scope.namespace.as_deref(), client).await?;
+                (agents, Some(client))
+            }
+            None => (find(&self.ask, Some(&self.scope), None).await?, None),
+        };
+        let namespace = agents.namespace.as_deref().filter(|_| client.is_none());
+        let target = format!("/v1/routes?{}", self.question(namespace, client).to_query());
+        let answers = agents.ask::<Routes>(&target).await?;
+        let code = answers.code();
+        Ok((merged(answers.given.into_iter().map(|(_, found)| found)), answers.unreachable, code))
+    }
+
+    fn question(&self, namespace: Option<&str>, client: Option<String>) -> RoutesQuestion {
+        RoutesQuestion {
+            service: self.service.clone(),
+            namespace: namespace.map(str::to_owned),
+            client,
+            limit: self.limit,
+        }
+    }
+}
+
+/// What several agents have alike, once, with the clients of all of them.
+fn merged(found: impl Iterator<Item = Routes>) -> Routes {
+    let mut all: Vec<RoutesOf> = Vec::new();
+    for one in found.flat_map(|found| found.routes) {
+        let alike = |known: &&mut RoutesOf| {
+            let bare = |of: &RoutesOf| RoutesOf { clients: Vec::new(), every_client: true, ..of.clone() };
+            known.service == one.service && known.port == one.port && bare(known) == bare(&one)
+        };
+        match all.iter_mut().find(alike) {
+            Some(known) => {
+                known.clients.extend(one.clients);
+                known.every_client &= one.every_client;
+            }
+            None => all.push(one),
+        }
+    }
+    all.sort_by(|a, b| (&a.service, a.port, a.kind).cmp(&(&b.service, b.port, b.kind)));
+    Routes { routes: all }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(service: &str, clients: &[&str], every_client: bool) -> RoutesOf {
+        serde_json::from_value(serde_json::json!({
+            "service": {"namespace": "shop", "hostname": service}, "port": 80, "protocol": "http11",
+            "clients": clients, "every_client": every_client, "kind": "http", "objects": [], "rules": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_agents_have_alike_is_shown_once() {
+        let one = Routes { routes: vec![of("web", &["shop/a"], true), of("api", &["shop/a"], true)] };
+        let two = Routes { routes: vec![of("web", &["shop/b"], false)] };
+        let all = merged([one, two].into_iter()).routes;
+        assert_eq!(all.iter().map(|of| &*of.service.hostname).collect::<Vec<_>>(), ["api", "web"]);
+        assert_eq!((&*all[1].clients, all[1].every_client), (&["shop/a".into(), "shop/b".into()][..], false));
+        let other = RoutesOf { port: 81, ..of("web", &["shop/a"], true) };
+        assert_eq!(
+            merged([Routes { routes: vec![other, of("web", &[], true)] }].into_iter()).routes.len(),
+            2
+        );
+    }
+}
