@@ -10,7 +10,6 @@ mod samples;
 #[path = "bookinfo/shares.rs"]
 mod shares;
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 use shares::{Counts, count};
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, Proc, run_checks};
+use warren_tests::shared;
 
 const APP: &str = include_str!("bookinfo/app.py");
 const RULES: &str = "networking/destination-rule-all";
@@ -41,9 +41,8 @@ const PODS: [(&str, &str, &str, &str); 11] = [
 
 #[test]
 fn samples_of_istio_mean_what_istio_says() {
-    if let Some(why) = samples::missing() {
-        let said = format!("SKIPPED: samples_of_istio_mean_what_istio_says: {why}\n");
-        return std::io::stdout().write_all(said.as_bytes()).expect("an output");
+    if shared::or_skip("samples/bookinfo", "samples_of_istio_mean_what_istio_says").is_none() {
+        return;
     }
     let mut lab = Lab::builder()
         .nodes(["n1", "n2"])

@@ -27,8 +27,9 @@ fn said(lab: &Lab, words: &[&str]) -> Result<()> {
 }
 
 fn analyzed(lab: &Lab, files: &[&str]) -> Result<Vec<Value>> {
-    let files =
-        files.iter().flat_map(|file| ["-f".into(), crate::samples::directory().join(file).into_os_string()]);
+    let files = files
+        .iter()
+        .flat_map(|file| ["-f".into(), warren_tests::shared::directory().join(file).into_os_string()]);
     let done = lab.node("n1").warren(["analyze", "-o", "json"]).args(files).run()?;
     serde_json::from_str(&done.stdout).with_context(|| done.to_string())
 }

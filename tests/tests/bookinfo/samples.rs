@@ -2,30 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use warren_tests::lab::{Lab, poll_until};
+use warren_tests::shared::directory;
 
 /// A change takes effect within a second; a busy machine may be slower.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Where the samples and the founding document's manifests are: they are not part of the project.
-pub(crate) fn directory() -> PathBuf {
-    let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    std::env::var_os("WARREN_SAMPLES").map_or(beside, PathBuf::from)
-}
-
-/// Why nothing can be proven here.
-pub(crate) fn missing() -> Option<String> {
-    let dir = directory();
-    (!dir.join("samples/bookinfo").is_dir())
-        .then(|| format!("no samples of Istio in {} (WARREN_SAMPLES)", dir.display()))
-}
-
-/// The text of a file below the directory.
+/// The text of a file of what is not part of the project.
 pub(crate) fn text(file: &str) -> Result<String> {
     let path = directory().join(file);
     fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))
