@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
 
@@ -48,8 +48,23 @@ fn destination_rules_hold_for_connections_and_endpoints() {
 }
 
 #[test]
-fn an_upgrade_of_the_agent_costs_no_request() {
+fn an_upgrade_of_the_agents_costs_no_request() {
     shop(an_upgrade_costs_no_request);
+}
+
+#[test]
+fn who_is_not_there_is_waited_for_as_long_as_is_said() {
+    shop(|lab| {
+        let policy = json!({ "connectionPool": { "tcp": { "connectTimeout": "200ms" } } });
+        in_force(lab, "patience", &policy, &[("v2", 1)])?;
+        lab.plug_node("n2", false)?;
+        let began = Instant::now();
+        let found = answers(lab, &["steps", "web", "/"])?;
+        ensure!(found[0]["status"] == 503, "{found:?}");
+        // Three tries; without the rule each would have 2 s.
+        ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        lab.plug_node("n2", true)
+    });
 }
 
 fn server(lab: &Lab, name: &str) -> Result<Proc> {
@@ -211,16 +226,19 @@ fn another_zone_serves_while_the_near_one_is_left_out(lab: &Lab) -> Result<()> {
 fn an_upgrade_costs_no_request(lab: &Lab) -> Result<()> {
     in_force(lab, "upgrade", &Value::Null, &[("", 1)])?;
     let command = lab.pod("client").command("python3").resolve_names().with_stdin();
-    let mut load = command.args(["-c", CLIENT, "load", "web"]).within(Duration::from_secs(120)).spawn()?;
+    let mut load = command.args(["-c", CLIENT, "load", "web"]).within(Duration::from_secs(180)).spawn()?;
     load.wait_for("begun", Duration::from_secs(20))?;
-    let node = lab.node("n1");
-    let successor = node.another_agent("next", &[])?;
-    successor.spawn()?;
-    successor.wait_log(TAKEN.0, TAKEN.1)?;
-    // It has no connection to cut: its client was told, and came back to the other.
-    node.agent().stop()?;
-    let log = std::fs::read_to_string(node.agent().log_path())?;
-    ensure!(log.contains("drained; goodbye"), "{}", node.agent().log_tail(20));
+    let mut successors = Vec::new();
+    for node in lab.nodes() {
+        let successor = node.another_agent("next", &[])?;
+        successor.spawn()?;
+        successor.wait_log(TAKEN.0, TAKEN.1)?;
+        // It has nothing to cut: clients were told, and so were the agents whose requests went through its tunnels.
+        node.agent().stop()?;
+        let log = std::fs::read_to_string(node.agent().log_path())?;
+        ensure!(log.contains("drained; goodbye"), "{}", node.agent().log_tail(20));
+        successors.push(successor);
+    }
     load.close_stdin();
     let done = load.report(Duration::from_secs(30))?;
     ensure!(done["bad"] == 0 && done["good"].as_u64() > Some(0), "{done}");

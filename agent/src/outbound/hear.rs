@@ -104,3 +104,30 @@ async fn client(socket: &TcpStream) -> Spoken {
     });
     heard.await.ok().flatten().unwrap_or(Spoken::Other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_takes_for_ever_to_say_the_first_line() {
+        for (said, expected, patience) in [
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true, None),
+            ("GET / HTTP/1.1\r\n", false, None),
+            ("PRI * HTT", false, Some(FIRST_LINE_DEADLINE)),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            client.write_all(said.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            assert_eq!(is_h2(&server).await, expected, "{said:?}");
+            if let Some(patience) = patience {
+                assert!(began.elapsed() >= patience, "{said:?}");
+            }
+        }
+    }
+}

@@ -6,6 +6,7 @@ use crate::flow::Upstream;
 use crate::http::{BoxIo, Opened};
 use crate::observe::ByteCounters;
 use crate::standing::Guest;
+use crate::tunnel::Outlook;
 use futures_util::FutureExt as _;
 use std::cell::RefCell;
 use std::future::pending;
@@ -60,6 +61,10 @@ impl WireWatch {
 /// An upstream for requests; who lets a guest go ends its connection. `seat` is held as long as the connection.
 pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat>) -> Opened {
     let bytes = guest.as_ref().and_then(Guest::bytes);
+    let outlook = match &upstream {
+        Upstream::Tunnel(stream) => stream.outlook(),
+        Upstream::Socket(_) | Upstream::Dedicated(_) => None,
+    };
     let io: BoxIo = match upstream {
         Upstream::Socket(socket) => Box::new(Wire { bytes, ..Wire::new(socket) }),
         Upstream::Tunnel(stream) => Box::new(stream.into_io()),
@@ -80,7 +85,9 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
             Some(mut seat) => tokio::select! { () = evicted => {}, () = seat.gives_way(told) => {} },
         }
     };
-    Opened { io, evicted: Box::pin(evicted), idle }
+    // The far agent is being replaced, for example: its streams go on for a moment, and are cut then.
+    let is_ending = Box::new(move || outlook.as_ref().is_some_and(Outlook::is_ending));
+    Opened { io, evicted: Box::pin(evicted), idle, is_ending }
 }
 
 impl AsyncRead for Wire {

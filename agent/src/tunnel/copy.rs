@@ -87,7 +87,7 @@ pub async fn copy_tunnel(
     meter: &Meter,
 ) -> Result<(), CopyError> {
     let side = if client_is_socket { SocketIs::Client } else { SocketIs::Server };
-    let TunnelStream { mut send, mut receive, ahead, _slot } = stream;
+    let TunnelStream { mut send, mut receive, ahead, slot: _slot } = stream;
     let result = tokio::try_join!(
         into_tunnel(socket, &mut send, side, meter),
         out_of_tunnel(ahead, &mut receive, socket, side, meter),

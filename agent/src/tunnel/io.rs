@@ -1,6 +1,7 @@
 //! A tunnel's stream for whoever reads and writes bytes: L7 speaks HTTP on it.
 
 use super::TunnelStream;
+use super::pool::{Outlook, StreamSlot};
 use bytes::{Buf, Bytes};
 use h2::Reason;
 use std::collections::VecDeque;
@@ -26,6 +27,11 @@ impl TunnelStream {
     pub fn into_io(mut self) -> TunnelIo {
         let left = self.ahead.drain(..).collect();
         TunnelIo { stream: self, left, sent_end: false }
+    }
+
+    /// How it stands with its tunnel; none on the server's side.
+    pub fn outlook(&self) -> Option<Outlook> {
+        self.slot.as_ref().map(StreamSlot::outlook)
     }
 
     /// Waits until the far side has said something, or has ended. Can be given up at any time.

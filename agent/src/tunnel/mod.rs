@@ -22,7 +22,7 @@ pub use dedicated::{
 };
 pub use hbone::{HboneError, Wish, connect_request, parse_authority, parse_forwarded};
 pub use io::TunnelIo;
-pub use pool::{Pool, PoolError, TunnelKey};
+pub use pool::{Outlook, Pool, PoolError, TunnelKey};
 pub use record::{Channel, ChannelState, RecordError, Secret, Suite};
 pub use relay::{Relay, RelayState, SealedSocket, Side, Way};
 pub use server::{Incoming, ServeConfig, ServeError, serve};
@@ -53,7 +53,7 @@ pub struct TunnelStream {
     /// What was received ahead of the copy, and is its beginning.
     ahead: Vec<Bytes>,
     /// Keeps the tunnel's count of streams.
-    _slot: Option<pool::StreamSlot>,
+    slot: Option<pool::StreamSlot>,
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
@@ -115,6 +116,24 @@ impl Drop for StreamSlot {
         if self.0.closed.get() && self.0.streams.get() == 0 {
             self.0.emptied.notify_one();
         }
+    }
+}
+
+/// How it stands with the tunnel of a stream, for whoever keeps that for more than one purpose.
+#[derive(Debug)]
+pub struct Outlook(Rc<Tunnel>);
+
+impl StreamSlot {
+    pub(super) fn outlook(&self) -> Outlook {
+        Outlook(Rc::clone(&self.0))
+    }
+}
+
+impl Outlook {
+    /// Whether it takes no more streams (GOAWAY, an error, a pod that is gone): those that it has will be cut one day.
+    pub fn is_ending(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.0.closed.get() || matches!(self.0.send.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 }
 
@@ -295,7 +314,7 @@ async fn open<E>(
         let leaving = response.headers().contains_key(super::server::LEAVING_HEADER);
         return Err(PoolError::Refused { status: response.status(), reason, leaving });
     }
-    Ok(TunnelStream { send, receive: response.into_body(), ahead: Vec::new(), _slot: Some(slot) })
+    Ok(TunnelStream { send, receive: response.into_body(), ahead: Vec::new(), slot: Some(slot) })
 }
 
 /// Whether the peer is certain not to have acted on the request (RFC 9113, 8.7).

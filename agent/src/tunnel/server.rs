@@ -110,7 +110,7 @@ impl Incoming {
             Some(send) => send,
             None => self.respond.send_response(Response::new(()), false)?,
         };
-        Ok(TunnelStream { send, receive: self.request.into_body(), ahead: self.ahead, _slot: None })
+        Ok(TunnelStream { send, receive: self.request.into_body(), ahead: self.ahead, slot: None })
     }
 
     /// Asks the peer to connect to another: 503, and that nothing was processed.

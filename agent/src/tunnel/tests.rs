@@ -247,9 +247,13 @@ fn after_goaway_open_streams_go_on_and_new_ones_go_elsewhere() {
         let ((pool, _), peer) = (pool(), Peer::new());
         let mut old = stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap();
         roundtrip(&mut old, "before").await;
+        let outlook = old.outlook().unwrap();
+        assert!(!outlook.is_ending());
         peer.closing.borrow_mut().take();
         tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(outlook.is_ending(), "it is known before anybody asks for a stream");
         let mut new = stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap();
+        assert!(!new.outlook().unwrap().is_ending());
         roundtrip(&mut new, "new").await;
         roundtrip(&mut old, "after").await;
         assert_eq!(peer.connects.get(), 2);

@@ -8,8 +8,8 @@ def connect():
     return http.client.HTTPConnection(host, 80, timeout=30)
 
 
-def ask(connection, path):
-    connection.request("GET", path)
+def ask(connection, path, method="GET"):
+    connection.request(method, path)
     response = connection.getresponse()
     body = response.read()
     told = json.loads(body) if body.startswith(b"{") else {}
@@ -41,13 +41,14 @@ if kind == "burst":
     print(json.dumps(answers))
 
 if kind == "load":
-    # Request after request on one connection for as long as stdin is open; what fails is counted, with the first reason.
+    # Request after request on one connection for as long as stdin is open; what fails is counted, with the first reason. POST,
+    # for what may have been read is not sent again.
     connection, good, bad, why, connections = connect(), 0, 0, None, 0
     print(json.dumps({"begun": True}), flush=True)
     while not select.select([sys.stdin], [], [], 0)[0]:
         try:
             connections += connection.sock is None
-            answer = ask(connection, "/")
+            answer = ask(connection, "/", "POST")
             good, bad = good + (answer["status"] == 200), bad + (answer["status"] != 200)
             why = why or (answer if answer["status"] != 200 else None)
         except Exception as error:

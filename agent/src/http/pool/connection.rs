@@ -25,6 +25,8 @@ pub(crate) struct Opened {
     pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
     /// Told whether it waits for requests: `evicted` may end when it does, and somebody else needs its place.
     pub(crate) idle: watch::Sender<bool>,
+    /// Whether it will be cut one day: it gets no more requests.
+    pub(crate) is_ending: Box<dyn Fn() -> bool>,
 }
 
 /// A connection that has become another protocol's.
@@ -56,11 +58,12 @@ struct Life {
     born: Instant,
     uses: Cell<u32>,
     idle: watch::Sender<bool>,
+    is_ending: Box<dyn Fn() -> bool>,
 }
 
 impl Life {
-    fn new(idle: watch::Sender<bool>) -> Self {
-        Self { born: Instant::now(), uses: Cell::new(0), idle }
+    fn new(idle: watch::Sender<bool>, is_ending: Box<dyn Fn() -> bool>) -> Self {
+        Self { born: Instant::now(), uses: Cell::new(0), idle, is_ending }
     }
 
     /// A request begins.
@@ -73,6 +76,7 @@ impl Life {
     fn is_spent(&self, terms: &Terms, now: Instant) -> bool {
         terms.max_uses.is_some_and(|max| self.uses.get() >= max)
             || terms.max_age.is_some_and(|max| now.duration_since(self.born) >= max)
+            || (self.is_ending)()
     }
 }
 
@@ -86,7 +90,7 @@ impl H1 {
             .await?;
         let switch = SwitchSlot::default();
         tokio::task::spawn_local(drive(connection, opened.evicted, Rc::clone(&switch)));
-        Ok(Self { sender, switch, life: Life::new(opened.idle) })
+        Ok(Self { sender, switch, life: Life::new(opened.idle, opened.is_ending) })
     }
 
     /// A request begins.
@@ -170,7 +174,7 @@ impl H2 {
             .await?;
         // It belongs to a task of hyper's, which lives as long as its last stream.
         tokio::task::spawn_local(connection);
-        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.idle) })
+        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.idle, opened.is_ending) })
     }
 
     /// A request begins.

@@ -116,6 +116,26 @@ fn an_old_connection_ends_after_its_last_request() {
 }
 
 #[test]
+fn a_connection_that_will_be_cut_gets_no_more_requests() {
+    run(async {
+        for h2 in [false, true] {
+            let world = slow_service(h2, Terms::DEFAULT);
+            world.say(GET).await;
+            world.say(GET).await;
+            assert_eq!(world.opened.get(), 1, "{h2}");
+            world.ending.set(true);
+            world.say(GET).await;
+            assert_eq!(world.opened.get(), 2, "{h2}");
+            world.ending.set(false);
+            // What was opened while it was so is not kept either.
+            world.say(GET).await;
+            world.say(GET).await;
+            assert_eq!(world.opened.get(), 3, "{h2}");
+        }
+    });
+}
+
+#[test]
 fn an_http_2_connection_carries_no_more_at_a_time_than_it_may() {
     run(async {
         for (max_streams, opened) in [(1, 6), (4, 2), (100, 1)] {

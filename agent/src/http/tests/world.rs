@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) ended: RefCell<Vec<Ended>>,
     pub(super) evict: Rc<Notify>,
     pub(super) terms: Cell<Terms>,
+    /// Whether connections to endpoints will be cut one day.
+    pub(super) ending: Rc<Cell<bool>>,
     /// How many retries there may be at a time.
     pub(super) circuit: RefCell<Circuit>,
     /// How many connections to endpoints may be open.
@@ -106,6 +108,7 @@ impl World {
             ended: RefCell::default(),
             evict: Rc::default(),
             terms: Cell::new(Terms::DEFAULT),
+            ending: Rc::default(),
             circuit: RefCell::default(),
             seats: Arc::new(Semaphore::new(1000)),
             may_wait: Arc::new(Semaphore::new(1000)),
@@ -288,7 +291,9 @@ impl Outlets for World {
             let _seat = seat;
             evict.notified().await;
         });
-        Ok(Opened { io: Box::new(client), evicted, idle: watch::Sender::new(false) })
+        let ending = Rc::clone(&self.ending);
+        let is_ending = Box::new(move || ending.get());
+        Ok(Opened { io: Box::new(client), evicted, idle: watch::Sender::new(false), is_ending })
     }
 
     fn ended(&self, _: &Server, ended: Ended) {
