@@ -16,6 +16,7 @@ mod answer;
 mod asked;
 mod attempt;
 mod exchange;
+mod extended;
 pub mod guard;
 mod headers;
 mod io;

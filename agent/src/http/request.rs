@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::asked::Asked;
 use super::attempt::{Attempts, Reached};
 use super::exchange::Exchange;
+use super::extended;
 use super::headers::{SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
 use super::limits::{MAX_HEADERS, MAX_REPLAY, MAX_TARGET};
 use super::mirror::mirror;
@@ -51,11 +52,12 @@ pub(super) async fn answer<O: Outlets>(
     downstream: Rc<Downstream>,
     mut request: Request<Incoming>,
 ) -> Response<Answer> {
+    let stream = extended::read(&mut request, rand::random());
     let is_http11 = request.version() == Version::HTTP_11;
     let may_switch = is_http11 && request.headers().contains_key(http::header::UPGRADE)
         || request.method() == Method::CONNECT;
-    let is_connect = request.method() == Method::CONNECT && request.version() != Version::HTTP_2;
-    let upgrade = wants_upgrade(&request);
+    let is_connect = request.method() == Method::CONNECT;
+    let upgrade = wants_upgrade(&request) || (stream.is_some() && !is_connect);
     let admitted = admit(&*outlets, &request);
     prepare(&mut request, upgrade, rand::random());
     let mut exchange = Exchange::begin(outlets.begin(), &request);
@@ -81,8 +83,15 @@ pub(super) async fn answer<O: Outlets>(
             remove_hop_by_hop(response.headers_mut(), keeps_upgrade);
             match switches {
                 true => {
+                    if stream.is_some() {
+                        extended::answer(&mut response);
+                    }
                     exchange.head(response.status().as_u16(), response.headers());
-                    downstream.switch_to(Switching { lease, exchange, place });
+                    let switching = Switching { lease, exchange, place };
+                    match stream {
+                        Some(stream) => extended::join(stream, switching),
+                        None => downstream.switch_to(switching),
+                    }
                     response.map(|_| Answer::none())
                 }
                 false => Answer::upstream(response, exchange, lease, place, deadline),

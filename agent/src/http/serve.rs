@@ -157,6 +157,8 @@ where
     });
     let mut connection = pin!(
         http2::Builder::new(OnWorker)
+            // WebSocket (RFC 8441).
+            .enable_connect_protocol()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)

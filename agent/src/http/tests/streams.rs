@@ -263,3 +263,77 @@ fn a_slow_server_holds_a_fast_client_back() {
         assert!(written < 1 << 20, "{written} bytes were taken from a client whose server reads nothing");
     });
 }
+
+/// Whose server has told what it can do.
+async fn settled(world: &Rc<World>) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let mut client = h2(world.connect(true)).await;
+    assert_eq!(client.send_request(post("/first", "")).await.unwrap().status(), 200);
+    client
+}
+
+#[test]
+fn streams_of_http_2_become_other_protocols_with_servers_of_http_1() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                let answer = match head.split("\r\n").next().unwrap() {
+                    "GET /chat HTTP/1.1" => {
+                        for line in
+                            ["connection: upgrade", "upgrade: websocket", "sec-websocket-key: ", "host: web"]
+                        {
+                            assert!(head.contains(&format!("\r\n{line}")), "{head}");
+                        }
+                        "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket"
+                    }
+                    "CONNECT far:443 HTTP/1.1" => "200 OK",
+                    _ => "200 OK\r\nContent-Length: 0\r\nConnection: close",
+                };
+                stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.unwrap();
+                let (mut read, mut write) = tokio::io::split(stream);
+                let _ended = tokio::io::copy(&mut read, &mut write).await;
+                let _ended = write.shutdown().await;
+            }),
+        );
+        let mut client = settled(&world).await;
+        let mut socket = Request::connect("http://web/chat").body(Full::default()).unwrap();
+        socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let tunnel = Request::connect("far:443").body(Full::default()).unwrap();
+        for (path, request) in [("/chat", socket), ("", tunnel)] {
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(!response.headers().contains_key("upgrade"));
+            let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+            stream.write_all(b"frames").await.unwrap();
+            let mut frames = [0; 6];
+            stream.read_exact(&mut frames).await.unwrap();
+            assert_eq!(&frames, b"frames");
+            stream.shutdown().await.unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).await.unwrap();
+            assert!(rest.is_empty());
+            drop(stream);
+            sleep(Duration::from_secs(1)).await;
+            let flow = world.records().pop().unwrap();
+            let request = flow.request.unwrap();
+            assert_eq!((&*request.path, request.status, &*flow.flags), (path, 200, "-"));
+            assert_eq!(&*request.protocol, "HTTP/2");
+        }
+    });
+}
+
+#[test]
+fn who_does_not_become_another_protocol_is_answered() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |_| async { text(403, "no") });
+        let mut client = h2(world.connect(true)).await;
+        client.send_request(post("/first", "")).await.unwrap();
+        let mut socket = Request::connect("http://web/chat").body(Full::default()).unwrap();
+        socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        let response = client.send_request(socket).await.unwrap();
+        assert_eq!(response.status(), 403);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+    });
+}
