@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use talk::{PYTHON, SUBSETS, curl, in_force, raw, record, status};
+use talk::{PYTHON, SOON, SUBSETS, curl, in_force, raw, record, status};
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
 
@@ -76,10 +76,16 @@ fn nginx(lab: &Lab, name: &str) -> Result<Proc> {
     Ok(server)
 }
 
-/// Lines of a server's log since it had so many.
-fn log(lab: &Lab, name: &str) -> Vec<String> {
-    let text = fs::read_to_string(prefix(lab, name).join("access.log")).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+/// Lines of a server's log that contain `tag`, once there are so many: a line is written after its response.
+fn log(lab: &Lab, name: &str, tag: &str, count: usize) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let all = || fs::read_to_string(prefix(lab, name).join("access.log")).unwrap_or_default();
+    let found = poll_until(&format!("{count} lines with {tag}"), SOON, || {
+        lines = all().lines().filter(|line| line.contains(tag)).map(str::to_owned).collect();
+        (lines.len() >= count).then_some(())
+    });
+    found.with_context(|| format!("{} in the log of {name}", lines.len()))?;
+    Ok(lines)
 }
 
 fn all_to(lab: &Lab, marker: &str, subset: &str) -> Result<()> {
@@ -97,14 +103,13 @@ fn at_either(lab: &Lab, what: &str, check: impl Fn(&str) -> Result<()>) -> Resul
 
 fn connections_are_kept_and_closed_as_asked(lab: &Lab) -> Result<()> {
     at_either(lab, "keep", |name| {
-        let before = log(lab, name).len();
-        let seen = curl(lab, "http://web/who?[1-60]", &["-w", "%{num_connects}\n"])?;
+        let seen = curl(lab, "http://web/who?keep-[1-60]", &["-w", "%{num_connects}\n"])?;
         ensure!(seen.matches(name).count() == 60, "{seen}");
         ensure!(
             seen.lines().filter(|line| *line == "1").count() == 1,
             "the client had to connect again: {seen}"
         );
-        let lines = log(lab, name).split_off(before);
+        let lines = log(lab, name, "who?keep-", 60)?;
         let connections: BTreeSet<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         ensure!(lines.len() == 60 && connections.len() == 1, "{} requests, {connections:?}", lines.len());
         // The server ends its connection after each; the client's stays.
@@ -187,15 +192,17 @@ fn what_is_too_large_is_refused_by_whom_it_is_too_large_for(lab: &Lab) -> Result
             ensure!(seen == "413", "{expect}: {seen}");
         }
         // For the client's node, of which the server hears nothing.
-        let before = log(lab, name).len();
-        let text = lab.dir().join("long-headers");
-        fs::write(&text, format!("x-long: {}\n", "a".repeat(70_000)))?;
-        ensure!(status(lab, "http://web/who", &["-H", &format!("@{}", text.display())])? == "431");
+        let headers = lab.dir().join("long-headers");
+        fs::write(&headers, format!("x-long: {}\n", "a".repeat(70_000)))?;
+        let headers = format!("@{}", headers.display());
+        ensure!(status(lab, "http://web/who?long-headers", &["-H", &headers])? == "431");
         let config = lab.dir().join("long-url");
-        fs::write(&config, format!("url = \"http://web/{}\"\n", "a".repeat(70_000)))?;
-        let seen = status(lab, "http://web/who", &["-K", &config.display().to_string(), "-o", "/dev/null"])?;
+        fs::write(&config, format!("url = \"http://web/{}\"\n", "b".repeat(70_000)))?;
+        let config = config.display().to_string();
+        let seen = status(lab, "http://web/who?after", &["-K", &config, "-o", "/dev/null"])?;
         ensure!(seen.contains("414") && seen.contains("200"), "{seen}");
-        ensure!(log(lab, name).len() == before + 1);
+        log(lab, name, "who?after", 1)?;
+        ensure!(log(lab, name, "long-headers", 0)?.is_empty() && log(lab, name, "bbbb", 0)?.is_empty());
         Ok(())
     })
 }
@@ -228,12 +235,12 @@ fn http_2_at_either_end(lab: &Lab) -> Result<()> {
                 if port == "82" && version == "2" {
                     continue;
                 }
-                let url = format!("http://web:{port}/text.txt?{port}{how}");
-                let before = log(lab, name).len();
+                let tag = format!("?{port}{how}-{name}");
+                let url = format!("http://web:{port}/text.txt{tag}");
                 ensure!(curl(lab, &url, &[how, "--compressed"])? == text(), "{url}");
                 let seen = status(lab, &url, &[how, "-w", "%{http_version}"])?;
                 ensure!(seen == version, "{url}: {seen}");
-                let lines = log(lab, name).split_off(before);
+                let lines = log(lab, name, &tag, 2)?;
                 ensure!(
                     lines.len() == 2 && lines.iter().all(|line| line.contains(&format!(" {protocol} \"GET"))),
                     "{lines:?}"
@@ -284,11 +291,14 @@ fn h2load_many_requests_on_few_connections(lab: &Lab) -> Result<()> {
     ] });
     in_force(lab, "h2load", &[halves])?;
     for (port, server) in [("80", "HTTP/1.1"), ("81", "HTTP/2.0")] {
-        let before = [log(lab, "near").len(), log(lab, "far").len()];
-        let url = format!("http://web:{port}/who");
+        let tag = format!("who?h2load-{port}");
+        let url = format!("http://web:{port}/{tag}");
         let (good, bad, text) = h2load(lab, &["-n", "4000", "-c", "2", "-m", "80", &url])?;
         ensure!(good == 4000 && bad == 0 && text.contains("4000 2xx, 0 3xx, 0 4xx, 0 5xx"), "{text}");
-        let [near, far] = [log(lab, "near").split_off(before[0]), log(lab, "far").split_off(before[1])];
+        let (near, far) = poll_until("a line for each request", SOON, || {
+            let (near, far) = (log(lab, "near", &tag, 0).ok()?, log(lab, "far", &tag, 0).ok()?);
+            (near.len() + far.len() >= 4000).then_some((near, far))
+        })?;
         ensure!(near.iter().chain(&far).all(|line| line.contains(server)), "{server}: {near:?}");
         // Six deviations of a binomial distribution are 190.
         ensure!(
@@ -307,12 +317,11 @@ fn h2load_many_requests_on_few_connections(lab: &Lab) -> Result<()> {
 
 fn wrk_keeps_its_connections(lab: &Lab) -> Result<()> {
     at_either(lab, "wrk", |name| {
-        let before = log(lab, name).len();
         let command = lab.pod("client").command("wrk").resolve_names();
-        let args = ["-t", "1", "-c", "16", "-d", "3s", "--timeout", "20s", "http://web/who"];
+        let args = ["-t", "1", "-c", "16", "-d", "3s", "--timeout", "20s", "http://web/who?wrk"];
         let text = command.args(args).within(Duration::from_secs(60)).stdout()?;
         ensure!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
-        let lines = log(lab, name).split_off(before);
+        let lines = log(lab, name, "who?wrk", 100)?;
         let connections: BTreeSet<_> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
         ensure!(
             lines.len() > 100 && connections.len() <= 64,
@@ -326,6 +335,6 @@ fn wrk_keeps_its_connections(lab: &Lab) -> Result<()> {
         );
         Ok(())
     })?;
-    ensure!(record(lab, "/who")?["request"]["status"] == 200);
+    ensure!(record(lab, "/who?wrk")?["request"]["status"] == 200);
     Ok(())
 }
