@@ -19,7 +19,7 @@ use crate::limits::{Exceeded, Excess, Ticket, idle};
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::policy::{ClientHello, Denial, Permit, ServerName};
-use crate::standing::{Ended, Guest, Standing};
+use crate::standing::{Ended, Guest, Span, Standing};
 use crate::tunnel::{
     self, CopyError, DEDICATED_ALPN, DedicatedError, DedicatedIncoming, HboneError, Incoming, Meter, Relay,
     ServeConfig, ServeError, Side, TrafficSecrets, copy_tunnel,
@@ -341,7 +341,7 @@ async fn serve_dedicated(
             let relay = Relay::tunnel(application, tunnel, Side::Server, &meter);
             let proof = Some(Rc::new(proof));
             let guest = Some(Guest { pod: Arc::clone(&pod), admitted, proof, local: None });
-            Standing { relay, flow, pod, guest }.carry(&context).await;
+            Standing { relay, flow, pod, guest, span: Span::default() }.carry(&context).await;
         }
         Err(error) => {
             flow.fail(FlowFlag::Other, error);
@@ -466,7 +466,7 @@ pub(crate) async fn serve_plaintext(context: Rc<Context>, pod: Arc<Pod>, accepte
         Ok((application, admitted)) => {
             let relay = Relay::sockets(socket, application);
             let guest = Some(Guest { pod: Arc::clone(&pod), admitted, proof: None, local: None });
-            Standing { relay, flow, pod, guest }.carry(&context).await;
+            Standing { relay, flow, pod, guest, span: Span::default() }.carry(&context).await;
         }
         Err((flag, error)) => {
             flow.fail(flag, error);

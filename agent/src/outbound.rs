@@ -7,16 +7,18 @@
 //! 3. **connect**: a pod of this node, a stream of a tunnel, or a plain socket ([`Upstream`])
 //! 4. **copy** until both directions have ended
 //!
-//! Where rules for HTTP are in force between this pod and the service, its [requests] take steps 2 to 4 each for itself;
-//! without such rules nobody looks at what a connection carries.
+//! Where rules or a DestinationRule say something to this pod of the service, a connection is [ruled]: its [requests] take
+//! steps 2 to 4 each for itself, or it goes its [course] as bytes. Without, nobody looks at what it carries.
 //!
 //! Everything that can fail happens before the first byte is copied. Whatever fails resets the application's
 //! connection at once. What should be tunnelled is tunnelled or fails: there is no way from [`Hop::Hbone`] to
 //! plaintext.
 
+mod course;
 mod endpoints;
 mod hear;
 mod requests;
+mod ruled;
 mod rules;
 mod seats;
 mod wire;
@@ -25,7 +27,10 @@ pub(crate) use endpoints::Balances;
 pub(crate) use requests::is_current;
 pub(crate) use rules::Routes;
 
-use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, reset};
+use course::Course;
+use endpoints::{Balanced, Unpicked};
+
+use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, keep_alive, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::identity::{CredentialError, PeerError, for_dedicated, widen};
@@ -33,11 +38,8 @@ use crate::inbound::{self, LocalArrival, LocalVisit, Refusal};
 use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
-use crate::route::{
-    Attempts, Choice, Doubts, Extent, Failure, Hop, Patience, RouteError, Step, Target, TunnelUse, resolve,
-    service_at,
-};
-use crate::standing::{Ended, Guest, Standing};
+use crate::route::{Attempts, Extent, Failure, Hop, Patience, RouteError, Step, Target, TunnelUse};
+use crate::standing::{Ended, Guest, Span, Standing};
 use crate::tunnel::{
     DEDICATED_ALPN, DedicatedError, Meter, PoolError, Relay, Side, TrafficSecrets, TunnelKey, Wish,
     connect_request, copy_tunnel, open_dedicated,
@@ -71,6 +73,12 @@ enum OutboundError {
     Route(#[from] RouteError),
     #[error(transparent)]
     Unlearned(#[from] Unlearned),
+    #[error("no rule of {objects} holds this connection")]
+    NoRule { objects: Arc<str> },
+    #[error("{0}")]
+    LeadsNowhere(String),
+    #[error(transparent)]
+    Unpicked(#[from] Unpicked),
     #[error("{0} should be in the mesh, but no workload is known there; see `warren workloads`")]
     NoWorkload(SocketAddr),
     #[error("cannot connect to {to}: {source}{}", hint(*to, source))]
@@ -127,14 +135,14 @@ pub(crate) async fn serve(
     flow.destination_address(destination);
     // Boxed: who needs no rules shall not pay for them.
     if let Some(routed) = Box::pin(rules::routed(&context, &pod, destination)).await {
-        return Box::pin(requests::serve(context, pod, client, routed, socket, flow, open)).await;
+        return Box::pin(ruled::serve(context, pod, client, routed, socket, flow, open)).await;
     }
     let reached = {
         let dialled =
             Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: false };
         tokio::select! {
             // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
-            reached = Box::pin(reach(&context, &dialled, &flow)) => reached,
+            reached = Box::pin(reach(&context, &dialled, &Course::Dialled, &flow)) => reached,
             () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
         }
     };
@@ -147,14 +155,18 @@ pub(crate) async fn serve(
     }
 }
 
+/// A far side that was reached.
+struct Reached {
+    upstream: Upstream,
+    guest: Option<Guest>,
+    /// Where a DestinationRule counts: held as long as the connection lasts.
+    place: Option<Box<Balanced>>,
+}
+
 /// Copies until both directions have ended.
-async fn convey(
-    context: &Context,
-    pod: Arc<Pod>,
-    socket: TcpStream,
-    (upstream, guest): (Upstream, Option<Guest>),
-    flow: FlowHandle,
-) {
+async fn convey(context: &Context, pod: Arc<Pod>, socket: TcpStream, reached: Reached, flow: FlowHandle) {
+    let Reached { upstream, guest, place } = reached;
+    let span = place.as_ref().map_or_else(Span::default, |place| place.span());
     flow.verdict(Verdict::Allowed, &crate::policy::outbound_rule());
     flow.established();
     let meter = Meter::new([Arc::clone(flow.bytes())]);
@@ -166,6 +178,7 @@ async fn convey(
                 let copying = pin!(copy_tunnel(&socket, stream, true, &meter));
                 tokio::select! {
                     copied = inbound::unless_idle(context, &pod, &flow, copying) => copied,
+                    ended = span.over(flow.bytes()) => Err(ended),
                     () = pod.lifetime.cut() => Err(Ended::Gone(Arc::clone(&pod.workload.name))),
                 }
             };
@@ -178,29 +191,35 @@ async fn convey(
             };
         }
     };
-    Standing { relay, flow, pod, guest }.carry(context).await;
+    Standing { relay, flow, pod, guest, span }.carry(context).await;
+    drop(place);
 }
 
 /// Routes and connects, again where that is safe: not a byte of the application has been read yet.
 async fn reach(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
+    course: &Course,
     flow: &FlowHandle,
-) -> Result<(Upstream, Option<Guest>), OutboundError> {
+) -> Result<Reached, OutboundError> {
     context.node.interest.used(dialled.destination.ip());
+    if let Some(route) = course.route() {
+        flow.route(route);
+    }
     let mut attempts = Attempts::new(Instant::now());
     let mut last = None;
     loop {
-        let target = match route(context, dialled, &attempts) {
-            Ok(target) => target,
+        let (target, place) = match course::next(context, dialled, course, &attempts) {
+            Ok(next) => next,
             // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
-            Err(RouteError::NotAsked(address)) => {
+            Err(OutboundError::Route(RouteError::NotAsked(address))) => {
                 context.node.interest.learn(&context.node.store, address).await?;
                 continue;
             }
+            Err(error) if !error.is_of_choice() => return Err(error),
             Err(error) => match attempts.nobody_else(Instant::now()) {
                 // Every endpoint has failed: the last failure says more than "no endpoint".
-                Step::GiveUp => return Err(last.unwrap_or_else(|| error.into())),
+                Step::GiveUp => return Err(last.unwrap_or(error)),
                 Step::Now => continue,
                 Step::After(pause) => {
                     tokio::time::sleep(pause).await;
@@ -209,15 +228,31 @@ async fn reach(
             },
         };
         describe(flow, &target);
-        let patience = attempts.patience(target.endpoints);
+        let mut patience = attempts.patience(target.endpoints);
+        let pool = place.as_ref().and_then(|place| place.pool());
+        if let Some(limit) = pool.and_then(|pool| pool.connect_timeout_ms) {
+            patience = patience.limited_to(Duration::from_millis(limit));
+        }
         let error = match open(context, dialled, &target, patience, flow).await {
-            Ok(reached) => {
+            Ok((upstream, guest)) => {
                 remember(context, dialled, &target);
-                return Ok(reached);
+                if let (Upstream::Socket(socket), Some(keepalive)) =
+                    (&upstream, pool.and_then(|pool| pool.keepalive))
+                {
+                    keep_alive(socket, keepalive);
+                }
+                if let Some(place) = &place {
+                    place.connected(true);
+                }
+                return Ok(Reached { upstream, guest, place });
             }
             Err(error) => error,
         };
         let failure = error.failure();
+        // Who is about to go, or whose rules say no, has not failed.
+        if let (Some(place), Failure::Refused | Failure::Unsettled | Failure::Silent) = (&place, failure) {
+            place.connected(false);
+        }
         avoid(context, &target, &error);
         let endpoint = target.workload.as_deref().filter(|_| target.endpoints > 0);
         match attempts.failed_at(endpoint, patience, failure, Instant::now()) {
@@ -227,29 +262,6 @@ async fn reach(
         }
         last = Some(error);
     }
-}
-
-fn route(context: &Context, dialled: &Dialled<'_>, attempts: &Attempts) -> Result<Target, RouteError> {
-    let client = current(context, &dialled.pod);
-    let mesh = context.node.store.guard();
-    let affine = service_at(&mesh, &client, dialled.destination.ip());
-    let sticky = affine.filter(|service| service.steering.affinity_s.is_some()).and_then(|service| {
-        let affinity = context.node.affinity.lock();
-        affinity.last(&client, &service.key, Instant::now()).cloned()
-    });
-    let now = Instant::now();
-    let mut failing = context.node.failing.lock();
-    let choice = Choice {
-        entropy: rand::random(),
-        avoid: attempts.failed(),
-        sticky: sticky.as_ref(),
-        doubts: Doubts { silent_nodes: attempts.silent_nodes(), failing: Some((&failing, now)) },
-    };
-    let target = resolve(&mesh, &client, dialled.destination, &choice)?;
-    if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
-        failing.chosen(workload, target.address.port(), now);
-    }
-    Ok(target)
 }
 
 /// Others come first for a while, at the next connections of this node.
@@ -547,10 +559,19 @@ impl OutboundError {
             Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
                 FlowFlag::NetworkPolicy
             }
+            Self::NoRule { .. } => FlowFlag::NoRoute,
+            Self::LeadsNowhere(_) | Self::Unpicked(Unpicked::NoSuchSubset(_)) => FlowFlag::NoCluster,
+            Self::Unpicked(Unpicked::Overflow(_)) => FlowFlag::Overload,
+            Self::Unpicked(Unpicked::NoneLeft { .. }) => FlowFlag::NoHealthyUpstream,
             Self::Gone(_) => FlowFlag::Other,
             Self::Local(Refusal::Limit(_)) => FlowFlag::Overload,
             _ => FlowFlag::Connect,
         }
+    }
+
+    /// Whether there is no endpoint, for now.
+    fn is_of_choice(&self) -> bool {
+        matches!(self, Self::Route(_) | Self::Unpicked(Unpicked::NoneLeft { .. }))
     }
 
     /// What follows from it for the connection, of which the application's peer has not seen a byte.

@@ -13,7 +13,7 @@
 use crate::accept::{abort, end, reset};
 use crate::context::Context;
 use crate::gate::Admitted;
-use crate::handover::{ArrivedFlow, Departure, Exit, Fate, GuestMessage, describe};
+use crate::handover::{ArrivedFlow, Departure, Exit, Fate, GuestMessage, SpanLeft, describe};
 use crate::identity::Proof;
 use crate::limits::{Exceeded, Excess, Ticket, idle};
 use crate::observe::{ByteCounters, FlowFlag, FlowHandle};
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::OwnedPermit;
+use tokio::time::{Instant, sleep_until};
 use warren_common::model::{Workload, WorkloadUid};
 
 /// How long a connection that was handed over waits for its pod to be enrolled.
@@ -44,6 +45,12 @@ pub(crate) enum Ended {
     /// It carried nothing for too long.
     #[error(transparent)]
     Idle(Exceeded),
+    /// The same, by its DestinationRule.
+    #[error("it carried nothing for {} s (tcp.idleTimeout of its DestinationRule)", .0.as_secs_f64())]
+    Silent(Duration),
+    /// It has stood for as long as it may.
+    #[error("it has stood for as long as it may (tcp.maxConnectionDuration of its DestinationRule)")]
+    Expired,
     /// The pod that it had entered, or left, is no more.
     #[error("the pod {0} has gone, and with it what was left of its connections")]
     Gone(Arc<str>),
@@ -60,9 +67,59 @@ impl Ended {
     pub(crate) fn flag(&self) -> FlowFlag {
         match self {
             Self::Copy(_) | Self::Gone(_) | Self::Lost | Self::Broken(_) => FlowFlag::Other,
-            Self::Idle(_) => FlowFlag::Idle,
+            Self::Idle(_) | Self::Silent(_) => FlowFlag::Idle,
+            Self::Expired => FlowFlag::Expired,
             Self::Evicted(_) => FlowFlag::Deny,
         }
+    }
+}
+
+/// How long a connection may stand, where its DestinationRule says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    idle: Option<Duration>,
+    until: Option<Instant>,
+}
+
+impl Span {
+    /// Of a connection that begins to stand now: how long it may be silent, and how long it may last.
+    pub(crate) fn from_now(idle: Option<Duration>, lasts: Option<Duration>) -> Self {
+        // What cannot be reckoned with never comes.
+        Self { idle, until: lasts.and_then(|lasts| Instant::now().checked_add(lasts)) }
+    }
+
+    /// Ends when the connection, of which these are the bytes, has to.
+    pub(crate) async fn over(self, bytes: &ByteCounters) -> Ended {
+        let Self { idle: silent, until } = self;
+        if silent.is_none() && until.is_none() {
+            return std::future::pending().await;
+        }
+        let late = async {
+            match until {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        // Boxed: connections without a limit shall not have room for its timers.
+        Box::pin(async {
+            tokio::select! {
+                () = late => Ended::Expired,
+                () = idle(bytes, silent.unwrap_or_default()) => Ended::Silent(silent.unwrap_or_default()),
+            }
+        })
+        .await
+    }
+
+    fn left(self) -> SpanLeft {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let left = |at: Instant| ms(at.saturating_duration_since(Instant::now()));
+        SpanLeft { idle_ms: self.idle.map(ms), left_ms: self.until.map(left) }
+    }
+}
+
+impl From<SpanLeft> for Span {
+    fn from(left: SpanLeft) -> Self {
+        Self::from_now(left.idle_ms.map(Duration::from_millis), left.left_ms.map(Duration::from_millis))
     }
 }
 
@@ -113,6 +170,8 @@ pub(crate) struct Standing {
     pub pod: Arc<Pod>,
     /// Who is inside a pod of this node, if the server's pod is one.
     pub guest: Option<Guest>,
+    /// How long it may stand.
+    pub span: Span,
 }
 
 /// What happened first.
@@ -138,7 +197,7 @@ impl Standing {
     }
 
     async fn next_event(&mut self, context: &Context, exit: &mut Exit) -> Event {
-        let Self { relay, flow, pod, guest } = self;
+        let Self { relay, flow, pod, guest, span } = self;
         let local = guest.as_ref().and_then(|guest| guest.local.as_ref());
         let meter = Meter::new(
             [Some(&*flow), local.map(|local| &local.0)].into_iter().flatten().map(|f| Arc::clone(f.bytes())),
@@ -156,6 +215,7 @@ impl Standing {
             name = gone(&pod, inside.as_deref()) => Event::Done(Err(Ended::Gone(name))),
             room = exit.wait() => Event::Go(room),
             copied = relay.copy(&meter) => Event::Done(copied.map_err(Ended::from)),
+            ended = span.over(&bytes) => Event::Done(Err(ended)),
             () = idle(&bytes, limits.config().idle_connection) => {
                 Event::Done(Err(Ended::Idle(limits.exceeded(&pod.workload.uid, Excess::Idle))))
             }
@@ -224,7 +284,7 @@ impl Standing {
         let [client, server] = self.relay.descriptors();
         let sockets = [client.try_clone_to_owned()?, server.try_clone_to_owned()?];
         let pod = (self.pod.workload.uid.clone(), Arc::clone(&self.pod.workload.enrolment.pod_uid));
-        let described = describe(flow, pod, guest, &self.relay.state(), proof);
+        let described = describe(flow, pod, guest, &self.relay.state(), proof, self.span.left());
         Ok(Departure::new(described, sockets, workloads))
     }
 
@@ -287,6 +347,7 @@ pub(crate) async fn resume(context: Rc<Context>, arrived: ArrivedFlow) {
         mesh.workload(uid).or_else(|| workloads.get(uid)).cloned()
     };
     let observer = &context.node.observer;
+    let span = message.span.into();
     message.flow.addresses().for_each(|address| context.node.interest.used(address.ip()));
     let parts = message.parts(&tail);
     drop(tail);
@@ -351,7 +412,7 @@ pub(crate) async fn resume(context: Rc<Context>, arrived: ArrivedFlow) {
             }
         }
     };
-    Standing { relay, flow, pod: owner, guest }.carry(&context).await;
+    Standing { relay, flow, pod: owner, guest, span }.carry(&context).await;
     drop(ticket);
 }
 

@@ -33,16 +33,28 @@ impl HashInput {
     }
 }
 
+/// What a connection that nobody looks into is hashed by: its client's address, if the key is that.
+pub fn hash_of_connection(key: &HashKey, client: IpAddr) -> HashInput {
+    match key {
+        HashKey::SourceIp => HashInput::Hash(hash_of_ip(client)),
+        HashKey::Header(_) | HashKey::Query(_) | HashKey::Cookie { .. } => HashInput::Absent,
+    }
+}
+
+fn hash_of_ip(ip: IpAddr) -> u64 {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => hash_of(&ip.octets()),
+        IpAddr::V6(ip) => hash_of(&ip.octets()),
+    }
+}
+
 /// What `request`, of a client with this address, is hashed by. A new cookie's value is made of `entropy`.
 pub fn hash_input(key: &HashKey, request: &RequestView<'_>, client: IpAddr, entropy: u64) -> HashInput {
     let of = |value: Option<&[u8]>| value.map_or(HashInput::Absent, |value| HashInput::Hash(hash_of(value)));
     match key {
         HashKey::Header(name) => of(request.header(name).as_deref()),
         HashKey::Query(name) => of(request.parameter(name).as_deref()),
-        HashKey::SourceIp => match client.to_canonical() {
-            IpAddr::V4(ip) => HashInput::Hash(hash_of(&ip.octets())),
-            IpAddr::V6(ip) => HashInput::Hash(hash_of(&ip.octets())),
-        },
+        HashKey::SourceIp => HashInput::Hash(hash_of_ip(client)),
         HashKey::Cookie { name, path, ttl_s, attributes } => match (cookie(request, name), ttl_s) {
             (Some(value), _) => HashInput::Hash(hash_of(value)),
             (None, None) => HashInput::Absent,
@@ -125,6 +137,9 @@ mod tests {
         let ip = |client| of(&HashKey::SourceIp, &[], None, client);
         assert_eq!(ip("10.0.0.1"), ip("::ffff:10.0.0.1"));
         assert_ne!(ip("10.0.0.1"), ip("10.0.0.2"));
+        let connection = |key| hash_of_connection(key, "::ffff:10.0.0.1".parse().unwrap());
+        assert_eq!(connection(&HashKey::SourceIp), ip("10.0.0.1"), "requests and connections go to the same");
+        assert_eq!(connection(&header), HashInput::Absent, "there is no header");
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod tests;
 pub use ages::Ages;
 pub use circuit::{Circuit, Kind, Overflow, Slot};
 pub use group::{Endpoint, Group};
-pub use key::{HashInput, hash_input};
+pub use key::{HashInput, hash_input, hash_of_connection};
 pub use outlier::{Cause, Detector, Signal};
 pub use pick::{Ask, Health, NoneLeft};
 pub use policy::{Effective, NoSuchSubset, RetryBudget, effective, in_force};

@@ -4,7 +4,8 @@ use crate::route::http::ClientView;
 use std::sync::Arc;
 use warren_common::model::ServiceName;
 use warren_common::model::traffic::{
-    ObjectName, PortPolicy, ScopedPolicy, Selector, Subset, Traffic, TrafficPolicy,
+    ConnectionPool, ObjectName, PortPolicy, ScopedPolicy, Selector, Subset, TlsMode, TlsOrigination, Traffic,
+    TrafficPolicy,
 };
 
 /// A retry budget of which only one part is written has this share.
@@ -23,6 +24,37 @@ pub struct Effective {
     pub retry_budget: Option<RetryBudget>,
     /// Labels that endpoints have to have; those of the subset.
     pub labels: Selector,
+}
+
+impl Effective {
+    /// Whether it says nothing: endpoints are used as without a DestinationRule.
+    pub fn is_nothing(&self) -> bool {
+        self.policy == PortPolicy::default() && self.retry_budget.is_none()
+    }
+
+    /// Whether any of it is about requests, where requests are known to be what is carried: what counts connections alone is not.
+    pub fn is_about_requests(&self) -> bool {
+        let PortPolicy { balancer, pool, outliers, tls } = &self.policy;
+        let is_originated = |tls: &TlsOrigination| matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual);
+        balancer.is_some()
+            || outliers.is_some()
+            || self.retry_budget.is_some()
+            || pool.as_ref().is_some_and(is_of_requests)
+            || tls.as_ref().is_some_and(is_originated)
+    }
+}
+
+/// Whether a pool limits more than connections.
+fn is_of_requests(pool: &ConnectionPool) -> bool {
+    let connections_alone = ConnectionPool {
+        max_connections: pool.max_connections,
+        connect_timeout_ms: pool.connect_timeout_ms,
+        max_connection_duration_ms: pool.max_connection_duration_ms,
+        idle_timeout_ms: pool.idle_timeout_ms,
+        keepalive: pool.keepalive,
+        ..ConnectionPool::default()
+    };
+    *pool != connections_alone
 }
 
 /// Retries at a time, as a share of what is active.
@@ -125,9 +157,7 @@ fn budget(policy: &TrafficPolicy) -> Option<RetryBudget> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_common::model::traffic::{
-        Balancer, Clients, ConnectionPool, SimpleBalancer, TlsMode, TlsOrigination,
-    };
+    use warren_common::model::traffic::{Balancer, Clients, SimpleBalancer};
 
     fn policy(balancer: Option<SimpleBalancer>, max_requests: Option<u32>) -> PortPolicy {
         PortPolicy {
@@ -258,6 +288,45 @@ mod tests {
         assert!(hidden.to_string().contains("the subset v1 of web.shop.svc"), "subsets are hidden too");
         assert!(of(&[], "shop", 80, Some("v1")).is_err());
         assert_eq!(of(&[], "shop", 80, None).unwrap(), Effective::default());
+    }
+
+    #[test]
+    fn what_is_about_requests() {
+        let effective = |policy| Effective { policy, ..Effective::default() };
+        let pool = |pool| PortPolicy { pool: Some(pool), ..PortPolicy::default() };
+        let tls = |mode| {
+            let tls = TlsOrigination {
+                mode,
+                sni: None,
+                subject_alt_names: vec![],
+                insecure_skip_verify: false,
+                ca_file: None,
+                certificate_file: None,
+                key_file: None,
+            };
+            PortPolicy { tls: Some(tls), ..PortPolicy::default() }
+        };
+        let connections = ConnectionPool {
+            max_connections: Some(1),
+            idle_timeout_ms: Some(1),
+            keepalive: Some((1, 1, 1)),
+            ..ConnectionPool::default()
+        };
+        let requests = ConnectionPool { max_requests: Some(1), ..connections.clone() };
+        for (policy, nothing, expected) in [
+            (PortPolicy::default(), true, false),
+            (policy(Some(SimpleBalancer::Random), None), false, true),
+            (pool(connections), false, false),
+            (pool(requests), false, true),
+            (tls(TlsMode::Simple), false, true),
+            (tls(TlsMode::IstioMutual), false, false),
+            (tls(TlsMode::Disable), false, false),
+        ] {
+            let effective = effective(policy);
+            assert_eq!((effective.is_nothing(), effective.is_about_requests()), (nothing, expected));
+        }
+        let budget = Some(RetryBudget { percent: 20, min: 3 });
+        assert!(Effective { retry_budget: budget, ..Effective::default() }.is_about_requests());
     }
 
     #[test]

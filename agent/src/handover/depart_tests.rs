@@ -1,4 +1,4 @@
-use super::super::flows::{Exits, Fate, describe};
+use super::super::flows::{Exits, Fate, SpanLeft, describe};
 use super::*;
 use crate::observe::{ObserveConfig, Observer};
 use crate::tunnel::{RelayState, Way};
@@ -11,7 +11,8 @@ fn departure() -> (Departure, tokio::sync::oneshot::Receiver<Fate>) {
     let observer = Observer::new(ObserveConfig::new("n1".into()));
     let (moved, _) = observer.begin(Direction::Outbound, None, None).to_moved();
     let state = RelayState { up: Way::default(), down: Way::default(), tunnel: None };
-    let described = describe(moved, (WorkloadUid("pod".into()), "u1".into()), None, &state, None);
+    let pod = (WorkloadUid("pod".into()), "u1".into());
+    let described = describe(moved, pod, None, &state, None, SpanLeft::default());
     let sockets = [(); 2].map(|()| UnixDatagram::unbound().unwrap().into());
     Departure::new(described, sockets, Vec::new())
 }

@@ -50,6 +50,19 @@ pub struct FlowMessage {
     tunnel: Option<TunnelMessage>,
     /// What the peer proved itself with: when, in seconds since 1970, and the lengths of its certificates.
     proof: Option<(u64, Vec<usize>)>,
+    /// How long it may still stand.
+    #[serde(default)]
+    pub span: SpanLeft,
+}
+
+/// How long a connection may stand; none: there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpanLeft {
+    /// Without a byte.
+    pub idle_ms: Option<u64>,
+    /// From now.
+    pub left_ms: Option<u64>,
 }
 
 /// Who is inside a pod.
@@ -102,6 +115,7 @@ pub fn describe(
     guest: Option<GuestMessage>,
     relay: &RelayState,
     proof: Option<MovedProof>,
+    span: SpanLeft,
 ) -> (FlowMessage, Zeroizing<Vec<u8>>) {
     let mut tail = Vec::new();
     let mut way = |way: &Way| {
@@ -145,7 +159,7 @@ pub fn describe(
         tail = roomy;
     }
     tail.extend_from_slice(&proof_bytes);
-    (FlowMessage { flow, pod, pod_uid, guest, up, down, tunnel, proof }, tail)
+    (FlowMessage { flow, pod, pod_uid, guest, up, down, tunnel, proof, span }, tail)
 }
 
 impl FlowMessage {

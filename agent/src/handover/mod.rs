@@ -31,7 +31,7 @@ mod offer;
 mod wire;
 
 pub use ask::{Lifeline, Predecessor, Rest, ask};
-pub use flows::{ArrivedFlow, Departure, Exit, Exits, Fate, FlowMessage, GuestMessage, describe};
+pub use flows::{ArrivedFlow, Departure, Exit, Exits, Fate, FlowMessage, GuestMessage, SpanLeft, describe};
 pub use message::VERSION;
 pub use offer::{Offer, Retire, offer};
 

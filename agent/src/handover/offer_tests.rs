@@ -1,4 +1,4 @@
-use super::super::flows::{Departure, Fate, FlowMessage, describe};
+use super::super::flows::{Departure, Fate, FlowMessage, SpanLeft, describe};
 use super::super::{HandoverError, ask};
 use super::*;
 use crate::observe::{ObserveConfig, Observer};
@@ -178,7 +178,8 @@ fn flow(rest: usize) -> (Departure, tokio::sync::oneshot::Receiver<Fate>, [TcpSt
     let (moved, _) = observer.begin(Direction::Outbound, None, None).to_moved();
     let up = Way { rest: vec![7; rest].into(), ended: true, passed_on: false };
     let state = RelayState { up, down: Way::default(), tunnel: None };
-    let described = describe(moved, (WorkloadUid("pod".into()), "u1".into()), None, &state, None);
+    let pod = (WorkloadUid("pod".into()), "u1".into());
+    let described = describe(moved, pod, None, &state, None, SpanLeft::default());
     let (departure, fate) = Departure::new(described, [near.into(), far.into()], Vec::new());
     (departure, fate, [client, server])
 }

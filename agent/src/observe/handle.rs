@@ -10,7 +10,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use warren_common::model::admin::{FlowState, Transport, Verdict};
+use warren_common::model::admin::{FlowRoute, FlowState, Transport, Verdict};
 use warren_common::model::{Identity, Service, Workload};
 
 /// One observed connection; owned by its task. Dropping it closes the flow, however the task ends.
@@ -74,6 +74,11 @@ impl FlowHandle {
     /// The endpoint that was picked.
     pub fn endpoint(&self, endpoint: SocketAddr) {
         self.record.details.lock().endpoint = Some(endpoint);
+    }
+
+    /// Which rule decided where it goes.
+    pub fn route(&self, route: &FlowRoute) {
+        self.record.details.lock().route = Some(Box::new(route.clone()));
     }
 
     /// How it travels.

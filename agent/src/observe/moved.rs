@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
-use warren_common::model::admin::{Direction, Transport, Verdict};
+use warren_common::model::admin::{Direction, FlowRoute, Transport, Verdict};
 use warren_common::model::{Identity, Workload, WorkloadUid};
 
 /// One end of a moved flow.
@@ -36,6 +36,8 @@ pub struct MovedFlow {
     verdict: Verdict,
     policy: Option<Arc<str>>,
     dry_run: Option<Arc<str>>,
+    #[serde(default)]
+    route: Option<Box<FlowRoute>>,
 }
 
 impl MovedFlow {
@@ -69,6 +71,7 @@ impl FlowHandle {
             verdict: details.verdict,
             policy: details.policy.clone(),
             dry_run: details.dry_run.clone(),
+            route: details.route.clone(),
         };
         (moved, workloads.into_iter().flatten().cloned().collect())
     }
@@ -114,6 +117,7 @@ impl Observer {
             policy: moved.policy,
             dry_run: moved.dry_run,
             failure: None,
+            route: moved.route,
             request: None,
             duration: None,
         };

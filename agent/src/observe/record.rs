@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
 use time::macros::format_description;
-use warren_common::model::admin::{Direction, Flow, FlowPeer, FlowState, Transport, Verdict};
+use warren_common::model::admin::{Direction, Flow, FlowPeer, FlowRoute, FlowState, Transport, Verdict};
 use warren_common::model::{Identity, Workload};
 
 /// Why a connection failed, in the short form of metrics and flow records (ztunnel's `response_flags`).
@@ -34,6 +34,12 @@ pub enum FlowFlag {
     Overload,
     /// It carried nothing for too long.
     Idle,
+    /// It stood for as long as it may.
+    Expired,
+    /// No rule holds it.
+    NoRoute,
+    /// Its rule leads to what does not exist.
+    NoCluster,
     /// Anything else: a reset in the middle, an I/O error.
     Other,
 }
@@ -51,6 +57,9 @@ impl FlowFlag {
             Self::NoHealthyUpstream => "UH",
             Self::Overload => "UO",
             Self::Idle => "SI",
+            Self::Expired => "DT",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
             Self::Other => "-",
         }
     }
@@ -92,6 +101,8 @@ pub(super) struct Details {
     pub(super) policy: Option<Arc<str>>,
     pub(super) dry_run: Option<Arc<str>>,
     pub(super) failure: Option<(FlowFlag, Box<str>)>,
+    /// Which rule decided where a connection goes.
+    pub(super) route: Option<Box<FlowRoute>>,
     /// Of a request; None for a connection.
     pub(super) request: Option<Box<RequestDetails>>,
     /// Set once, at the end.
@@ -156,6 +167,7 @@ impl Record {
                 policy: None,
                 dry_run: None,
                 failure: None,
+                route: None,
                 request: None,
                 duration: None,
             }),
@@ -243,6 +255,7 @@ impl Record {
             bytes_received,
             flags,
             error: details.failure.filter(|_| failed).map(|(_, error)| error.into()),
+            route: details.route,
             request: details.request.map(|request| Box::new(request.seen)),
         }
     }

@@ -1,22 +1,23 @@
-//! Endpoints under a DestinationRule: one for each try, with its place in what is counted. Shared by all workers, for a pod's
-//! connections are on several of them.
+//! Endpoints under a DestinationRule: one for each try of a request or a connection, with its place in what is counted. Shared
+//! by all workers, for a pod's connections are on several of them.
 
 use super::seats::{Seat, Seats};
 use crate::balance::{
-    Ages, Ask, Cause, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, Overflow,
-    Signal, Slot, hash_input, in_force,
+    Ages, Ask, Cause, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, NoSuchSubset,
+    NoneLeft, Overflow, Signal, Slot, hash_input, hash_of_connection, in_force,
 };
 use crate::explain::Seen;
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
+use crate::standing::Span;
 use crate::store::Mesh;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use warren_common::model::traffic::{PortPolicy, Selector, TlsMode, Traffic};
-use warren_common::model::{Service, ServiceName, Workload, WorkloadUid};
+use warren_common::model::traffic::{ConnectionPool, PortPolicy, RouteApi, Selector, TlsMode, Traffic};
+use warren_common::model::{Mode, Service, ServiceName, Workload, WorkloadUid};
 
 /// Most groups that are kept; those without open requests go first.
 const MAX_GROUPS: usize = 4096;
@@ -93,6 +94,30 @@ pub(super) struct Wanted<'a> {
     pub(super) dialled: IpAddr,
 }
 
+/// What is to be carried.
+#[derive(Clone, Copy)]
+pub(super) enum Load<'a> {
+    /// A request.
+    Request(&'a http::Ask<'a>),
+    /// A connection that nobody looks into; endpoints that have failed for it.
+    Connection(&'a [WorkloadUid]),
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unpicked {
+    #[error(transparent)]
+    NoSuchSubset(#[from] NoSuchSubset),
+    #[error(transparent)]
+    Overflow(#[from] Overflow),
+    #[error("{service}: {source}")]
+    NoneLeft { service: Arc<str>, source: NoneLeft },
+    #[error(
+        "its DestinationRule asks for TLS to endpoints, which is not spoken yet: nothing is sent without"
+    )]
+    Tls,
+}
+
 /// What became of it.
 pub(super) enum Chosen {
     /// Nothing says how: any endpoint with these labels.
@@ -109,52 +134,71 @@ pub(super) struct Picked {
     pub(super) set_cookie: Option<String>,
 }
 
-/// A request's place at its endpoint.
+/// The place of a request, or a connection, at its endpoint.
 #[derive(Debug)]
 pub(super) struct Balanced {
     balance: Arc<Balance>,
     endpoint: WorkloadUid,
     known: usize,
     effective: Arc<Effective>,
-    _request: Slot,
+    _held: Held,
+}
+
+/// What is counted of it.
+#[derive(Debug)]
+enum Held {
+    Request(#[expect(dead_code, reason = "held until it is dropped")] Slot),
+    Connection(#[expect(dead_code, reason = "held until it is dropped")] Seat),
 }
 
 impl Balances {
     /// The endpoint for one try.
-    pub(super) fn pick(&self, wanted: &Wanted<'_>, ask: &http::Ask<'_>) -> Result<Chosen, NoWay> {
+    ///
+    /// # Errors
+    /// [`Unpicked`].
+    pub(super) fn pick(&self, wanted: &Wanted<'_>, load: Load<'_>) -> Result<Chosen, Unpicked> {
         let balance = self.of(wanted);
         let mut state = balance.state.lock();
-        let made = state.make(wanted, ask, &balance.seats)?;
-        if made.effective.policy == PortPolicy::default() && made.effective.retry_budget.is_none() {
+        let made = state.make(wanted, &balance.seats)?;
+        if made.effective.is_nothing() {
             return Ok(Chosen::Any(made.effective.labels.clone()));
         }
         if let Some(tls) = made.effective.policy.tls.as_ref().filter(|tls| tls.mode != TlsMode::IstioMutual)
             && tls.mode != TlsMode::Disable
         {
-            let why = "its DestinationRule asks for TLS to endpoints, which is not spoken yet: nothing is sent without";
-            return Err(NoWay { refusal: Refusal::no_endpoint(), why: why.to_owned() });
+            return Err(Unpicked::Tls);
         }
-        let request = state.circuit.take(Kind::Request).map_err(overflow)?;
+        // A service that is passed through has no endpoints to pick among.
+        if wanted.service.steering.mode == Mode::Passthrough {
+            return Ok(Chosen::Any(made.effective.labels.clone()));
+        }
+        let (held, tried) = match load {
+            Load::Request(ask) => (Held::Request(state.circuit.take(Kind::Request)?), ask.tried),
+            Load::Connection(failed) => {
+                let slot = state.circuit.take(Kind::Connection)?;
+                (Held::Connection(balance.seats.taken(slot)), failed)
+            }
+        };
         let now = Instant::now();
         if let Some(detector) = &mut state.detector {
             detector.sweep(now);
         }
-        let input = match made.group.hash_key() {
-            Some(key) => hash_input(key, ask.request, wanted.address, ask.entropy),
-            None => HashInput::Absent,
+        let input = match (made.group.hash_key(), load) {
+            (Some(key), Load::Request(ask)) => hash_input(key, ask.request, wanted.address, ask.entropy),
+            (Some(key), Load::Connection(_)) => hash_of_connection(key, wanted.address),
+            (None, _) => HashInput::Absent,
         };
         let turn = state.turn;
         state.turn = turn.wrapping_add(1);
-        let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: ask.tried };
+        let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: tried };
         let dialled = made.group.is_passthrough().then(|| made.group.at(wanted.dialled)).flatten();
         let picked = match dialled {
             Some(endpoint) => Ok(endpoint),
             None => made.group.pick(&choice, &Now { state: &state, now }),
         };
-        let picked = picked.map_err(|error| NoWay {
-            refusal: Refusal::no_endpoint(),
-            why: format!("{}: {error}", wanted.service.key.hostname),
-        })?;
+        let none_left =
+            |source| Unpicked::NoneLeft { service: Arc::clone(&wanted.service.key.hostname), source };
+        let picked = picked.map_err(none_left)?;
         let endpoint = picked.clone();
         let uid = endpoint.workload.uid.clone();
         *state.active.entry(uid.clone()).or_default() += 1;
@@ -164,7 +208,7 @@ impl Balances {
             endpoint: uid,
             known: made.group.endpoints().len(),
             effective: made.effective,
-            _request: request,
+            _held: held,
         };
         let set_cookie = match input {
             HashInput::NewCookie { set_cookie, .. } => Some(set_cookie),
@@ -237,7 +281,7 @@ impl Balances {
 
 impl State {
     /// What is in force now.
-    fn make(&mut self, wanted: &Wanted<'_>, ask: &http::Ask<'_>, seats: &Seats) -> Result<Made, NoWay> {
+    fn make(&mut self, wanted: &Wanted<'_>, seats: &Seats) -> Result<Made, NoSuchSubset> {
         let traffic = wanted.mesh.traffic(&wanted.service.key);
         if let Some(made) = &self.made
             && made.generation == wanted.generation
@@ -252,11 +296,7 @@ impl State {
                 let view = ClientView { namespace: &client.namespace, labels: &client.labels };
                 let subset = subset.map(|subset| &**subset);
                 let traffic = traffic.map(|traffic| &**traffic);
-                let effective = in_force(traffic, &service.key, &view, port, subset);
-                Arc::new(effective.map_err(|error| NoWay {
-                    refusal: Refusal::no_backend(ask.api),
-                    why: error.to_string(),
-                })?)
+                Arc::new(in_force(traffic, &service.key, &view, port, subset)?)
             }
         };
         if same_policy.is_none() {
@@ -315,7 +355,17 @@ impl Health for Now<'_> {
 impl Balanced {
     /// How a try ended: who fails too often is left out for a while.
     pub(super) fn ended(&self, ended: Ended) {
-        let Some(signal) = Signal::of(ended) else { return };
+        if let Some(signal) = Signal::of(ended) {
+            self.report(signal);
+        }
+    }
+
+    /// Whether a connection was made.
+    pub(super) fn connected(&self, made: bool) {
+        self.report(if made { Signal::Connected } else { Signal::Failed });
+    }
+
+    fn report(&self, signal: Signal) {
         let cause = self
             .balance
             .state
@@ -343,6 +393,19 @@ impl Balanced {
     pub(super) fn policy(&self) -> &PortPolicy {
         &self.effective.policy
     }
+
+    /// How much it allows.
+    pub(super) fn pool(&self) -> Option<&ConnectionPool> {
+        self.effective.policy.pool.as_ref()
+    }
+
+    /// How long a connection may stand that is made now.
+    pub(super) fn span(&self) -> Span {
+        let ms = |field: fn(&ConnectionPool) -> Option<u64>| {
+            self.pool().and_then(field).filter(|ms| *ms > 0).map(Duration::from_millis)
+        };
+        Span::from_now(ms(|pool| pool.idle_timeout_ms), ms(|pool| pool.max_connection_duration_ms))
+    }
 }
 
 impl Balance {
@@ -365,8 +428,16 @@ impl Drop for Balanced {
     }
 }
 
-pub(super) fn overflow(overflow: Overflow) -> NoWay {
-    NoWay { refusal: Refusal::overflow(), why: overflow.to_string() }
+impl Unpicked {
+    /// What it means for a request that rules of this kind have brought here.
+    pub(super) fn no_way(self, api: RouteApi) -> NoWay {
+        let refusal = match self {
+            Self::NoSuchSubset(_) => Refusal::no_backend(api),
+            Self::Overflow(_) => Refusal::overflow(),
+            Self::NoneLeft { .. } | Self::Tls => Refusal::no_endpoint(),
+        };
+        NoWay { refusal, why: self.to_string() }
+    }
 }
 
 #[cfg(test)]

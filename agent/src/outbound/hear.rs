@@ -1,24 +1,46 @@
-//! What a client speaks: said by the port, or heard. Nobody waits for a timer: the endpoint is connected to at once, and
+//! What a client speaks: said by the port, or heard. Nobody waits for a timer: where bytes would go is connected to at once, and
 //! whichever side speaks first decides. Nothing is read: what was heard is still there for whoever goes on.
 
-use super::{OutboundError, reach};
+use super::course::Course;
+use super::{OutboundError, Reached, reach};
 use crate::accept::{end, peek};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::http::{FIRST_LINE_DEADLINE, MAX_FIRST_LINE, Spoken, close, spoken};
 use crate::observe::FlowHandle;
-use crate::standing::Guest;
+use crate::policy::{ClientHello, ServerName};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::net::TcpStream;
+
+/// The first byte of whatever may be TLS: a record's type.
+const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=24;
 
 /// What was found out.
 pub(super) enum Heard {
     /// HTTP.
     Http { h2: bool },
+    /// TLS, to the server of this name; empty: none, or it cannot be read.
+    Tls(Arc<str>),
     /// Something else, or a server that speaks first.
-    Other { reached: (Upstream, Option<Guest>) },
-    /// Nothing: this came in between.
-    Failed(OutboundError),
+    Other(Reached),
+}
+
+/// What is listened for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ear {
+    /// HTTP.
+    pub(super) http: bool,
+    /// The server's name in TLS.
+    pub(super) tls: bool,
+}
+
+/// What a client says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    Http { h2: bool },
+    Tls(Arc<str>),
+    Bytes,
 }
 
 /// Of a client whose port says HTTP: whether it is HTTP/2. Whatever it speaks, or does not get to the end of, it is answered in
@@ -27,82 +49,189 @@ pub(super) async fn is_h2(socket: &TcpStream) -> bool {
     if socket.readable().await.is_err() {
         return false;
     }
-    let heard = tokio::time::timeout(FIRST_LINE_DEADLINE, client(socket)).await;
-    heard.is_ok_and(|heard| heard == Spoken::Http2)
+    let ear = Ear { http: true, tls: false };
+    let said = tokio::time::timeout(FIRST_LINE_DEADLINE, client(socket, ear)).await;
+    said.is_ok_and(|said| said == Said::Http { h2: true })
 }
 
-/// Of a client whose port says nothing.
+/// Of a client whose port does not say enough; `bytes`: where bytes go.
+///
+/// # Errors
+/// The client's bytes lead nowhere, or were not led there.
 pub(super) async fn protocol(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
+    ear: Ear,
+    bytes: Result<Course, OutboundError>,
     socket: &TcpStream,
     flow: &FlowHandle,
-) -> Heard {
-    let mut reaching = Box::pin(reach(context, dialled, flow));
-    let heard = tokio::select! {
+) -> Result<Heard, OutboundError> {
+    let bytes = match bytes {
+        Ok(bytes) => bytes,
+        // There is nobody to connect to meanwhile.
+        Err(error) => return heard(client(socket, ear).await).ok_or(error),
+    };
+    let mut reaching = Box::pin(reach(context, dialled, &bytes, flow));
+    let said = tokio::select! {
         biased;
-        heard = client(socket) => heard,
+        said = client(socket, ear) => said,
         reached = &mut reaching => return match reached {
-            Ok(reached) => with_server(socket, reached).await,
+            Ok(reached) => Ok(with_server(socket, ear, reached).await),
             // Rules may lead elsewhere; what has none fails with this.
-            Err(error) => match client(socket).await {
-                Spoken::Http1 => Heard::Http { h2: false },
-                Spoken::Http2 => Heard::Http { h2: true },
-                Spoken::Other | Spoken::Unclear => Heard::Failed(error),
-            },
+            Err(error) => heard(client(socket, ear).await).ok_or(error),
         },
     };
-    match heard {
-        Spoken::Http1 => Heard::Http { h2: false },
-        Spoken::Http2 => Heard::Http { h2: true },
-        Spoken::Other | Spoken::Unclear => match reaching.await {
-            Ok(reached) => Heard::Other { reached },
-            Err(error) => Heard::Failed(error),
-        },
+    match heard(said) {
+        Some(heard) => Ok(heard),
+        None => reaching.await.map(Heard::Other),
+    }
+}
+
+/// What is not just bytes.
+fn heard(said: Said) -> Option<Heard> {
+    match said {
+        Said::Http { h2 } => Some(Heard::Http { h2 }),
+        Said::Tls(name) => Some(Heard::Tls(name)),
+        Said::Bytes => None,
     }
 }
 
 /// Connected, and nobody has said enough yet.
-async fn with_server(socket: &TcpStream, mut reached: (Upstream, Option<Guest>)) -> Heard {
+async fn with_server(socket: &TcpStream, ear: Ear, mut reached: Reached) -> Heard {
     let server = async {
-        match &mut reached.0 {
+        match &mut reached.upstream {
             Upstream::Socket(server) => drop(server.readable().await),
             Upstream::Tunnel(stream) => drop(stream.readable().await),
             // Not asked for: what may turn out to be requests shares. If it came, its server would be heard later.
             Upstream::Dedicated(_) => std::future::pending().await,
         }
     };
-    let heard = tokio::select! {
+    let said = tokio::select! {
         biased;
-        heard = client(socket) => heard,
-        () = server => Spoken::Other,
+        said = client(socket, ear) => said,
+        () = server => Said::Bytes,
     };
-    let h2 = match heard {
-        Spoken::Http1 => false,
-        Spoken::Http2 => true,
-        Spoken::Other | Spoken::Unclear => return Heard::Other { reached },
-    };
+    let Some(heard) = heard(said) else { return Heard::Other(reached) };
     // It was connected to for nothing, and is told so in order.
-    match reached.0 {
+    match reached.upstream {
         Upstream::Socket(server) => end(server),
         Upstream::Tunnel(stream) => drop(tokio::task::spawn_local(close(stream.into_io()))),
         Upstream::Dedicated(tunnel) => drop(tunnel),
     }
-    Heard::Http { h2 }
+    heard
 }
 
 /// Waits until it is clear what the client speaks.
-async fn client(socket: &TcpStream) -> Spoken {
+async fn client(socket: &TcpStream, ear: Ear) -> Said {
     // Who says nothing costs no buffer.
     if socket.readable().await.is_err() {
-        return Spoken::Other;
+        return Said::Bytes;
     }
-    let mut first = Vec::new();
-    let heard = peek(socket, MAX_FIRST_LINE, |fresh| {
-        first.extend_from_slice(fresh);
-        Some(spoken(&first)).filter(|spoken| *spoken != Spoken::Unclear)
-    });
-    heard.await.ok().flatten().unwrap_or(Spoken::Other)
+    let limit = if ear.tls { ClientHello::LIMIT.max(MAX_FIRST_LINE) } else { MAX_FIRST_LINE };
+    let mut listener = Listener::new(ear);
+    let said = peek(socket, limit, |fresh| listener.hear(fresh)).await.ok().flatten();
+    said.unwrap_or_else(|| listener.end())
+}
+
+/// Hears a client's first bytes.
+#[derive(Debug)]
+struct Listener {
+    ear: Ear,
+    first: Vec<u8>,
+    hello: ClientHello,
+}
+
+impl Listener {
+    fn new(ear: Ear) -> Self {
+        Self { ear, first: Vec::new(), hello: ClientHello::default() }
+    }
+
+    /// None: more has to be heard.
+    fn hear(&mut self, fresh: &[u8]) -> Option<Said> {
+        let first = self.first.first().or(fresh.first())?;
+        if self.ear.tls && TLS_RECORDS.contains(first) {
+            self.first.push(*first);
+            return self.hello.read(fresh).map(|name| Said::Tls(named(name)));
+        }
+        if !self.ear.http {
+            return Some(Said::Bytes);
+        }
+        self.first.extend_from_slice(fresh);
+        match spoken(&self.first) {
+            Spoken::Http1 => Some(Said::Http { h2: false }),
+            Spoken::Http2 => Some(Said::Http { h2: true }),
+            Spoken::Other => Some(Said::Bytes),
+            Spoken::Unclear => None,
+        }
+    }
+
+    /// There will be no more.
+    fn end(&self) -> Said {
+        match self.first.first() {
+            Some(first) if self.ear.tls && TLS_RECORDS.contains(first) => Said::Tls("".into()),
+            _ => Said::Bytes,
+        }
+    }
+}
+
+fn named(name: ServerName) -> Arc<str> {
+    match name {
+        ServerName::Named(name) => name,
+        ServerName::Unreadable => "".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ClientHello for `a.example`, of TLS 1.2 without anything else.
+    fn hello() -> Vec<u8> {
+        let name = b"a.example";
+        let entry = [&[0, 0, name.len() as u8][..], name].concat();
+        let list = [&[0, entry.len() as u8][..], &entry].concat();
+        let extension = [&[0, 0, 0, list.len() as u8][..], &list].concat();
+        let extensions = [&[0, extension.len() as u8][..], &extension].concat();
+        let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &extensions].concat();
+        let message = [&[1, 0, 0, body.len() as u8][..], &body].concat();
+        [&[22, 3, 1, 0, message.len() as u8][..], &message].concat()
+    }
+
+    fn said(http: bool, tls: bool, parts: &[&[u8]]) -> Option<Said> {
+        let mut listener = Listener::new(Ear { http, tls });
+        parts.iter().find_map(|part| listener.hear(part))
+    }
+
+    #[test]
+    fn what_is_listened_for_is_heard_however_it_is_split() {
+        let hello = hello();
+        let tls = Some(Said::Tls("a.example".into()));
+        let (first, rest) = hello.split_at(1);
+        for http in [false, true] {
+            assert_eq!(said(http, true, &[&hello]), tls);
+            assert_eq!(said(http, true, &[first, rest]), tls);
+            assert_eq!(said(http, true, &[first]), None, "there is more to come");
+            assert_eq!(said(http, true, &[b"\x16bad!\x00"]), Some(Said::Tls("".into())), "unreadable");
+        }
+        assert_eq!(said(true, false, &[&hello]), Some(Said::Bytes), "nobody asked for TLS");
+        assert_eq!(said(true, true, &[b"GET / HT", b"TP/1.1\r\n"]), Some(Said::Http { h2: false }));
+        assert_eq!(said(true, true, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]), Some(Said::Http { h2: true }));
+        assert_eq!(said(false, true, &[b"GET / HTTP/1.1\r\n"]), Some(Said::Bytes), "nobody asked for HTTP");
+        assert_eq!(said(true, true, &[b"\x00\x01"]), Some(Said::Bytes));
+    }
+
+    #[test]
+    fn an_early_end_is_what_it_began_as() {
+        let end = |ear, bytes: &[u8]| {
+            let mut listener = Listener::new(ear);
+            listener.hear(bytes);
+            listener.end()
+        };
+        let both = Ear { http: true, tls: true };
+        assert_eq!(end(both, &hello()[..20]), Said::Tls("".into()));
+        assert_eq!(end(both, b"GET"), Said::Bytes);
+        assert_eq!(end(both, b""), Said::Bytes);
+    }
 }
 
 #[cfg(test)]

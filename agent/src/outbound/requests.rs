@@ -2,13 +2,13 @@
 //!
 //! What happens to a request is [the pipeline's story](crate::http); here it gets endpoints, connections and records.
 
-use super::endpoints::{Balanced, Chosen, Picked, Wanted};
-use super::hear::{self, Heard};
+use super::course::cluster;
+use super::endpoints::{Balanced, Chosen, Load, Picked, Wanted};
 use super::rules::Routed;
 use super::seats::Seat;
 use super::wire::{Wire, WireWatch, opened};
-use super::{OutboundError, avoid, convey, current, describe, open, revoked};
-use crate::accept::{end, keep_alive, reset};
+use super::{OutboundError, avoid, current, describe, open, revoked};
+use crate::accept::keep_alive;
 use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
@@ -24,7 +24,6 @@ use crate::route::{
 };
 use crate::store::Mesh;
 use ::http::StatusCode;
-use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,71 +37,33 @@ use warren_common::model::{AppProtocol, Service, Workload};
 /// How often it is looked whether the client of a request that waits is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Serves a connection to a service that has rules for requests; as bytes, if it turns out to carry none.
+/// Serves a connection that carries requests.
 pub(super) async fn serve(
     context: Rc<Context>,
     pod: Arc<Pod>,
-    client: SocketAddr,
+    address: SocketAddr,
     routed: Routed,
+    h2: bool,
     socket: TcpStream,
     flow: FlowHandle,
     open: watch::Receiver<()>,
 ) {
-    let Routed { service, dialled: destination, declared } = routed;
-    flow.service(&service);
-    let gone = || OutboundError::Gone(Arc::clone(&pod.workload.name));
-    let dialled = Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: true };
-    let hearing = async {
-        match declared {
-            true => Heard::Http { h2: hear::is_h2(&socket).await },
-            false => hear::protocol(&context, &dialled, &socket, &flow).await,
-        }
-    };
+    let Routed { service, dialled: destination, .. } = routed;
+    let client = Client { address, dialled: destination, h2 };
     let stay = Stay { idle: idle_limit(&context), open };
-    // What carries HTTP may be silent for so long; of what may not nobody knows.
-    let silent = async {
-        match declared {
-            true => tokio::time::sleep(stay.idle).await,
-            false => pending().await,
-        }
-    };
-    let heard = tokio::select! {
-        heard = hearing => heard,
-        () = pod.lifetime.cut() => Heard::Failed(gone()),
-        () = silent => {
-            flow.discard();
-            return end(socket);
-        }
-    };
-    match heard {
-        Heard::Http { h2 } => {
-            let client = Client { address: client, dialled: destination, h2 };
-            let wire = Wire::new(socket);
-            let requests = Requests {
-                context,
-                pod: Arc::clone(&pod),
-                client: client.address,
-                destination,
-                service,
-                wire: wire.watch(),
-            };
-            // What is cut off is reset, for it is dropped.
-            tokio::select! {
-                () = http::serve(Rc::new(requests), client, stay, wire) => {}
-                () = pod.lifetime.cut() => {}
-            }
-            flow.discard();
-        }
-        Heard::Other { reached } => convey(&context, pod, socket, reached, flow).await,
-        Heard::Failed(error) => {
-            flow.fail(error.flag(), error);
-            reset(socket);
-        }
+    let wire = Wire::new(socket);
+    let requests =
+        Requests { context, pod: Arc::clone(&pod), client: address, destination, service, wire: wire.watch() };
+    // What is cut off is reset, for it is dropped.
+    tokio::select! {
+        () = http::serve(Rc::new(requests), client, stay, wire) => {}
+        () = pod.lifetime.cut() => {}
     }
+    flow.discard();
 }
 
 /// How long a client's connection may be without requests.
-fn idle_limit(context: &Context) -> Duration {
+pub(super) fn idle_limit(context: &Context) -> Duration {
     match context.node.limits.config().idle_connection {
         Duration::ZERO => http::IDLE,
         limit => limit,
@@ -166,7 +127,8 @@ impl Outlets for Requests {
         };
         let like = self.destination.ip();
         let nobody = |error: RouteError| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() };
-        let (target, balanced, set_cookie) = match self.context.node.balances.pick(&wanted, ask)? {
+        let picked = self.context.node.balances.pick(&wanted, Load::Request(ask));
+        let (target, balanced, set_cookie) = match picked.map_err(|unpicked| unpicked.no_way(ask.api))? {
             Chosen::One(Picked { endpoint, place, set_cookie }) => {
                 let target = target_of(&mesh, &client, service, &endpoint.workload, endpoint.port, like);
                 (target.map_err(nobody)?, Some(place), set_cookie)
@@ -182,8 +144,7 @@ impl Outlets for Requests {
             let why = OutboundError::Revoked(revoked).to_string();
             return Err(NoWay { refusal: Refusal::no_endpoint(), why });
         }
-        let cluster = format!("outbound|{port}|{}|{}", subset.map_or("", |subset| subset), name.hostname);
-        let cluster: Arc<str> = cluster.into();
+        let cluster = cluster(name, port, subset.map(|subset| &**subset));
         let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
         let counted = pool.map(|_| Arc::clone(&cluster));
         Ok(Way {

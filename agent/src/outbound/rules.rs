@@ -1,9 +1,12 @@
-//! Which rules are in force for the requests of a pod to a service, compiled once per version of what they are made of.
+//! Which rules are in force for the connections and requests of a pod to a service, compiled once per version of what they are
+//! made of.
 
 use super::current;
+use crate::balance::{Effective, effective};
 use crate::context::Context;
 use crate::pods::Pod;
 use crate::route::http::{ClientView, InForce, Patterns};
+use crate::route::l4::L4Table;
 use crate::route::service_at;
 use crate::store::Mesh;
 use std::cell::RefCell;
@@ -30,19 +33,43 @@ struct Known {
     traffic: Option<Arc<Traffic>>,
     client: Arc<Workload>,
     rules: InForce,
+    connections: Connections,
+    // Whether the DestinationRule says something of requests.
+    about_requests: bool,
 }
 
-/// A service that requests have rules for.
+/// What is in force for connections of a client that carry no requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Connections {
+    /// Their rules; none: they go to the service's own endpoints.
+    pub(super) table: Option<Arc<L4Table>>,
+    /// The DestinationRule of those endpoints, for people; none: it says nothing of them.
+    pub(super) policy: Option<Arc<str>>,
+}
+
+/// A service of which something is said to this client.
 #[derive(Clone, Debug)]
 pub(super) struct Routed {
     pub(super) service: Arc<Service>,
     /// Its address and port.
     pub(super) dialled: SocketAddr,
-    /// Whether the port says that HTTP is spoken; else it is to be heard.
-    pub(super) declared: bool,
+    /// Whether something is said of requests.
+    pub(super) requests: Spoken,
+    pub(super) connections: Connections,
 }
 
-/// Whether rules for HTTP are in force for what was dialled.
+/// Whether requests are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    /// They are not.
+    Unheard,
+    /// The port says that HTTP is spoken.
+    Declared,
+    /// It is to be heard whether it is.
+    Undeclared,
+}
+
+/// What is said of connections to what was dialled; none: nothing, and nobody looks into them.
 pub(super) async fn routed(context: &Context, pod: &Pod, dialled: SocketAddr) -> Option<Routed> {
     let (ip, port) = (dialled.ip(), dialled.port());
     if !context.node.store.guard().knows(ip) {
@@ -52,14 +79,23 @@ pub(super) async fn routed(context: &Context, pod: &Pod, dialled: SocketAddr) ->
     let client = current(context, pod);
     let mesh = context.node.store.guard();
     let service = service_at(&mesh, &client, ip)?;
-    let declared = service.ports.iter().find(|known| known.service_port == port)?.app_protocol;
-    match context.routes.in_force(&mesh, &client, &service.key, port) {
-        InForce::Nothing(_) => None,
-        InForce::Rules(_) | InForce::Broken(_) => {
-            let declared = declared != AppProtocol::Unknown;
-            Some(Routed { service: Arc::clone(service), dialled, declared })
-        }
-    }
+    mesh.traffic(&service.key)?;
+    let protocol = service.ports.iter().find(|known| known.service_port == port)?.app_protocol;
+    let declared = protocol != AppProtocol::Unknown;
+    let (rules, connections, about_requests) =
+        context.routes.look(&mesh, &client, &service.key, port, |known| {
+            (known.rules.clone(), known.connections.clone(), known.about_requests)
+        });
+    let requests = match rules {
+        InForce::Rules(_) | InForce::Broken(_) if declared => Spoken::Declared,
+        InForce::Rules(_) | InForce::Broken(_) => Spoken::Undeclared,
+        // A route of connections makes them the protocol of the port; nobody guesses for the sake of a DestinationRule alone.
+        InForce::Nothing(_) if declared && about_requests && connections.table.is_none() => Spoken::Declared,
+        InForce::Nothing(_) => Spoken::Unheard,
+    };
+    let says_something =
+        requests != Spoken::Unheard || connections.table.is_some() || connections.policy.is_some();
+    says_something.then(|| Routed { service: Arc::clone(service), dialled, requests, connections })
 }
 
 impl Routes {
@@ -71,39 +107,75 @@ impl Routes {
         service: &ServiceName,
         port: u16,
     ) -> InForce {
+        self.look(mesh, client, service, port, |known| known.rules.clone())
+    }
+
+    /// The same of everything, compiled if it is not yet.
+    fn look<T>(
+        &self,
+        mesh: &Mesh,
+        client: &Arc<Workload>,
+        service: &ServiceName,
+        port: u16,
+        seen: impl FnOnce(&Known) -> T,
+    ) -> T {
         let traffic = mesh.traffic(service);
-        if traffic.is_none() && self.known.borrow().is_empty() {
-            // The common case of a mesh without any rules keeps nothing.
-            return self.compile(None, client, service, port);
-        }
         let key = (client.uid.clone(), service.clone(), port);
         if let Some(known) = self.known.borrow().get(&key)
             && known.is_of(traffic, client)
         {
-            return known.rules.clone();
+            return seen(known);
         }
-        let rules = self.compile(traffic, client, service, port);
+        let policy = policy(traffic, client, port);
+        let known = Known {
+            traffic: traffic.cloned(),
+            client: Arc::clone(client),
+            rules: self.requests(traffic, client, service, port),
+            connections: connections(traffic, client, port, &policy),
+            about_requests: policy.is_about_requests(),
+        };
+        let result = seen(&known);
         let mut all = self.known.borrow_mut();
         if all.len() >= MAX_TABLES {
             all.clear();
         }
-        all.insert(
-            key,
-            Known { traffic: traffic.cloned(), client: Arc::clone(client), rules: rules.clone() },
-        );
-        rules
+        all.insert(key, known);
+        result
     }
 
-    fn compile(
+    fn requests(
         &self,
         traffic: Option<&Arc<Traffic>>,
         client: &Workload,
         service: &ServiceName,
         port: u16,
     ) -> InForce {
-        let view = ClientView { namespace: &client.namespace, labels: &client.labels };
-        InForce::new(traffic.map(|traffic| &**traffic), &view, service, port, &self.patterns)
+        InForce::new(traffic.map(|traffic| &**traffic), &view(client), service, port, &self.patterns)
     }
+}
+
+fn view(client: &Workload) -> ClientView<'_> {
+    ClientView { namespace: &client.namespace, labels: &client.labels }
+}
+
+fn connections(
+    traffic: Option<&Arc<Traffic>>,
+    client: &Workload,
+    port: u16,
+    policy: &Effective,
+) -> Connections {
+    let names = || policy.objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    Connections {
+        table: traffic.and_then(|traffic| L4Table::compile(traffic, &view(client), port)).map(Arc::new),
+        policy: (!policy.is_nothing()).then(|| names().into()),
+    }
+}
+
+/// The DestinationRule of the service's own endpoints.
+fn policy(traffic: Option<&Arc<Traffic>>, client: &Workload, port: u16) -> Effective {
+    // Without a subset nothing can be missing.
+    let found = traffic.and_then(|traffic| effective(traffic, &view(client), port, None).ok());
+    found.unwrap_or_default()
 }
 
 impl Known {

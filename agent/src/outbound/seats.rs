@@ -43,9 +43,14 @@ struct Turn<'a> {
 }
 
 impl Seats {
+    /// A place that was free.
+    pub(super) fn taken(self: &Arc<Self>, slot: Slot) -> Seat {
+        Seat { slot: Some(slot), seats: Arc::clone(self), leaving: false }
+    }
+
     /// Waits until `take` finds a place.
     pub(super) async fn wait(self: &Arc<Self>, take: impl Fn() -> Result<Slot, Overflow>) -> Seat {
-        let seat = |slot| Seat { slot: Some(slot), seats: Arc::clone(self), leaving: false };
+        let seat = |slot| self.taken(slot);
         if let Ok(slot) = take() {
             return seat(slot);
         }

@@ -6,6 +6,7 @@ mod choose;
 mod failing;
 mod frequency;
 pub mod http;
+pub mod l4;
 
 pub use affinity::Affinity;
 pub use attempts::{Attempts, Failure, Patience, Step};

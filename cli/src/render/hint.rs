@@ -53,7 +53,10 @@ pub(crate) fn hint(flow: &Flow) -> Option<String> {
         }
         "IDENTITY_ERROR" => "the caller has no certificate of this mesh's trust domain".to_owned(),
         "UH" => "no pod behind this service is ready; `warren services` shows its endpoints".to_owned(),
-        "SI" => "it carried nothing for as long as the agent's --idle-timeout allows".to_owned(),
+        "SI" => {
+            "it carried nothing for as long as the agent's --idle-timeout, or its DestinationRule, allows"
+                .to_owned()
+        }
         "UO" => "a limit was reached; the metrics and the agent's log say which".to_owned(),
         _ => return None,
     };

@@ -118,9 +118,24 @@ pub struct Flow {
     pub flags: String,
     /// Why it failed, in words.
     pub error: Option<String>,
+    /// Which rules decided where it goes, if it is a connection of which rules say something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Box<FlowRoute>>,
     /// The request, if it is one and not a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Box<FlowRequest>>,
+}
+
+/// What decided where a connection goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlowRoute {
+    /// The rule that matched, as its object names it; empty: none did, or it has no name.
+    pub rule: Arc<str>,
+    /// The objects that the rules come from, or the DestinationRule alone.
+    pub objects: Arc<str>,
+    /// Where it was sent, in Envoy's form: `outbound|port|subset|host`; empty: nowhere.
+    pub cluster: Arc<str>,
 }
 
 /// A request that was routed, and its response.

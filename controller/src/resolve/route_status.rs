@@ -3,7 +3,7 @@
 use super::ResolveConfig;
 use super::traffic::route::{Refusal, Unresolved, backend, refusal};
 use crate::index::Index;
-use crate::objects::{BackendRef, Kind, ParentRef, Route};
+use crate::objects::{BackendRef, ParentRef, Route};
 
 /// The conditions of a route for one parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +48,6 @@ fn condition(kind: &'static str, reason: &'static str, message: impl Into<String
 fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
     const KIND: &str = "Accepted";
     match refusal {
-        None if is_of_connections(route) => condition(
-            KIND,
-            "UnsupportedValue",
-            "routes of connections are not applied yet: connections go to the Service's own endpoints",
-        ),
         None if broken(route).count() == route.rules.len() => {
             let message = broken(route).next().unwrap_or_default();
             condition(KIND, "UnsupportedValue", message)
@@ -73,11 +68,6 @@ fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
             condition(KIND, "Conflicted", "routes of a more specific kind are attached to the same port")
         }
     }
-}
-
-/// Whether it is for connections and not for requests: agents don't apply it yet.
-pub(super) fn is_of_connections(route: &Route) -> bool {
-    matches!(route.kind, Kind::TLSRoute | Kind::TCPRoute)
 }
 
 /// Rules that cannot be applied; requests that meet them get 500.
@@ -107,7 +97,7 @@ fn resolved(index: &Index, config: &ResolveConfig, route: &Route) -> Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::Name;
+    use crate::objects::{Kind, Name};
     use crate::resolve::tests::{config, index};
 
     const SERVICES: &str = "---
@@ -177,28 +167,21 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
     }
 
     #[test]
-    fn routes_of_connections_are_not_said_to_be_applied() {
+    fn routes_of_connections_have_the_same_conditions() {
         let web = "{group: '', kind: Service, name: web}";
-        let good = "{backendRefs: [{name: web, port: 80}]}";
         let named = format!("{web}], hostnames: [a.example");
         for (kind, parents, name) in [(Kind::TCPRoute, web, "TCPRoute"), (Kind::TLSRoute, &named, "TLSRoute")]
         {
-            let index = index(&format!("{SERVICES}{}", route(name, parents, good)));
-            let route = index.route(kind, &Name::new("shop", "r")).unwrap();
-            let status = route_status(&index, &config(), route).remove(0);
-            let accepted = &status.conditions[0];
-            assert_eq!(
-                (accepted.kind, accepted.holds, accepted.reason),
-                ("Accepted", false, "UnsupportedValue")
-            );
-            assert!(accepted.message.contains("not applied yet"), "{}", accepted.message);
+            let to = |backend: &str| route(name, parents, &format!("{{backendRefs: [{backend}]}}"));
+            assert_eq!(said(&to("{name: web, port: 80}"), kind), "web Accepted ResolvedRefs");
+            assert_eq!(said(&to("{name: none, port: 80}"), kind), "web Accepted !BackendNotFound");
         }
-        // What is wrong beside that is still said.
         let elsewhere = "{group: '', kind: Service, name: web, port: 9}";
-        assert_eq!(
-            said(&route("TCPRoute", elsewhere, good), Kind::TCPRoute),
-            "web !NoMatchingParent ResolvedRefs"
-        );
+        let good = "{backendRefs: [{name: web, port: 80}]}";
+        let tcp = route("TCPRoute", elsewhere, good);
+        assert_eq!(said(&tcp, Kind::TCPRoute), "web !NoMatchingParent ResolvedRefs");
+        let both = route("TCPRoute", web, good) + &route("HTTPRoute", web, good);
+        assert_eq!(said(&both, Kind::TCPRoute), "web !Conflicted ResolvedRefs");
     }
 
     fn said(routes: &str, kind: Kind) -> String {

@@ -4,12 +4,12 @@ use super::About;
 use super::virtual_service::full_name_of;
 use crate::index::Index;
 use crate::objects::{DestinationRule, HttpRoute, Kind, RouteAction};
-use crate::resolve::ResolveConfig;
 use crate::resolve::traffic::is_ruled;
+use crate::resolve::{ResolveConfig, host};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use warren_common::model::ServiceName;
-use warren_common::model::traffic::{PortPolicy, TlsMode, TrafficPolicy};
+use warren_common::model::traffic::{HashKey, PortPolicy, TlsMode, TrafficPolicy};
+use warren_common::model::{AppProtocol, ServiceName};
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRule, about: &mut About<'_>) {
     let host = index.full_name(&rule.host, &rule.name.namespace);
@@ -43,7 +43,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
     let mut first = None;
     for (path, policy) in policies(rule) {
         not_applied(&path, policy, about);
-        if *policy != TrafficPolicy::default() {
+        if is_of_requests(policy) {
             first.get_or_insert(path);
         }
     }
@@ -52,11 +52,34 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
         && !is_met(index, config, &held)
     {
         let text = format!(
-            "it holds for requests alone so far, and no HTTP rules lead to {host}: it has no effect there yet"
+            "some of it is about requests alone; no port of {host} says that it is HTTP, and no HTTP rules lead there: that has no \
+             effect"
         );
-        let fix = "Attach an HTTPRoute to the Service, or write a VirtualService with `http` for its host";
+        let fix = "Say `appProtocol: http` (or http2, grpc) at the Service's port";
         about.info("no-http-rules", path, text, Some(fix.to_owned()));
     }
+}
+
+/// Whether a part of it means nothing where no requests are seen.
+fn is_of_requests(policy: &TrafficPolicy) -> bool {
+    let of_port = |policy: &PortPolicy| {
+        let hash = policy.balancer.as_ref().and_then(|balancer| balancer.hash.as_ref());
+        let pool = policy.pool.as_ref().is_some_and(|pool| {
+            pool.max_pending_requests.is_some()
+                || pool.max_requests.is_some()
+                || pool.max_requests_per_connection.is_some()
+                || pool.max_retries.is_some()
+                || pool.http_idle_timeout_ms.is_some()
+                || pool.max_concurrent_streams.is_some()
+                || pool.upgrade_to_h2
+                || pool.use_client_protocol
+        });
+        pool || hash.is_some_and(|(key, _)| *key != HashKey::SourceIp)
+    };
+    of_port(&policy.all)
+        || policy.ports.values().any(of_port)
+        || policy.retry_budget_percent.is_some()
+        || policy.retry_budget_min.is_some()
 }
 
 /// What the rule says of the whole host and of each subset, with its path.
@@ -88,10 +111,16 @@ fn part(path: &str, policy: &PortPolicy, about: &mut About<'_>) {
     }
 }
 
-/// Whether HTTP rules are there for requests to one of these services, or send requests of others to it.
+/// Whether requests to one of these services are seen: HTTP is declared, or HTTP rules are there for it, or send requests of others
+/// to it.
 fn is_met(index: &Index, config: &ResolveConfig, services: &[ServiceName]) -> bool {
     let sent_to = destinations(index);
-    services.iter().any(|service| sent_to.contains(&service.hostname))
+    let is_declared = |service: &ServiceName| {
+        let ports = host::resolve(index, config, service).map(|service| service.ports).unwrap_or_default();
+        ports.iter().any(|port| port.app_protocol != AppProtocol::Unknown)
+    };
+    services.iter().any(is_declared)
+        || services.iter().any(|service| sent_to.contains(&service.hostname))
         || services.iter().any(|service| is_ruled(index, config, service))
 }
 

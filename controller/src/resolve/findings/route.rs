@@ -4,7 +4,6 @@ use super::About;
 use crate::index::Index;
 use crate::objects::{BackendRef, Kind, Route};
 use crate::resolve::ResolveConfig;
-use crate::resolve::route_status::is_of_connections;
 use crate::resolve::traffic::route::{Refusal, backend, refusal};
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about: &mut About<'_>) {
@@ -40,11 +39,6 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
     if !in_mesh {
         return;
     }
-    if is_of_connections(route) {
-        let text = "routes of connections are not applied yet: connections go to the Service's own endpoints";
-        let fix = "Where requests are meant, attach an HTTPRoute or a GRPCRoute";
-        about.warning("not-applied", "spec.rules", text, Some(fix.to_owned()));
-    }
     if !route.hostnames.is_empty() && route.kind != Kind::TLSRoute {
         let text = "they mean nothing in the mesh: the Service that is addressed is the name";
         about.warning("hostnames-ignored", "spec.hostnames", text, None);
@@ -60,7 +54,11 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
             );
         }
         if rule.backends.is_empty() && rule.filters.redirect.is_none() && rule.filters.broken.is_none() {
-            about.error("no-backend", &path, "it leads nowhere: requests get 500", None);
+            let fails = match route.kind {
+                Kind::TLSRoute | Kind::TCPRoute => "connections are reset",
+                _ => "requests get 500",
+            };
+            about.error("no-backend", &path, format!("it leads nowhere: {fails}"), None);
         }
         for (place, to) in rule.backends.iter().enumerate() {
             let path = format!("{path}.backendRefs[{place}]");

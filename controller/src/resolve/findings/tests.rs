@@ -128,8 +128,6 @@ fn destination_rules() {
                 "b subset-conflict spec.subsets[0]",
                 "b policy-conflict spec.trafficPolicy",
                 "b not-applied spec.trafficPolicy.tls",
-                "a no-http-rules spec.trafficPolicy",
-                "b no-http-rules spec.trafficPolicy",
             ],
         ),
     ] {
@@ -172,72 +170,81 @@ fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
 }
 
 #[test]
-fn a_traffic_policy_without_http_rules_has_no_effect() {
-    let rule = |host: &str| {
-        object(
-            "DestinationRule",
-            "d",
-            &format!("host: {host}, trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}"),
-        )
+fn what_is_about_requests_where_none_are_seen_has_no_effect() {
+    const PLAIN: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: shop}
+spec: {clusterIP: 10.0.0.3, ports: [{name: other, port: 80}]}
+";
+    let of = |host: &str, policy: &str| {
+        PLAIN.to_owned()
+            + &object("DestinationRule", "d", &format!("host: {host}, trafficPolicy: {{{policy}}}"))
     };
-    let attached = |kind: &str| {
-        let spec = "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]";
-        object(kind, "r", spec)
+    let attached = |kind: &str, parent: &str, to: &str| {
+        let spec = format!(
+            "parentRefs: [{{group: '', kind: Service, name: {parent}}}], \
+             rules: [{{backendRefs: [{{name: {to}, port: 80}}]}}]"
+        );
+        object(kind, "r", &spec)
     };
-    let edge = format!("hosts: [web], gateways: [edge], http: [{{{TO_A}}}]");
+    let requests = "connectionPool: {http: {maxRetries: 1}}";
     let none = vec!["d no-http-rules spec.trafficPolicy"];
     for (objects, expected) in [
-        (rule("web"), none.clone()),
-        (rule("'*.shop.svc.cluster.local'"), none.clone()),
-        (rule("web") + &object("VirtualService", "v", &edge), none.clone()),
-        (
-            rule("web") + &attached("TCPRoute"),
-            vec!["r not-applied spec.rules", "d no-http-rules spec.trafficPolicy"],
-        ),
-        (rule("web") + &attached("HTTPRoute"), vec![]),
+        (of("plain", requests), none.clone()),
+        (of("plain", "loadBalancer: {consistentHash: {httpHeaderName: x}}"), none.clone()),
+        (of("plain", "retryBudget: {percent: 10}"), none.clone()),
+        (of("plain", "loadBalancer: {consistentHash: {useSourceIp: true}}"), vec![]),
+        (of("plain", "loadBalancer: {simple: RANDOM}"), vec![]),
+        (of("plain", "connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {}"), vec![]),
+        // A port says HTTP.
+        (of("web", requests), vec![]),
+        (of("'*.shop.svc.cluster.local'", requests), vec![]),
+        (of("plain", requests) + &attached("TCPRoute", "plain", "a"), none.clone()),
+        (of("plain", requests) + &attached("HTTPRoute", "plain", "a"), vec![]),
         // Where rules of another service send to, it is in force too.
-        (rule("a") + &attached("HTTPRoute"), vec![]),
-        (rule("headless") + &attached("HTTPRoute"), none.clone()),
-        (rule("'*.shop.svc.cluster.local'") + &attached("HTTPRoute"), vec![]),
-        (object("DestinationRule", "d", "host: web, subsets: [{name: v1}]"), vec![]),
+        (of("plain", requests) + &attached("HTTPRoute", "web", "plain"), vec![]),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
     }
     // It is no problem of the controller's: it would have to be looked at again with every route.
-    let all = analyze(&index(&format!("{SERVICES}{}", rule("web"))), &config());
+    let all = analyze(&index(&format!("{SERVICES}{}", of("plain", requests))), &config());
     assert_eq!(all[0].severity, Severity::Info);
 }
 
 #[test]
-fn rules_of_connections_are_said_not_to_be_applied() {
+fn rules_of_connections_are_looked_at_like_others() {
     let vs = |name: &str, spec: &str| object("VirtualService", name, &format!("hosts: [web], {spec}"));
-    let route = |kind: &str, parent: &str| {
-        let hostnames = if kind == "TLSRoute" { "hostnames: [a.example], " } else { "" };
-        object(
-            kind,
-            "r",
-            &format!("parentRefs: [{parent}], {hostnames}rules: [{{backendRefs: [{{name: a, port: 80}}]}}]"),
-        )
+    let tcp_route = |backends: &str| {
+        let spec = format!(
+            "parentRefs: [{{group: '', kind: Service, name: web}}], rules: [{{backendRefs: [{backends}]}}]"
+        );
+        object("TCPRoute", "r", &spec)
     };
-    let web = "{group: '', kind: Service, name: web}";
     let tcp = format!("tcp: [{{{TO_A}}}]");
+    let tls = format!("tls: [{{match: [{{sniHosts: [web]}}], {TO_A}}}]");
     let http = format!("http: [{{{TO_A}}}]");
     for (objects, expected) in [
-        (vs("v", &tcp), vec!["v not-applied spec.tcp"]),
+        (vs("v", &tcp), vec![]),
+        (vs("v", &tls), vec![]),
         (
-            vs("v", &format!("tls: [{{match: [{{sniHosts: [web]}}], {TO_A}}}]")),
-            vec!["v not-applied spec.tls"],
+            vs("v", "tcp: [{route: [{destination: {host: none}}]}]"),
+            vec!["v destination-not-found spec.tcp[0].route[0].destination"],
         ),
-        (vs("v", &format!("gateways: [edge], {tcp}")), vec![]),
-        // It decides nothing, so that it is in nobody's way.
-        (vs("a", &tcp) + &vs("b", &http), vec!["a not-applied spec.tcp"]),
-        (route("TCPRoute", web), vec!["r not-applied spec.rules"]),
-        (route("TLSRoute", web), vec!["r not-applied spec.rules"]),
-        (route("TCPRoute", "{name: edge}"), vec![]),
-        (route("TCPRoute", web) + &vs("v", &http), vec!["r not-applied spec.rules"]),
+        (vs("a", &tcp) + &vs("b", &http), vec!["b host-conflict spec.hosts[0]"]),
+        (tcp_route("{name: a, port: 80}"), vec![]),
+        (tcp_route("{name: a, port: 9}"), vec!["r backend-not-found spec.rules[0].backendRefs[0]"]),
+        (tcp_route("{name: a, port: 80}") + &vs("v", &tcp), vec!["v shadowed-by-route spec.hosts[0]"]),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
     }
+    let none = found_text(&vs("v", "tcp: [{route: [{destination: {host: none}}]}]"));
+    assert!(none.contains("connections are reset"), "{none}");
+}
+
+fn found_text(objects: &str) -> String {
+    let all = analyze(&index(&format!("{SERVICES}{objects}")), &config());
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -4,7 +4,6 @@ use super::About;
 use crate::index::Index;
 use crate::objects::{HttpRoute, L4Route, Matching, RouteAction, Target, VirtualService};
 use crate::resolve::ResolveConfig;
-use crate::resolve::route_status::is_of_connections;
 use crate::resolve::traffic::{candidates, target, usable};
 use std::net::IpAddr;
 use warren_common::model::traffic::{Destination, HttpMatch, PathMatch};
@@ -47,13 +46,6 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
         }
     }
     for (field, routes) in [("tls", &service.tls), ("tcp", &service.tcp)] {
-        if !routes.is_empty() && service.is_of_mesh() {
-            let text = "rules of connections are not applied yet: connections go to the endpoints of the service that is \
-                        addressed";
-            let fix =
-                "Where requests are meant, write `http`; otherwise have clients address the destination";
-            about.warning("not-applied", format!("spec.{field}"), text, Some(fix.to_owned()));
-        }
         for (place, L4Route { backends, .. }) in routes.iter().enumerate() {
             for (backend, to) in backends.iter().enumerate() {
                 let path = format!("spec.{field}[{place}].route[{backend}].destination");
@@ -76,16 +68,13 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
         if host.starts_with('*') {
             continue;
         }
-        // One with rules of connections alone decides nothing yet.
         let winner = candidates(index, &host).into_iter().find(|other| {
             other.exported_to.is_none()
-                && !other.http.is_empty()
                 && other.hosts.iter().any(|theirs| index.full_name(theirs, &other.name.namespace) == host)
         });
         if let Some(winner) = winner
             && winner.name != service.name
             && service.exported_to.is_none()
-            && !service.http.is_empty()
         {
             let text = format!(
                 "the older VirtualService {} decides for {host}; rules of several are not merged",
@@ -97,7 +86,7 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
         let attached = held.iter().filter_map(|name| index.kubernetes_service_name(name));
         let attached = attached
             .flat_map(|name| index.routes_of(&name).collect::<Vec<_>>())
-            .find(|route| route.unsupported.is_none() && !is_of_connections(route));
+            .find(|route| route.unsupported.is_none());
         if let Some(route) = attached {
             let text = format!(
                 "the {} {} is attached to the Service {host}, and decides",
@@ -138,7 +127,8 @@ fn destination(
     match resolved {
         Destination::Broken { wanted, why } => {
             let fix = full_name_of(index, &wanted);
-            about.error("destination-not-found", path, format!("{wanted}: {why}; requests get 503"), fix);
+            let text = format!("{wanted}: {why}; {}", failure(&path));
+            about.error("destination-not-found", path, text, fix);
         }
         Destination::Service { service, .. } => subset(index, of, to, Some(&service.hostname), &path, about),
     }
@@ -157,9 +147,14 @@ fn subset(
     let host = host.unwrap_or(&full);
     let mut rules = index.destination_rules_of(host).flat_map(|(_, rules)| rules);
     if !rules.any(|rule| rule.subsets.iter().any(|known| known.name == *subset)) {
-        let text = format!("no DestinationRule for {host} has a subset {subset}; requests get 503");
+        let text = format!("no DestinationRule for {host} has a subset {subset}; {}", failure(path));
         about.error("subset-not-found", format!("{path}.subset"), text, None);
     }
+}
+
+/// What becomes of traffic that the rule at this path leads nowhere.
+fn failure(path: &str) -> &'static str {
+    if path.starts_with("spec.http") { "requests get 503" } else { "connections are reset" }
 }
 
 /// Rules that come after one that holds everything they hold.

@@ -6,9 +6,6 @@
 //!   routes of the service's namespace (producer)
 //!   VirtualServices, by host, visibility and age
 //! ```
-//!
-//! Agents apply no rules of connections yet (TLSRoute, TCPRoute, `tls` and `tcp` of a VirtualService): a table of those alone
-//! is not sent, so that it does not take the place of one with rules of requests.
 
 mod delegate;
 mod destination;
@@ -29,8 +26,7 @@ use warren_common::model::traffic::{ObjectName, RouteTable, Traffic};
 
 /// What is said about the traffic to a service; none when nothing is, or there is no such service.
 pub(super) fn traffic(index: &Index, config: &ResolveConfig, name: &ServiceName) -> Option<Traffic> {
-    let mut tables = compiled(index, config, name)?;
-    tables.retain(has_requests);
+    let tables = compiled(index, config, name)?;
     let policies = destination_rule::policies(index, name);
     let is_said = !tables.is_empty() || !policies.is_empty();
     is_said.then(|| Traffic { service: name.clone(), tables, policies })
@@ -38,21 +34,16 @@ pub(super) fn traffic(index: &Index, config: &ResolveConfig, name: &ServiceName)
 
 /// Whether there are rules for requests to a service, for whatever client.
 pub(super) fn is_ruled(index: &Index, config: &ResolveConfig, name: &ServiceName) -> bool {
-    compiled(index, config, name).is_some_and(|tables| tables.iter().any(has_requests))
+    compiled(index, config, name).is_some_and(|tables| tables.iter().any(|table| table.rules.http.is_some()))
 }
 
-/// Every table of a service, those of connections alone too; none when there is no such service.
+/// Every table of a service; none when there is no such service.
 fn compiled(index: &Index, config: &ResolveConfig, name: &ServiceName) -> Option<Vec<RouteTable>> {
     let service = host::resolve(index, config, name)?;
     let of_kubernetes = index.kubernetes_service_name(name).and_then(|name| index.service(&name));
     let mut tables = of_kubernetes.map_or_else(Vec::new, |service| route::tables(index, config, service));
     tables.extend(virtual_service::tables(index, config, &service));
     Some(tables)
-}
-
-/// Whether a table has rules that agents apply.
-fn has_requests(table: &RouteTable) -> bool {
-    table.rules.http.is_some()
 }
 
 fn object_name(kind: &str, name: &Name) -> ObjectName {

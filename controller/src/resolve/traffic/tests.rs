@@ -45,14 +45,6 @@ fn tables(yaml: &str, host: &str) -> Vec<RouteTable> {
     of(yaml, host).map(|traffic| traffic.tables).unwrap_or_default()
 }
 
-/// Those of connections alone too, which are not sent.
-fn with_connections(yaml: &str, host: &str) -> Vec<RouteTable> {
-    let (name, namespace) = host.split_once('.').unwrap();
-    let hostname = format!("{name}.{namespace}.svc.cluster.local");
-    let name = ServiceName { namespace: namespace.into(), hostname: hostname.into() };
-    compiled(&index(yaml), &config(), &name).unwrap_or_default()
-}
-
 /// `[bank] 80: name name`: clients, ports and objects of each table.
 fn heads(yaml: &str, host: &str) -> Vec<String> {
     tables(yaml, host).iter().map(head).collect()
@@ -205,8 +197,7 @@ fn the_protocol_of_a_port_picks_the_list() {
         ),
     ] {
         let yaml = service.to_owned() + &virtual_service("shop/one", &format!("hosts: [web], {rules}"));
-        let tables = with_connections(&yaml, "web.shop");
-        assert_eq!(tables.iter().map(head).collect::<Vec<_>>(), expected, "{rules}");
+        assert_eq!(heads(&yaml, "web.shop"), expected, "{rules}");
     }
     // A route of the Gateway API is what makes the protocol.
     let yaml =
@@ -447,7 +438,7 @@ fn references_that_lead_nowhere_are_broken() {
 }
 
 #[test]
-fn routes_of_connections_are_resolved_and_not_sent() {
+fn connections_have_routes_too() {
     let all = services(&[("web.shop", &[443]), ("a.shop", &[1]), ("b.shop", &[2])]);
     let route = |kind: &str, head: &str, to: &str, more: &str| {
         object(
@@ -460,19 +451,15 @@ fn routes_of_connections_are_resolved_and_not_sent() {
     };
     let tls = route("TLSRoute", "shop/wild@1", "{name: a, port: 1}", "hostnames: ['*.com'], ")
         + &route("TLSRoute", "shop/exact@2", "{name: b, port: 2}", "hostnames: [a.com], ");
-    let yaml = all.clone() + &tls;
-    assert_eq!(sent(&with_connections(&yaml, "web.shop")[0]), ["b.shop:2", "a.shop:1"]);
-    assert!(of(&yaml, "web.shop").is_none());
+    assert_eq!(sent(&tables(&(all.clone() + &tls), "web.shop")[0]), ["b.shop:2", "a.shop:1"]);
     // The oldest alone has the port.
     let tcp = route("TCPRoute", "shop/new@2", "{name: a, port: 1}", "")
         + &route("TCPRoute", "shop/old@1", "{name: b, port: 2}", "");
-    let yaml = all + &tcp;
-    assert_eq!(sent(&with_connections(&yaml, "web.shop")[0]), ["b.shop:2"]);
-    assert!(of(&yaml, "web.shop").is_none());
+    assert_eq!(sent(&tables(&(all + &tcp), "web.shop")[0]), ["b.shop:2"]);
 }
 
 #[test]
-fn rules_of_connections_do_not_take_the_place_of_rules_of_requests() {
+fn rules_of_connections_stand_where_others_would() {
     let all = services(&[("web.shop", &[80]), ("a.shop", &[80]), ("a.bank", &[80])]);
     let rule = "{backendRefs: [{name: a, port: 80}]}";
     let tcp_route = object(
@@ -489,12 +476,11 @@ fn rules_of_connections_do_not_take_the_place_of_rules_of_requests() {
     let requests = virtual_service("shop/http@2", &format!("hosts: [web], {TO_A}"));
     for (objects, expected) in [
         // A consumer's before a producer's.
-        (tcp_route.clone() + &http_route("shop/one", "name: web", rule), vec!["* one"]),
-        (tcp_route.clone() + &requests, vec!["* http"]),
+        (tcp_route.clone() + &http_route("shop/one", "name: web", rule), vec!["[bank] tcp", "* one"]),
+        (tcp_route.clone() + &requests, vec!["[bank] tcp", "* http"]),
         // An older one, for some and for all.
-        (connections(", exportTo: [bank]") + &requests, vec!["* http"]),
-        (connections("") + &requests, vec!["* http"]),
-        (connections(""), vec![]),
+        (connections(", exportTo: [bank]") + &requests, vec!["[bank] tcp", "* http"]),
+        (connections("") + &requests, vec!["* tcp"]),
     ] {
         assert_eq!(heads(&(any.clone() + &objects), "web.shop"), expected, "{objects}");
     }
@@ -516,7 +502,6 @@ fn service_entries_have_traffic_of_their_own() {
     );
     let name = ServiceName { namespace: "shop".into(), hostname: "api.example.com".into() };
     let found = traffic(&index(&yaml), &config(), &name).unwrap();
-    assert!(found.tables.is_empty(), "rules of connections are not sent");
-    assert_eq!(sent(&compiled(&index(&yaml), &config(), &name).unwrap()[0]), ["api.example:443"]);
+    assert_eq!(sent(&found.tables[0]), ["api.example:443"]);
     assert_eq!(found.policies.len(), 2);
 }

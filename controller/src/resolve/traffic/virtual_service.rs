@@ -2,7 +2,7 @@
 
 use super::delegate::flattened;
 use super::destination::target;
-use super::{age, has_requests, object_name};
+use super::{age, object_name};
 use crate::index::Index;
 use crate::objects::{
     HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Target, VirtualService, Weighted,
@@ -41,9 +41,8 @@ pub(super) fn tables(index: &Index, config: &ResolveConfig, service: &Service) -
     let mut tables = Vec::new();
     for virtual_service in candidates(index, &service.key.hostname) {
         let Some(found) = of_one(index, config, service, virtual_service) else { continue };
-        let decides = found.iter().any(has_requests);
         tables.extend(found);
-        if decides && virtual_service.exported_to.is_none() {
+        if virtual_service.exported_to.is_none() {
             // It is for everybody: nobody is left for the others.
             break;
         }

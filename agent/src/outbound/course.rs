@@ -1,0 +1,186 @@
+//! Where a connection is to go: to what was dialled, or to the service that a rule or the DestinationRule brings it to; and which
+//! endpoint of it is next.
+
+use super::endpoints::{Balanced, Chosen, Load, Picked, Wanted};
+use super::rules::{Connections, Routed};
+use super::{OutboundError, current};
+use crate::context::Context;
+use crate::flow::Dialled;
+use crate::route::l4::{Said, Way};
+use crate::route::{
+    Attempts, Backend, Choice, Doubts, RouteError, Target, resolve, resolve_backend, service_at, target_of,
+};
+use std::sync::Arc;
+use std::time::Instant;
+use warren_common::model::admin::FlowRoute;
+use warren_common::model::traffic::Destination;
+use warren_common::model::{Service, ServiceName, Workload};
+
+/// Where a connection is to go.
+#[derive(Clone, Debug)]
+pub(super) enum Course {
+    /// To what was dialled, as without rules.
+    Dialled,
+    /// To endpoints of a service, as the DestinationRule says that is in force there.
+    Service(Box<Bound>),
+}
+
+/// A connection's service.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    service: ServiceName,
+    port: u16,
+    subset: Option<Arc<str>>,
+    route: FlowRoute,
+}
+
+impl Course {
+    /// Of a connection whose client says this first.
+    ///
+    /// # Errors
+    /// Its rules lead nowhere.
+    pub(super) fn new(routed: &Routed, said: Said<'_>) -> Result<Self, OutboundError> {
+        let Routed { service, dialled, connections, .. } = routed;
+        let Connections { table, policy } = connections;
+        let way = table.as_ref().map_or(Way::Itself, |table| table.route(dialled.ip(), said));
+        let objects = table.as_ref().map(|table| Arc::clone(table.objects()));
+        match way {
+            Way::Itself => Ok(match policy {
+                None => Self::Dialled,
+                Some(objects) => {
+                    let (service, port) = (service.key.clone(), dialled.port());
+                    Self::service(service, port, None, "".into(), Arc::clone(objects))
+                }
+            }),
+            Way::Nowhere => Err(OutboundError::NoRule { objects: objects.unwrap_or_default() }),
+            Way::Rule(rule) => match rule.pick(rand::random()) {
+                Some(Destination::Service { service, port, subset }) => {
+                    let (name, objects) = (Arc::clone(rule.name()), objects.unwrap_or_default());
+                    Ok(Self::service(service.clone(), *port, subset.clone(), name, objects))
+                }
+                Some(Destination::Broken { wanted, why }) => {
+                    Err(OutboundError::LeadsNowhere(format!("{wanted} leads nowhere: {why}")))
+                }
+                None => Err(OutboundError::LeadsNowhere("no backend of its rule has a share".to_owned())),
+            },
+        }
+    }
+
+    fn service(
+        service: ServiceName,
+        port: u16,
+        subset: Option<Arc<str>>,
+        rule: Arc<str>,
+        objects: Arc<str>,
+    ) -> Self {
+        let cluster = cluster(&service, port, subset.as_deref());
+        Self::Service(Box::new(Bound { service, port, subset, route: FlowRoute { rule, objects, cluster } }))
+    }
+
+    /// What decided, for people.
+    pub(super) fn route(&self) -> Option<&FlowRoute> {
+        match self {
+            Self::Dialled => None,
+            Self::Service(bound) => Some(&bound.route),
+        }
+    }
+}
+
+/// In Envoy's form.
+pub(super) fn cluster(service: &ServiceName, port: u16, subset: Option<&str>) -> Arc<str> {
+    format!("outbound|{port}|{}|{}", subset.unwrap_or_default(), service.hostname).into()
+}
+
+/// The endpoint that is tried next.
+pub(super) fn next(
+    context: &Context,
+    dialled: &Dialled<'_>,
+    course: &Course,
+    attempts: &Attempts,
+) -> Result<(Target, Option<Box<Balanced>>), OutboundError> {
+    let client = current(context, &dialled.pod);
+    match course {
+        Course::Dialled => {
+            let mesh = context.node.store.guard();
+            let affine = service_at(&mesh, &client, dialled.destination.ip());
+            let target = chosen(context, &client, affine.map(|service| &**service), attempts, |choice| {
+                resolve(&mesh, &client, dialled.destination, choice)
+            })?;
+            Ok((target, None))
+        }
+        Course::Service(bound) => balanced(context, dialled, &client, bound, attempts),
+    }
+}
+
+fn balanced(
+    context: &Context,
+    dialled: &Dialled<'_>,
+    client: &Arc<Workload>,
+    bound: &Bound,
+    attempts: &Attempts,
+) -> Result<(Target, Option<Box<Balanced>>), OutboundError> {
+    let Bound { service: name, port, subset, .. } = bound;
+    // Before the snapshot: what is made of it may be older than it says, and never newer.
+    let generation = context.node.store.generation();
+    let mesh = context.node.store.guard();
+    let nowhere = || OutboundError::LeadsNowhere(format!("there is no service {name}"));
+    let service = mesh.service(name).ok_or_else(nowhere)?;
+    let (port, like) = (*port, dialled.destination.ip());
+    let wanted = Wanted {
+        mesh: &mesh,
+        generation,
+        client,
+        service,
+        port,
+        subset: subset.as_ref(),
+        address: dialled.client.ip(),
+        dialled: like,
+    };
+    match context.node.balances.pick(&wanted, Load::Connection(attempts.failed()))? {
+        Chosen::One(Picked { endpoint, place, .. }) => {
+            if attempts.failed().contains(&endpoint.workload.uid) {
+                // All others have failed, too, or it is the only one for this client.
+                let known = mesh.endpoints(name).len();
+                let hostname = Arc::clone(&name.hostname);
+                return Err(RouteError::NoHealthyEndpoint { service: hostname, port, known }.into());
+            }
+            let target = target_of(&mesh, client, service, &endpoint.workload, endpoint.port, like)?;
+            Ok((target, Some(Box::new(place))))
+        }
+        Chosen::Any(labels) => {
+            let backend = Backend { service, port, subset: Some(&labels) };
+            let target = chosen(context, client, Some(service), attempts, |choice| {
+                resolve_backend(&mesh, client, &backend, like, choice)
+            })?;
+            Ok((target, None))
+        }
+    }
+}
+
+/// A choice where no DestinationRule says which: not who has failed, the one that a client of a service with affinity had last.
+fn chosen(
+    context: &Context,
+    client: &Workload,
+    service: Option<&Service>,
+    attempts: &Attempts,
+    resolve: impl FnOnce(&Choice<'_>) -> Result<Target, RouteError>,
+) -> Result<Target, RouteError> {
+    let affine = service.filter(|service| service.steering.affinity_s.is_some());
+    let sticky = affine.and_then(|service| {
+        let affinity = context.node.affinity.lock();
+        affinity.last(client, &service.key, Instant::now()).cloned()
+    });
+    let now = Instant::now();
+    let mut failing = context.node.failing.lock();
+    let choice = Choice {
+        entropy: rand::random(),
+        avoid: attempts.failed(),
+        sticky: sticky.as_ref(),
+        doubts: Doubts { silent_nodes: attempts.silent_nodes(), failing: Some((&failing, now)) },
+    };
+    let target = resolve(&choice)?;
+    if let (Some(workload), 1..) = (&target.workload, target.endpoints) {
+        failing.chosen(workload, target.address.port(), now);
+    }
+    Ok(target)
+}

@@ -1,0 +1,99 @@
+//! A connection to a service of which rules or a DestinationRule say something: whether it carries requests, which have a story
+//! of their own, or goes on as bytes, and where.
+
+use super::course::Course;
+use super::hear::{self, Ear, Heard};
+use super::rules::{Routed, Spoken};
+use super::{OutboundError, convey, reach, requests};
+use crate::accept::{end, reset};
+use crate::context::Context;
+use crate::flow::Dialled;
+use crate::observe::FlowHandle;
+use crate::pods::Pod;
+use crate::route::l4::Said;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// Carries it from what it carries to its end.
+pub(super) async fn serve(
+    context: Rc<Context>,
+    pod: Arc<Pod>,
+    client: SocketAddr,
+    routed: Routed,
+    socket: TcpStream,
+    flow: FlowHandle,
+    open: watch::Receiver<()>,
+) {
+    flow.service(&routed.service);
+    // What carries HTTP may be silent for so long; of what may not nobody knows.
+    let silent = async {
+        match routed.requests {
+            Spoken::Declared => tokio::time::sleep(requests::idle_limit(&context)).await,
+            Spoken::Undeclared | Spoken::Unheard => pending().await,
+        }
+    };
+    let heard = {
+        let dialled = Dialled {
+            pod: Arc::clone(&pod),
+            client,
+            destination: routed.dialled,
+            socket: Some(&socket),
+            shares: false,
+        };
+        tokio::select! {
+            heard = hear(&context, dialled, &routed, &socket, &flow) => heard,
+            () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
+            () = silent => {
+                flow.discard();
+                return end(socket);
+            }
+        }
+    };
+    match heard {
+        Ok(Heard::Http { h2 }) => {
+            requests::serve(context, pod, client, routed, h2, socket, flow, open).await;
+        }
+        Ok(Heard::Other(reached)) => convey(&context, pod, socket, reached, flow).await,
+        // Where it leads was found out, and it was led there.
+        Ok(Heard::Tls(_)) => flow.discard(),
+        Err(error) => {
+            flow.fail(error.flag(), error);
+            reset(socket);
+        }
+    }
+}
+
+/// What it carries; bytes have been led to where they go.
+async fn hear(
+    context: &Rc<Context>,
+    mut dialled: Dialled<'_>,
+    routed: &Routed,
+    socket: &TcpStream,
+    flow: &FlowHandle,
+) -> Result<Heard, OutboundError> {
+    if routed.requests == Spoken::Declared {
+        return Ok(Heard::Http { h2: hear::is_h2(socket).await });
+    }
+    let bytes = Course::new(routed, Said::Bytes);
+    let ear = Ear {
+        http: routed.requests != Spoken::Unheard,
+        tls: routed.connections.table.as_ref().is_some_and(|table| table.hinges_on_name()),
+    };
+    if !ear.http && !ear.tls {
+        return reach(context, &dialled, &bytes?, flow).await.map(Heard::Other);
+    }
+    // What may turn out to be something else has no tunnel of its own: its server could not be heard.
+    dialled.shares = true;
+    match hear::protocol(context, &dialled, ear, bytes, socket, flow).await? {
+        Heard::Tls(name) => {
+            dialled.shares = false;
+            let course = Course::new(routed, Said::Tls(&name))?;
+            reach(context, &dialled, &course, flow).await.map(Heard::Other)
+        }
+        heard => Ok(heard),
+    }
+}

@@ -1,0 +1,29 @@
+# A server for the tests of routes of connections: python3 -c SERVER NAME PORT [CERTIFICATE-AND-KEY]
+# It says its name, in TLS if it has a certificate, and reads to the end.
+import json, socket, ssl, sys, threading
+
+name, port = sys.argv[1], int(sys.argv[2])
+tls = None
+if len(sys.argv) > 3:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(sys.argv[3])
+
+
+def serve(connection):
+    try:
+        with tls.wrap_socket(connection, server_side=True) if tls else connection as stream:
+            stream.sendall(name.encode() + b"\n")
+            while stream.recv(4096):
+                pass
+    except OSError:
+        pass
+
+
+listener = socket.socket(socket.AF_INET6)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+listener.bind(("::", port))
+listener.listen(256)
+print(json.dumps({"ready": True}), flush=True)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
