@@ -17,7 +17,7 @@ use crate::doors::Doors;
 use crate::farewell;
 use crate::gate::Gate;
 use crate::handover::{self, ArrivedFlow, Exits, HandoverError, Offer};
-use crate::identity::{ControllerCa, Identities, IdentityConfig};
+use crate::identity::{ControllerCa, Identities, IdentityConfig, Outside};
 use crate::interest::Interest;
 use crate::kernel::{BpfKernel, KernelError};
 use crate::limits::{Limits, LimitsConfig};
@@ -92,6 +92,8 @@ pub struct Config {
     pub workers: usize,
     /// Which connections to other nodes get a tunnel of their own.
     pub tunnel_use: TunnelUse,
+    /// Below it are the certificates and keys that DestinationRules may name.
+    pub tls_files: PathBuf,
     /// How much may be open at a time.
     pub limits: LimitsConfig,
     /// With no agent running, enrolled pods talk in plaintext instead of failing.
@@ -246,6 +248,7 @@ async fn start(config: Config) -> Result<(), AppError> {
         interest,
         kernel: Arc::clone(&kernel),
         identities: identities.clone(),
+        outside: Outside::new(config.tls_files.clone()),
         limits: limits.clone(),
         exits: exits.clone(),
         observer: observer.clone(),

@@ -3,7 +3,7 @@
 use crate::accept::Names;
 use crate::gate::Gate;
 use crate::handover::Exits;
-use crate::identity::Identities;
+use crate::identity::{Identities, Outside};
 use crate::interest::Interest;
 use crate::kernel::Kernel;
 use crate::limits::Limits;
@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub kernel: Arc<dyn Kernel>,
     /// Certificates.
     pub identities: Identities,
+    /// TLS to servers outside of the mesh.
+    pub outside: Outside,
     /// How much may be open.
     pub limits: Limits,
     /// Where connections go when a successor takes them.

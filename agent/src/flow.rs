@@ -8,6 +8,7 @@
 //! ```
 
 use crate::gate::TunnelId;
+use crate::http::Opened;
 use crate::pods::Pod;
 use crate::tunnel::{SealedSocket, TunnelStream};
 use std::net::{IpAddr, SocketAddr};
@@ -56,4 +57,6 @@ pub(crate) enum Upstream {
     Tunnel(TunnelStream),
     /// A tunnel of its own.
     Dedicated(Box<SealedSocket>),
+    /// TLS that is spoken here, over whichever way.
+    Originated(Box<Opened>),
 }

@@ -17,6 +17,7 @@
 mod course;
 mod endpoints;
 mod hear;
+mod originate;
 mod requests;
 mod ruled;
 mod rules;
@@ -27,13 +28,14 @@ pub(crate) use endpoints::Balances;
 pub(crate) use requests::is_current;
 pub(crate) use rules::Routes;
 
-use course::Course;
+use course::{Course, Next};
 use endpoints::{Balanced, Unpicked};
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, keep_alive, reset};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
-use crate::identity::{CredentialError, PeerError, for_dedicated, widen};
+use crate::http::Origination;
+use crate::identity::{CredentialError, OutsideError, PeerError, for_dedicated, widen};
 use crate::inbound::{self, LocalArrival, LocalVisit, Refusal};
 use crate::interest::Unlearned;
 use crate::observe::{FlowFlag, FlowHandle};
@@ -89,6 +91,8 @@ enum OutboundError {
     Credential(#[from] CredentialError),
     #[error("TLS with {gateway} failed: {source}")]
     Tls { gateway: SocketAddr, source: io::Error },
+    #[error("no TLS with {to} (the server {name}), which its DestinationRule asks for: {source}")]
+    Outside { to: SocketAddr, name: Arc<str>, source: Box<OutsideError> },
     #[error("{gateway} is not who it should be: {source}")]
     Peer { gateway: SocketAddr, source: PeerError },
     #[error("the identity {0} was revoked: nothing goes there, and nothing leaves in its name")]
@@ -173,6 +177,9 @@ async fn convey(context: &Context, pod: Arc<Pod>, socket: TcpStream, reached: Re
     let relay = match upstream {
         Upstream::Socket(server) => Relay::sockets(socket, server),
         Upstream::Dedicated(tunnel) => Relay::tunnel(socket, *tunnel, Side::Client, &meter),
+        Upstream::Originated(opened) => {
+            return Box::pin(originate::carry(context, pod, socket, *opened, (span, place), flow)).await;
+        }
         Upstream::Tunnel(stream) => {
             let copied = {
                 let copying = pin!(copy_tunnel(&socket, stream, true, &meter));
@@ -209,7 +216,7 @@ async fn reach(
     let mut attempts = Attempts::new(Instant::now());
     let mut last = None;
     loop {
-        let (target, place) = match course::next(context, dialled, course, &attempts) {
+        let Next { target, place, tls } = match course::next(context, dialled, course, &attempts) {
             Ok(next) => next,
             // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
             Err(OutboundError::Route(RouteError::NotAsked(address))) => {
@@ -233,14 +240,10 @@ async fn reach(
         if let Some(limit) = pool.and_then(|pool| pool.connect_timeout_ms) {
             patience = patience.limited_to(Duration::from_millis(limit));
         }
-        let error = match open(context, dialled, &target, patience, flow).await {
+        let keepalive = pool.and_then(|pool| pool.keepalive);
+        let error = match over(context, dialled, &target, tls.as_deref(), keepalive, patience, flow).await {
             Ok((upstream, guest)) => {
                 remember(context, dialled, &target);
-                if let (Upstream::Socket(socket), Some(keepalive)) =
-                    (&upstream, pool.and_then(|pool| pool.keepalive))
-                {
-                    keep_alive(socket, keepalive);
-                }
                 if let Some(place) = &place {
                     place.connected(true);
                 }
@@ -261,6 +264,38 @@ async fn reach(
             Step::After(pause) => tokio::time::sleep(pause).await,
         }
         last = Some(error);
+    }
+}
+
+/// Opens the way, and speaks over it what a DestinationRule asks for.
+async fn over(
+    context: &Rc<Context>,
+    dialled: &Dialled<'_>,
+    target: &Target,
+    tls: Option<&Origination>,
+    keepalive: Option<(u32, u32, u32)>,
+    patience: Patience,
+    flow: &FlowHandle,
+) -> Result<(Upstream, Option<Guest>), OutboundError> {
+    let way = match tls {
+        None => open(context, dialled, target, patience, flow).await?,
+        Some(_) => {
+            let Dialled { client, destination, socket, .. } = *dialled;
+            // Over a tunnel of its own nothing of ours can be spoken.
+            let shared = Dialled { pod: Arc::clone(&dialled.pod), client, destination, socket, shares: true };
+            Box::pin(open(context, &shared, target, patience, flow)).await?
+        }
+    };
+    if let (Upstream::Socket(socket), Some(keepalive)) = (&way.0, keepalive) {
+        keep_alive(socket, keepalive);
+    }
+    match tls {
+        None => Ok(way),
+        Some(tls) => {
+            let spoken =
+                originate::originate_for_bytes(context, &dialled.pod, target, tls, way, patience.tls);
+            Box::pin(spoken).await
+        }
     }
 }
 
@@ -547,6 +582,7 @@ impl OutboundError {
     fn flag(&self) -> FlowFlag {
         match self {
             Self::Tls { .. } => FlowFlag::TlsFailure,
+            Self::Outside { .. } => FlowFlag::Outside,
             Self::Peer { .. } | Self::WrongPeer { .. } | Self::Credential(_) => FlowFlag::IdentityError,
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
             Self::Tunnel { status: Some(StatusCode::MISDIRECTED_REQUEST), .. } => FlowFlag::IdentityError,
@@ -598,9 +634,12 @@ impl OutboundError {
                 Refusal::Application { .. } | Refusal::Limit(_) => Failure::Refused,
                 Refusal::Denied(_) | Refusal::NotForUs(_) | Refusal::Misdirected(_) => Failure::Final,
             },
-            Self::Connect { .. } | Self::Tls { .. } | Self::Peer { .. } | Self::Lookup { .. } => {
-                Failure::Refused
-            }
+            Self::Outside { source, .. } if source.is_ours() => Failure::Final,
+            Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Outside { .. }
+            | Self::Peer { .. }
+            | Self::Lookup { .. } => Failure::Refused,
             _ => Failure::Final,
         }
     }

@@ -32,6 +32,12 @@ impl Effective {
         self.policy == PortPolicy::default() && self.retry_budget.is_none()
     }
 
+    /// Whether it leaves the choice of an endpoint, and how much is open there, as it is without a DestinationRule.
+    pub fn counts_nothing(&self) -> bool {
+        let PortPolicy { balancer, pool, outliers, tls: _ } = &self.policy;
+        balancer.is_none() && pool.is_none() && outliers.is_none() && self.retry_budget.is_none()
+    }
+
     /// Whether any of it is about requests, where requests are known to be what is carried: what counts connections alone is not.
     pub fn is_about_requests(&self) -> bool {
         let PortPolicy { balancer, pool, outliers, tls } = &self.policy;

@@ -1,9 +1,9 @@
 //! A request is sent to an endpoint, and to another one where that is allowed: not after a response has begun, and only while
 //! all of its body is still there.
 
-use super::headers::{ATTEMPT_COUNT, shape};
+use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
 use super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
-use super::pool::{Lease, SendError};
+use super::pool::{Lease, PoolKey, SendError};
 use super::replay::{Outgoing, Replay};
 use super::reply::Local;
 use super::request::Journey;
@@ -152,7 +152,8 @@ impl Attempts<'_> {
     ) -> Result<Way<O::Place>, Local> {
         let (h2, grpc) = (journey.downstream.h2, journey.exchange.is_grpc);
         let view = journey.asked.view();
-        let ask = Ask { request: &view, entropy, tried, h2, grpc, api: journey.table.api() };
+        let authority = authority_of(&self.parts);
+        let ask = Ask { request: &view, authority, entropy, tried, h2, grpc, api: journey.table.api() };
         let picked = journey.outlets.pick(&self.backend.to, &ask);
         picked.map_err(|NoWay { refusal, why }| Local::from(refusal).because(why))
     }
@@ -204,7 +205,7 @@ impl Attempts<'_> {
             outlets.connected(journey.exchange.flow(), way);
             let request = match unsent.take() {
                 Some(request) => *request,
-                None => self.request(way.key.h2, tries),
+                None => self.request(&way.key, tries),
             };
             let sent_at = Instant::now();
             match lease.send(request).await {
@@ -229,10 +230,13 @@ impl Attempts<'_> {
         }
     }
 
-    fn request(&self, h2: bool, tries: u32) -> Request<Outgoing> {
+    fn request(&self, key: &PoolKey, tries: u32) -> Request<Outgoing> {
         let mut request = Request::from_parts(self.parts.clone(), self.body.copy());
         request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(tries));
-        shape(&mut request, h2);
+        shape(&mut request, key.h2);
+        if key.h2 && key.tls.is_some() {
+            set_https(&mut request);
+        }
         request
     }
 

@@ -4,6 +4,8 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use http::request::Parts;
+use http::uri::Scheme;
 use http::{Method, Request, Uri, Version};
 use hyper::body::Body;
 
@@ -86,9 +88,29 @@ pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
 
 /// The host that a request is for, port included.
 pub(crate) fn authority<B>(request: &Request<B>) -> &str {
-    match request.uri().authority() {
+    host_of(request.uri(), request.headers())
+}
+
+/// The same of what is left of a request without its body.
+pub(crate) fn authority_of(parts: &Parts) -> &str {
+    host_of(&parts.uri, &parts.headers)
+}
+
+fn host_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    }
+}
+
+/// HTTP/2 says how it is carried.
+pub(crate) fn set_https<B>(request: &mut Request<B>) {
+    let mut parts = request.uri().clone().into_parts();
+    if parts.scheme.is_some() {
+        parts.scheme = Some(Scheme::HTTPS);
+    }
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
     }
 }
 

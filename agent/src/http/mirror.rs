@@ -85,8 +85,15 @@ impl<O: Outlets> Copy<O> {
         let mut exchange = Exchange::begin(outlets.begin(), &request);
         exchange.body(&body);
         let view = asked.view();
-        let ask =
-            Ask { request: &view, entropy: rand::random(), tried: &[], h2, grpc: exchange.is_grpc, api };
+        let ask = Ask {
+            request: &view,
+            authority: view.authority,
+            entropy: rand::random(),
+            tried: &[],
+            h2,
+            grpc: exchange.is_grpc,
+            api,
+        };
         let way = match outlets.pick(&to, &ask) {
             Ok(way) => way,
             Err(NoWay { refusal, why }) => return exchange.fail(&Local::from(refusal).because(why)),

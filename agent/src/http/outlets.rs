@@ -15,6 +15,8 @@ use warren_common::model::traffic::{Destination, RouteApi};
 pub(crate) struct Ask<'a> {
     /// The request, as its client sent it.
     pub request: &'a RequestView<'a>,
+    /// The host that it asks for there, port included: rules may have changed it.
+    pub authority: &'a str,
     /// A random number, the same for every try of the request.
     pub entropy: u64,
     /// Endpoints that were tried for it, and not to be tried again while there are others.

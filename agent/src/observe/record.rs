@@ -40,6 +40,8 @@ pub enum FlowFlag {
     NoRoute,
     /// Its rule leads to what does not exist.
     NoCluster,
+    /// No TLS with a server outside of the mesh, where its DestinationRule asks for it.
+    Outside,
     /// Anything else: a reset in the middle, an I/O error.
     Other,
 }
@@ -60,6 +62,7 @@ impl FlowFlag {
             Self::Expired => "DT",
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
+            Self::Outside => "UF",
             Self::Other => "-",
         }
     }

@@ -3,9 +3,10 @@
 
 use super::endpoints::{Balanced, Chosen, Load, Picked, Wanted};
 use super::rules::{Connections, Routed};
-use super::{OutboundError, current};
+use super::{OutboundError, current, originate};
 use crate::context::Context;
 use crate::flow::Dialled;
+use crate::http::Origination;
 use crate::route::l4::{Said, Way};
 use crate::route::{
     Attempts, Backend, Choice, Doubts, RouteError, Target, resolve, resolve_backend, service_at, target_of,
@@ -91,13 +92,22 @@ pub(super) fn cluster(service: &ServiceName, port: u16, subset: Option<&str>) ->
     format!("outbound|{port}|{}|{}", subset.unwrap_or_default(), service.hostname).into()
 }
 
+/// What is tried next.
+pub(super) struct Next {
+    pub(super) target: Target,
+    /// Where a DestinationRule counts.
+    pub(super) place: Option<Box<Balanced>>,
+    /// What is spoken to it, beside the mesh's own TLS.
+    pub(super) tls: Option<Arc<Origination>>,
+}
+
 /// The endpoint that is tried next.
 pub(super) fn next(
     context: &Context,
     dialled: &Dialled<'_>,
     course: &Course,
     attempts: &Attempts,
-) -> Result<(Target, Option<Box<Balanced>>), OutboundError> {
+) -> Result<Next, OutboundError> {
     let client = current(context, &dialled.pod);
     match course {
         Course::Dialled => {
@@ -106,7 +116,7 @@ pub(super) fn next(
             let target = chosen(context, &client, affine.map(|service| &**service), attempts, |choice| {
                 resolve(&mesh, &client, dialled.destination, choice)
             })?;
-            Ok((target, None))
+            Ok(Next { target, place: None, tls: None })
         }
         Course::Service(bound) => balanced(context, dialled, &client, bound, attempts),
     }
@@ -118,7 +128,7 @@ fn balanced(
     client: &Arc<Workload>,
     bound: &Bound,
     attempts: &Attempts,
-) -> Result<(Target, Option<Box<Balanced>>), OutboundError> {
+) -> Result<Next, OutboundError> {
     let Bound { service: name, port, subset, .. } = bound;
     // Before the snapshot: what is made of it may be older than it says, and never newer.
     let generation = context.node.store.generation();
@@ -145,14 +155,16 @@ fn balanced(
                 return Err(RouteError::NoHealthyEndpoint { service: hostname, port, known }.into());
             }
             let target = target_of(&mesh, client, service, &endpoint.workload, endpoint.port, like)?;
-            Ok((target, Some(Box::new(place))))
+            let tls = originate::wanted(place.policy(), &target.hop, &name.hostname);
+            Ok(Next { target, place: Some(Box::new(place)), tls })
         }
-        Chosen::Any(labels) => {
-            let backend = Backend { service, port, subset: Some(&labels) };
+        Chosen::Any(effective) => {
+            let backend = Backend { service, port, subset: Some(&effective.labels) };
             let target = chosen(context, client, Some(service), attempts, |choice| {
                 resolve_backend(&mesh, client, &backend, like, choice)
             })?;
-            Ok((target, None))
+            let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname);
+            Ok(Next { target, place: None, tls })
         }
     }
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use warren_common::model::traffic::{ConnectionPool, PortPolicy, RouteApi, Selector, TlsMode, Traffic};
+use warren_common::model::traffic::{ConnectionPool, PortPolicy, RouteApi, Traffic};
 use warren_common::model::{Mode, Service, ServiceName, Workload, WorkloadUid};
 
 /// Most groups that are kept; those without open requests go first.
@@ -112,16 +112,12 @@ pub(super) enum Unpicked {
     Overflow(#[from] Overflow),
     #[error("{service}: {source}")]
     NoneLeft { service: Arc<str>, source: NoneLeft },
-    #[error(
-        "its DestinationRule asks for TLS to endpoints, which is not spoken yet: nothing is sent without"
-    )]
-    Tls,
 }
 
 /// What became of it.
 pub(super) enum Chosen {
-    /// Nothing says how: any endpoint with these labels.
-    Any(Selector),
+    /// Nothing says how: any endpoint with the labels of this.
+    Any(Arc<Effective>),
     /// This one.
     One(Picked),
 }
@@ -160,17 +156,9 @@ impl Balances {
         let balance = self.of(wanted);
         let mut state = balance.state.lock();
         let made = state.make(wanted, &balance.seats)?;
-        if made.effective.is_nothing() {
-            return Ok(Chosen::Any(made.effective.labels.clone()));
-        }
-        if let Some(tls) = made.effective.policy.tls.as_ref().filter(|tls| tls.mode != TlsMode::IstioMutual)
-            && tls.mode != TlsMode::Disable
-        {
-            return Err(Unpicked::Tls);
-        }
         // A service that is passed through has no endpoints to pick among.
-        if wanted.service.steering.mode == Mode::Passthrough {
-            return Ok(Chosen::Any(made.effective.labels.clone()));
+        if made.effective.counts_nothing() || wanted.service.steering.mode == Mode::Passthrough {
+            return Ok(Chosen::Any(made.effective));
         }
         let (held, tried) = match load {
             Load::Request(ask) => (Held::Request(state.circuit.take(Kind::Request)?), ask.tried),
@@ -434,7 +422,7 @@ impl Unpicked {
         let refusal = match self {
             Self::NoSuchSubset(_) => Refusal::no_backend(api),
             Self::Overflow(_) => Refusal::overflow(),
-            Self::NoneLeft { .. } | Self::Tls => Refusal::no_endpoint(),
+            Self::NoneLeft { .. } => Refusal::no_endpoint(),
         };
         NoWay { refusal, why: self.to_string() }
     }

@@ -103,12 +103,17 @@ impl World {
         };
         let ask = http::Ask {
             request: &view,
+            authority: "web",
             entropy: 1,
             tried: &[],
             h2: false,
             grpc: false,
             api: RouteApi::Istio,
         };
+        self.pick_for(dialled, Load::Request(&ask)).map_err(|unpicked| unpicked.no_way(RouteApi::Istio))
+    }
+
+    fn pick_for(&self, dialled: [u8; 4], load: Load<'_>) -> Result<Picked, Unpicked> {
         let wanted = Wanted {
             mesh: &self.mesh,
             generation: self.generation,
@@ -119,7 +124,7 @@ impl World {
             address: [10, 0, 0, 9].into(),
             dialled: dialled.into(),
         };
-        match self.balances.pick(&wanted, &ask)? {
+        match self.balances.pick(&wanted, load)? {
             Chosen::One(picked) => Ok(picked),
             Chosen::Any(_) => panic!("the policy says how"),
         }
@@ -229,4 +234,43 @@ fn passthrough_keeps_to_what_was_dialled() {
         assert_eq!(&*world.pick_as([10, 0, 0, 2]).unwrap().endpoint.workload.name, "b");
     }
     assert!((1..300).contains(&world.share("a")), "the service's own address leads to any");
+}
+
+#[test]
+fn connections_have_places_as_long_as_they_last_and_are_left_out_by_their_failures() {
+    let pool = ConnectionPool {
+        max_connections: Some(2),
+        max_requests: Some(1),
+        idle_timeout_ms: Some(5),
+        ..ConnectionPool::default()
+    };
+    let world = World::new(pooled(pool));
+    let connect = |world: &World, failed: &[WorkloadUid]| world.pick_for(DIALLED, Load::Connection(failed));
+    let (first, second) = (connect(&world, &[]).unwrap(), connect(&world, &[]).unwrap());
+    assert!(
+        matches!(connect(&world, &[]), Err(Unpicked::Overflow(_))),
+        "requests are not counted, these are"
+    );
+    assert_ne!(first.place.span(), Span::default());
+    drop(second);
+    assert!(connect(&world, &[]).is_ok());
+
+    let outliers = Outliers {
+        consecutive_5xx: 3,
+        consecutive_gateway: 0,
+        consecutive_local: None,
+        interval_ms: 10_000,
+        base_ejection_ms: 30_000,
+        max_ejection_percent: 50,
+        min_health_percent: 0,
+    };
+    let world = World::new(policy(PortPolicy { outliers: Some(outliers), ..PortPolicy::default() }));
+    let a = WorkloadUid("a".into());
+    for _ in 0..3 {
+        // Who has failed for it already is not picked again.
+        let picked = connect(&world, &[WorkloadUid("b".into())]).unwrap();
+        assert_eq!(picked.endpoint.workload.uid, a);
+        picked.place.connected(false);
+    }
+    assert!((0..50).all(|_| connect(&world, &[]).unwrap().endpoint.workload.uid != a));
 }

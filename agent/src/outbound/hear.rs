@@ -102,8 +102,9 @@ async fn with_server(socket: &TcpStream, ear: Ear, mut reached: Reached) -> Hear
         match &mut reached.upstream {
             Upstream::Socket(server) => drop(server.readable().await),
             Upstream::Tunnel(stream) => drop(stream.readable().await),
-            // Not asked for: what may turn out to be requests shares. If it came, its server would be heard later.
-            Upstream::Dedicated(_) => std::future::pending().await,
+            // Not asked for: what may turn out to be requests shares. If it came, its server would be heard later. And of TLS
+            // that is spoken here nothing can be heard without reading it.
+            Upstream::Dedicated(_) | Upstream::Originated(_) => std::future::pending().await,
         }
     };
     let said = tokio::select! {
@@ -117,6 +118,7 @@ async fn with_server(socket: &TcpStream, ear: Ear, mut reached: Reached) -> Hear
         Upstream::Socket(server) => end(server),
         Upstream::Tunnel(stream) => drop(tokio::task::spawn_local(close(stream.into_io()))),
         Upstream::Dedicated(tunnel) => drop(tunnel),
+        Upstream::Originated(opened) => drop(tokio::task::spawn_local(close(opened.io))),
     }
     heard
 }
@@ -184,6 +186,9 @@ fn named(name: ServerName) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
 
     /// A ClientHello for `a.example`, of TLS 1.2 without anything else.
     fn hello() -> Vec<u8> {
@@ -232,14 +237,6 @@ mod tests {
         assert_eq!(end(both, b"GET"), Said::Bytes);
         assert_eq!(end(both, b""), Said::Bytes);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
-    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn nobody_takes_for_ever_to_say_the_first_line() {

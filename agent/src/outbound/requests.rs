@@ -4,6 +4,7 @@
 
 use super::course::cluster;
 use super::endpoints::{Balanced, Chosen, Load, Picked, Wanted};
+use super::originate::{self, originate};
 use super::rules::Routed;
 use super::seats::Seat;
 use super::wire::{Wire, WireWatch, opened};
@@ -13,6 +14,7 @@ use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
 use crate::flow::{Dialled, Upstream};
 use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way};
+use crate::identity::Application;
 use crate::inbound::Refusal as LocalRefusal;
 use crate::limits::OfPod;
 use crate::observe::FlowHandle;
@@ -24,6 +26,7 @@ use crate::route::{
 };
 use crate::store::Mesh;
 use ::http::StatusCode;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,8 +55,14 @@ pub(super) async fn serve(
     let client = Client { address, dialled: destination, h2 };
     let stay = Stay { idle: idle_limit(&context), open };
     let wire = Wire::new(socket);
-    let requests =
-        Requests { context, pod: Arc::clone(&pod), client: address, destination, service, wire: wire.watch() };
+    let requests = Requests {
+        context,
+        pod: Arc::clone(&pod),
+        client: address,
+        destination,
+        service,
+        wire: wire.watch(),
+    };
     // What is cut off is reset, for it is dropped.
     tokio::select! {
         () = http::serve(Rc::new(requests), client, stay, wire) => {}
@@ -127,17 +136,25 @@ impl Outlets for Requests {
         };
         let like = self.destination.ip();
         let nobody = |error: RouteError| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() };
-        let picked = self.context.node.balances.pick(&wanted, Load::Request(ask));
-        let (target, balanced, set_cookie) = match picked.map_err(|unpicked| unpicked.no_way(ask.api))? {
-            Chosen::One(Picked { endpoint, place, set_cookie }) => {
-                let target = target_of(&mesh, &client, service, &endpoint.workload, endpoint.port, like);
-                (target.map_err(nobody)?, Some(place), set_cookie)
-            }
-            Chosen::Any(labels) => {
-                let backend = Backend { service, port, subset: Some(&labels) };
-                (self.any(&mesh, &client, &backend, ask).map_err(nobody)?, None, None)
-            }
+        let name_of_server = match originate::host(ask.authority) {
+            "" => &*name.hostname,
+            host => host,
         };
+        let picked = self.context.node.balances.pick(&wanted, Load::Request(ask));
+        let (target, balanced, effective, set_cookie) =
+            match picked.map_err(|unpicked| unpicked.no_way(ask.api))? {
+                Chosen::One(Picked { endpoint, place, set_cookie }) => {
+                    let target = target_of(&mesh, &client, service, &endpoint.workload, endpoint.port, like);
+                    (target.map_err(nobody)?, Some(place), None, set_cookie)
+                }
+                Chosen::Any(effective) => {
+                    let backend = Backend { service, port, subset: Some(&effective.labels) };
+                    let target = self.any(&mesh, &client, &backend, ask).map_err(nobody)?;
+                    (target, None, Some(effective), None)
+                }
+            };
+        let policy = balanced.as_ref().map(Balanced::policy).or(effective.as_ref().map(|one| &one.policy));
+        let tls = policy.and_then(|policy| originate::wanted(policy, &target.hop, name_of_server));
         if let Hop::Hbone { identity, .. } = &target.hop
             && let Some(revoked) = revoked(&self.context, [&client.identity, identity])
         {
@@ -148,7 +165,11 @@ impl Outlets for Requests {
         let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
         let counted = pool.map(|_| Arc::clone(&cluster));
         Ok(Way {
-            key: PoolKey { cluster: counted, ..key(&client, &target, speaks_h2(service, port, ask, pool)) },
+            key: PoolKey {
+                cluster: counted,
+                tls,
+                ..key(&client, &target, speaks_h2(service, port, ask, pool))
+            },
             terms: pool.map_or(Terms::DEFAULT, terms),
             cluster,
             set_cookie,
@@ -199,7 +220,12 @@ impl Outlets for Requests {
                     {
                         keep_alive(socket, alive);
                     }
-                    return Ok(opened(upstream, guest, seat));
+                    let way_there = opened(upstream, guest, seat);
+                    let Some(tls) = &way.key.tls else { return Ok(way_there) };
+                    let application = if way.key.h2 { Application::Http2 } else { Application::Http1 };
+                    let (context, patience) = (&self.context, patience.tls);
+                    let spoken = originate(context, pod, target, tls, application, way_there, patience);
+                    return Box::pin(spoken).await.map_err(|error| not_reached(&error));
                 }
                 Err(error) => error,
             };
@@ -353,6 +379,7 @@ fn key(client: &Workload, target: &Target, h2: bool) -> PoolKey {
             Hop::Named(name) => Some(Arc::clone(name)),
             _ => None,
         },
+        tls: None,
         h2,
         cluster: None,
     }

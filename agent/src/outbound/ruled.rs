@@ -4,7 +4,7 @@
 use super::course::Course;
 use super::hear::{self, Ear, Heard};
 use super::rules::{Routed, Spoken};
-use super::{OutboundError, convey, reach, requests};
+use super::{OutboundError, Reached, convey, reach, requests};
 use crate::accept::{end, reset};
 use crate::context::Context;
 use crate::flow::Dialled;
@@ -54,17 +54,24 @@ pub(super) async fn serve(
         }
     };
     match heard {
-        Ok(Heard::Http { h2 }) => {
+        Ok(Carried::Requests { h2 }) => {
             requests::serve(context, pod, client, routed, h2, socket, flow, open).await;
         }
-        Ok(Heard::Other(reached)) => convey(&context, pod, socket, reached, flow).await,
-        // Where it leads was found out, and it was led there.
-        Ok(Heard::Tls(_)) => flow.discard(),
+        Ok(Carried::Bytes(reached)) => convey(&context, pod, socket, reached, flow).await,
         Err(error) => {
             flow.fail(error.flag(), error);
             reset(socket);
         }
     }
+}
+
+/// What a connection carries.
+enum Carried {
+    Requests {
+        h2: bool,
+    },
+    /// Where they go was reached.
+    Bytes(Reached),
 }
 
 /// What it carries; bytes have been led to where they go.
@@ -74,9 +81,9 @@ async fn hear(
     routed: &Routed,
     socket: &TcpStream,
     flow: &FlowHandle,
-) -> Result<Heard, OutboundError> {
+) -> Result<Carried, OutboundError> {
     if routed.requests == Spoken::Declared {
-        return Ok(Heard::Http { h2: hear::is_h2(socket).await });
+        return Ok(Carried::Requests { h2: hear::is_h2(socket).await });
     }
     let bytes = Course::new(routed, Said::Bytes);
     let ear = Ear {
@@ -84,7 +91,7 @@ async fn hear(
         tls: routed.connections.table.as_ref().is_some_and(|table| table.hinges_on_name()),
     };
     if !ear.http && !ear.tls {
-        return reach(context, &dialled, &bytes?, flow).await.map(Heard::Other);
+        return reach(context, &dialled, &bytes?, flow).await.map(Carried::Bytes);
     }
     // What may turn out to be something else has no tunnel of its own: its server could not be heard.
     dialled.shares = true;
@@ -92,8 +99,9 @@ async fn hear(
         Heard::Tls(name) => {
             dialled.shares = false;
             let course = Course::new(routed, Said::Tls(&name))?;
-            reach(context, &dialled, &course, flow).await.map(Heard::Other)
+            reach(context, &dialled, &course, flow).await.map(Carried::Bytes)
         }
-        heard => Ok(heard),
+        Heard::Http { h2 } => Ok(Carried::Requests { h2 }),
+        Heard::Other(reached) => Ok(Carried::Bytes(reached)),
     }
 }

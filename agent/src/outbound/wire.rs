@@ -63,9 +63,11 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
     let bytes = guest.as_ref().and_then(Guest::bytes);
     let outlook = match &upstream {
         Upstream::Tunnel(stream) => stream.outlook(),
-        Upstream::Socket(_) | Upstream::Dedicated(_) => None,
+        Upstream::Socket(_) | Upstream::Dedicated(_) | Upstream::Originated(_) => None,
     };
     let io: BoxIo = match upstream {
+        // Not asked for either: TLS is what is spoken over what comes from here.
+        Upstream::Originated(opened) => opened.io,
         Upstream::Socket(socket) => Box::new(Wire { bytes, ..Wire::new(socket) }),
         Upstream::Tunnel(stream) => Box::new(stream.into_io()),
         // Not asked for: requests share. If it came, it would be as if it had ended at once.
@@ -88,6 +90,46 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
     // The far agent is being replaced, for example: its streams go on for a moment, and are cut then.
     let is_ending = Box::new(move || outlook.as_ref().is_some_and(Outlook::is_ending));
     Opened { io, evicted: Box::pin(evicted), idle, is_ending }
+}
+
+/// A stream to a server whose bytes are counted in a record.
+#[derive(Debug)]
+pub(super) struct Counted<S> {
+    io: S,
+    bytes: Arc<ByteCounters>,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(io: S, bytes: Arc<ByteCounters>) -> Self {
+        Self { io, bytes }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = out.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+        this.bytes.received.fetch_add((out.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, bytes))?;
+        this.bytes.sent.fetch_add(written as u64, Relaxed);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
 }
 
 impl AsyncRead for Wire {

@@ -98,6 +98,9 @@ pub(crate) struct AgentArgs {
     cni_socket: Option<PathBuf>,
     #[command(flatten)]
     cni: CniArgs,
+    /// The folder of certificates and keys that DestinationRules may name (`tls`); whoever may write those may use all of them
+    #[arg(long, env = "WARREN_TLS_FILES", default_value = "/etc/warren/tls", value_name = "DIR")]
+    tls_files: PathBuf,
     /// Which connections to other nodes get a TLS connection of their own, and so outlive an upgrade of the agent
     #[arg(long, env = "WARREN_TUNNEL", default_value = "auto", value_name = "WHICH")]
     tunnel: Tunnel,
@@ -243,6 +246,7 @@ impl From<AgentArgs> for Config {
                 Tunnel::Dedicated => TunnelUse::Dedicated,
                 Tunnel::Auto => TunnelUse::Auto,
             },
+            tls_files: args.tls_files,
             limits: args.limits.into(),
             fail_open: args.fail_open,
             trust_domain: args.trust_domain,

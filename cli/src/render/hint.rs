@@ -52,6 +52,9 @@ pub(crate) fn hint(flow: &Flow) -> Option<String> {
                 .to_owned()
         }
         "IDENTITY_ERROR" => "the caller has no certificate of this mesh's trust domain".to_owned(),
+        "UF" if flow.request.is_none() => {
+            "its DestinationRule asks for TLS that the server does not give".to_owned()
+        }
         "UH" => "no pod behind this service is ready; `warren services` shows its endpoints".to_owned(),
         "SI" => {
             "it carried nothing for as long as the agent's --idle-timeout, or its DestinationRule, allows"

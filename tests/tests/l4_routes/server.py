@@ -1,5 +1,5 @@
-# A server for the tests of routes of connections: python3 -c SERVER NAME PORT [CERTIFICATE-AND-KEY]
-# It says its name, in TLS if it has a certificate, and reads to the end.
+# A server for the tests of routes of connections: python3 -c SERVER NAME PORT [CERTIFICATE-AND-KEY [CA]]
+# It says its name, in TLS if it has a certificate, to clients of the CA alone if there is one, and reads to the end.
 import json, socket, ssl, sys, threading
 
 name, port = sys.argv[1], int(sys.argv[2])
@@ -7,6 +7,9 @@ tls = None
 if len(sys.argv) > 3:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(sys.argv[3])
+if len(sys.argv) > 4:
+    tls.load_verify_locations(sys.argv[4])
+    tls.verify_mode = ssl.CERT_REQUIRED
 
 
 def serve(connection):

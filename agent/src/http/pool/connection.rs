@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,6 +28,12 @@ pub(crate) struct Opened {
     pub(crate) idle: watch::Sender<bool>,
     /// Whether it will be cut one day: it gets no more requests.
     pub(crate) is_ending: Box<dyn Fn() -> bool>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
 }
 
 /// A connection that has become another protocol's.

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use warren_common::model::traffic::TlsOrigination;
 use warren_common::model::{Identity, WorkloadUid};
 
 /// Who may share a connection.
@@ -51,6 +52,8 @@ pub(crate) struct PoolKey {
     pub(crate) address: SocketAddr,
     /// The name that was looked up for it.
     pub(crate) name: Option<Arc<str>>,
+    /// TLS that is spoken to it.
+    pub(crate) tls: Option<Arc<Origination>>,
     /// Whether HTTP/2 is spoken.
     pub(crate) h2: bool,
     /// Where a DestinationRule counts: for whom, as Envoy calls it.
@@ -78,6 +81,15 @@ impl Terms {
     fn is_over(&self, idle_since: Instant, now: Instant) -> bool {
         self.idle.is_some_and(|limit| now.duration_since(idle_since) >= limit)
     }
+}
+
+/// TLS that is to be spoken to an endpoint, beside the mesh's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origination {
+    /// What its DestinationRule says.
+    pub(crate) settings: TlsOrigination,
+    /// The server's name.
+    pub(crate) name: Arc<str>,
 }
 
 /// The connections of one worker.

@@ -261,6 +261,7 @@ impl Outlets for World {
                 identity: None,
                 address: format!("10.0.2.{index}:80").parse().unwrap(),
                 name: None,
+                tls: None,
                 h2: self.h2_endpoints.get(),
                 cluster: None,
             },

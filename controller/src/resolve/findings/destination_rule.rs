@@ -40,9 +40,12 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
             about.warning("policy-conflict", "spec.trafficPolicy", text, None);
         }
     }
+    let in_mesh = held.iter().any(|service| index.kubernetes_service_name(service).is_some());
     let mut first = None;
     for (path, policy) in policies(rule) {
-        not_applied(&path, policy, about);
+        if in_mesh {
+            mesh_tls_stays(&path, policy, about);
+        }
         if is_of_requests(policy) {
             first.get_or_insert(path);
         }
@@ -91,23 +94,19 @@ fn policies(rule: &DestinationRule) -> impl Iterator<Item = (String, &TrafficPol
     )
 }
 
-/// What agents do not apply.
-fn not_applied(path: &str, policy: &TrafficPolicy, about: &mut About<'_>) {
-    part(path, &policy.all, about);
+/// Says that pods of the mesh go on speaking its TLS with each other where the rule asks for none.
+fn mesh_tls_stays(path: &str, policy: &TrafficPolicy, about: &mut About<'_>) {
+    let mut part = |path: &str, policy: &PortPolicy| {
+        if policy.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Disable) {
+            let text = "pods of the mesh go on proving to each other who they are, in TLS: it holds for endpoints outside of the \
+                        mesh alone";
+            about.info("mesh-tls-stays", format!("{path}.tls"), text, None);
+        }
+    };
+    part(path, &policy.all);
     for (port, policy) in &policy.ports {
         // The place in the list is not kept.
-        part(&format!("{path}.portLevelSettings[port {port}]"), policy, about);
-    }
-}
-
-fn part(path: &str, policy: &PortPolicy, about: &mut About<'_>) {
-    if let Some(tls) = &policy.tls
-        && matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual)
-    {
-        let text = "TLS is not originated yet: where HTTP rules hold, requests are refused with 503; connections without \
-                    HTTP rules are passed on as they are";
-        let fix = "Have the client speak TLS itself, and leave this out";
-        about.warning("not-applied", format!("{path}.tls"), text, Some(fix.to_owned()));
+        part(&format!("{path}.portLevelSettings[port {port}]"), policy);
     }
 }
 

@@ -127,7 +127,7 @@ fn destination_rules() {
             vec![
                 "b subset-conflict spec.subsets[0]",
                 "b policy-conflict spec.trafficPolicy",
-                "b not-applied spec.trafficPolicy.tls",
+                "a mesh-tls-stays spec.trafficPolicy.tls",
             ],
         ),
     ] {
@@ -136,7 +136,7 @@ fn destination_rules() {
 }
 
 #[test]
-fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
+fn what_a_destination_rule_does_not_change_between_pods_is_said() {
     let vs = object("VirtualService", "v", &format!("hosts: [web], http: [{{{TO_A}}}]"));
     let rule = |policy: &str| object("DestinationRule", "d", &format!("host: a, {policy}"));
     for (policy, expected) in [
@@ -147,11 +147,12 @@ fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
              http: {idleTimeout: 1s, maxConcurrentStreams: 5, maxRetries: 1}}",
             vec![],
         ),
-        ("tls: {mode: SIMPLE}", vec!["tls"]),
-        ("tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}", vec!["tls"]),
+        ("tls: {mode: SIMPLE}", vec![]),
+        ("tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}", vec![]),
+        ("tls: {mode: DISABLE}", vec!["tls"]),
         ("tls: {mode: ISTIO_MUTUAL}", vec![]),
         (
-            "portLevelSettings: [{port: {number: 80}, tls: {mode: SIMPLE}}]",
+            "portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]",
             vec!["portLevelSettings[port 80].tls"],
         ),
     ] {
@@ -163,7 +164,7 @@ fn what_agents_do_not_apply_of_a_destination_rule_is_said() {
             ),
         ] {
             let expected: Vec<_> =
-                expected.iter().map(|path| format!("d not-applied {place}.{path}")).collect();
+                expected.iter().map(|path| format!("d mesh-tls-stays {place}.{path}")).collect();
             assert_eq!(found(&(rule(&written) + &vs)), expected, "{written}");
         }
     }

@@ -1,0 +1,171 @@
+//! TLS that the client's node speaks to servers outside of the mesh, where a DestinationRule asks for it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
+use warren_tests::checks;
+use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+
+const SERVER: &str = include_str!("l4_routes/server.py");
+const CLIENT: &str = include_str!("l4_routes/client.py");
+const HTTPS: &str = include_str!("l4_routes/https.py");
+/// A change of the configuration takes effect within a second; a busy machine may be slower.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn tls_is_spoken_to_servers_outside_of_the_mesh() {
+    let files = tempfile::tempdir().expect("a folder");
+    make_files(files.path()).expect("certificates");
+    let folder = files.path().to_string_lossy().into_owned();
+    Lab::builder()
+        .nodes(["n1", "n2"])
+        .namespace("shop", Mesh::Enabled)
+        .namespace("outside", Mesh::Absent)
+        .pod("client", |pod| pod.on("n1").namespace("shop"))
+        .pod("legacy", |pod| pod.on("n2").namespace("outside").label("app", "legacy"))
+        .service("legacy", |service| {
+            let service = service.namespace("outside").port("tcp-simple", 9000, 9443);
+            let service = service.port("tcp-mutual", 9001, 9444).port("tcp-stranger", 9002, 9443);
+            let service = service.port("tcp-anonymous", 9003, 9444).port("tcp-elsewhere", 9004, 9444);
+            service.port("http", 80, 9445).select("app", "legacy")
+        })
+        .agent_arg("--tls-files")
+        .agent_arg(&folder)
+        .test(|lab| {
+            lab.start_mesh()?;
+            let server = |program: &str, args: &[&str]| -> Result<Proc> {
+                let mut server =
+                    lab.pod("legacy").command("python3").args(["-c", program]).args(args).spawn()?;
+                server.wait_for("ready", Duration::from_secs(20))?;
+                Ok(server)
+            };
+            let own = format!("{folder}/server.pem");
+            let _servers = [
+                server(SERVER, &["legacy", "9443", &own])?,
+                server(SERVER, &["legacy", "9444", &own, &format!("{folder}/ca.pem")])?,
+                server(HTTPS, &["9445", &own])?,
+            ];
+            destination_rule(lab, &folder)?;
+            run_checks(
+                lab,
+                checks![
+                    bytes_go_in_tls,
+                    who_is_not_trusted_gets_nothing,
+                    files_elsewhere_are_not_read,
+                    requests_go_in_tls,
+                ],
+            )
+        });
+}
+
+/// A CA, a server's certificate and a client's, and another CA.
+fn make_files(folder: &Path) -> Result<()> {
+    let ca = |name: &str| -> Result<CertifiedIssuer<'static, KeyPair>> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        std::fs::write(folder.join(name), ca.pem())?;
+        Ok(ca)
+    };
+    ca("stranger.pem")?;
+    let ca = ca("ca.pem")?;
+    for (file, name) in [("server.pem", "legacy.example"), ("client.pem", "client.example")] {
+        let key = KeyPair::generate()?;
+        let own = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
+        std::fs::write(folder.join(file), key.serialize_pem() + &own.pem())?;
+    }
+    Ok(())
+}
+
+fn destination_rule(lab: &Lab, folder: &str) -> Result<()> {
+    let simple = |roots: &str| json!({ "mode": "SIMPLE", "sni": "legacy.example", "caCertificates": format!("{folder}/{roots}") });
+    let mutual = |own: &str| {
+        let mut tls = simple("ca.pem");
+        (tls["mode"], tls["clientCertificate"], tls["privateKey"]) =
+            (json!("MUTUAL"), json!(own), json!(own));
+        tls
+    };
+    // Whatever the request asks for.
+    let mut of_request = simple("ca.pem");
+    of_request.as_object_mut().context("no settings")?.remove("sni");
+    let port = |number: u16, tls: Value| json!({ "port": { "number": number }, "tls": tls });
+    let object = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": { "name": "legacy", "namespace": "shop" },
+        "spec": { "host": "legacy.outside.svc.cluster.local", "trafficPolicy": { "portLevelSettings": [
+            port(9000, simple("ca.pem")),
+            port(9001, mutual(&format!("{folder}/client.pem"))),
+            port(9002, simple("stranger.pem")),
+            port(9003, simple("ca.pem")),
+            port(9004, mutual("/etc/hostname")),
+            port(80, of_request),
+        ] } },
+    });
+    lab.write_manifest("rule.yaml", &object.to_string())
+}
+
+/// Whom a connection leads to; empty: nobody.
+fn reached(lab: &Lab, port: &str) -> Result<String> {
+    let client = lab.pod("client").command("python3").resolve_names().within(Duration::from_secs(120));
+    let report = client.args(["-c", CLIENT, "count", "legacy.outside", port, "1"]).json()?;
+    Ok(report["seen"][0].as_str().context("no name")?.to_owned())
+}
+
+fn bytes_go_in_tls(lab: &Lab) -> Result<()> {
+    for port in ["9000", "9001"] {
+        poll_until(&format!("the server to say its name in TLS by port {port}"), SOON, || {
+            (reached(lab, port).ok()? == "legacy").then_some(())
+        })?;
+    }
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached(lab, "9000")? == "legacy");
+    let flow = watch.expect(&[("/state", "closed"), ("/flags", "-"), ("/direction", "outbound")])?;
+    ensure!(flow["route"]["objects"] == "DestinationRule shop/legacy", "{flow}");
+    ensure!(
+        flow["transport"] == "plaintext" && flow["bytes_received"] == 7,
+        "its name and a line's end: {flow}"
+    );
+    Ok(())
+}
+
+fn who_is_not_trusted_gets_nothing(lab: &Lab) -> Result<()> {
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached(lab, "9002")?.is_empty(), "by another CA's root");
+    let flow = watch.expect(&[("/state", "closed"), ("/flags", "UF")])?;
+    let error = flow["error"].as_str().unwrap_or_default();
+    ensure!(error.contains("legacy.example") && error.contains("invalid peer certificate"), "{flow}");
+    ensure!(reached(lab, "9003")?.is_empty(), "without a certificate of the client's");
+    Ok(())
+}
+
+fn files_elsewhere_are_not_read(lab: &Lab) -> Result<()> {
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached(lab, "9004")?.is_empty());
+    let flow = watch.expect(&[("/state", "closed"), ("/flags", "UF")])?;
+    ensure!(flow["error"].as_str().unwrap_or_default().contains("--tls-files"), "{flow}");
+    Ok(())
+}
+
+fn requests_go_in_tls(lab: &Lab) -> Result<()> {
+    let asked = |host: &str, more: &[&str]| -> Result<String> {
+        let curl = lab.pod("client").command("curl").resolve_names();
+        let header = format!("Host: {host}");
+        curl.args(["-sS", "--max-time", "20", "-H", &header, "http://legacy.outside/who"]).args(more).stdout()
+    };
+    let status = |host: &str| asked(host, &["-o", "/dev/null", "-w", "%{http_code}"]);
+    let text = asked("legacy.example", &[])?;
+    let seen: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    ensure!(seen["sni"] == "legacy.example" && seen["host"] == "legacy.example", "{seen}");
+    ensure!(seen["alpn"] == "http/1.1", "{seen}");
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(status("other.example")? == "503", "the certificate has another name");
+    let flow = watch.wait_for("a request that failed", |flow| flow["request"]["status"] == 503)?;
+    ensure!(flow["flags"].as_str().unwrap_or_default().contains("UF"), "{flow}");
+    ensure!(flow["error"].as_str().unwrap_or_default().contains("other.example"), "{flow}");
+    ensure!(status("legacy.example")? == "200");
+    Ok(())
+}
