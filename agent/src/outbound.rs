@@ -25,6 +25,7 @@ mod seats;
 mod wire;
 
 pub(crate) use endpoints::Balances;
+pub(crate) use originate::wanted as originated;
 pub(crate) use requests::is_current;
 pub(crate) use rules::Routes;
 

@@ -4,7 +4,8 @@ use super::ask::Ask;
 use super::tale::{Tale, row};
 use super::whom::shown;
 use super::{Scene, Seen, words};
-use crate::balance::{Ask as Turn, Effective, Group, HashInput, Health as _, hash_input};
+use crate::balance::{Ask as Turn, Effective, Group, HashInput, Health as _, hash_input, hash_of_connection};
+use crate::outbound::originated;
 use crate::policy::{self, Connection, Denial};
 use crate::route::http::RequestView;
 use crate::route::{Backend, Choice, Doubts, Failing, Hop, Target, rank, resolve_backend, target_of};
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::admin::{Transport, Verdict, WhyMark, WhyRow};
 use warren_common::model::traffic::{PortPolicy, Selector};
-use warren_common::model::{Health, Service, TunnelProtocol, Workload, WorkloadUid};
+use warren_common::model::{Health, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
 
 /// A port of a service, or of a part of its endpoints, that a client is on its way to.
 pub(super) struct Way<'a> {
@@ -37,19 +38,18 @@ impl Way<'_> {
         let failing = scene.known.failing();
         let seen = scene.known.seen(client, &service.key, port, self.subset);
         let group = Group::new(scene.mesh, service, client, port, effective);
-        let is_plain = effective.policy == PortPolicy::default() && effective.retry_budget.is_none();
-        let by_rule = !is_plain;
+        let by_rule = !effective.counts_nothing() && service.steering.mode != Mode::Passthrough;
         let last = scene.known.last(client, &service.key);
-        let picked = match (by_rule, request) {
-            (true, Some(request)) => self.by_rule(&group, &seen, request),
-            _ => self.any(&failing, last.as_ref()),
+        let picked = match by_rule {
+            true => self.by_rule(&group, &seen, request),
+            false => self.any(&failing, last.as_ref()),
         };
         let uid = picked.as_ref().ok().and_then(|(target, _)| target.workload.as_ref()).map(|it| &it.uid);
         let (rows, possible) = self.candidates(&seen, &failing, uid);
         let known = scene.mesh.endpoints(&service.key).len();
         let balancer = match (&effective.policy.balancer, last) {
-            (Some(balancer), _) if request.is_some() => words::balancer(balancer),
-            (_, Some(_)) => "session affinity: the one that this client had last".to_owned(),
+            (Some(balancer), _) if by_rule => words::balancer(balancer),
+            (_, Some(_)) if !by_rule => "session affinity: the one that this client had last".to_owned(),
             _ if by_rule => "LEAST_REQUEST".to_owned(),
             _ => "any of the best".to_owned(),
         };
@@ -69,12 +69,13 @@ impl Way<'_> {
         &self,
         group: &Group,
         seen: &Seen,
-        request: &RequestView<'_>,
+        request: Option<&RequestView<'_>>,
     ) -> Result<(Target, HashInput), String> {
         let Self { scene, client, service, like, .. } = *self;
-        let input = match group.hash_key() {
-            Some(key) => hash_input(key, request, address(client), scene.entropy),
-            None => HashInput::Absent,
+        let input = match (group.hash_key(), request) {
+            (Some(key), Some(request)) => hash_input(key, request, address(client), scene.entropy),
+            (Some(key), None) => hash_of_connection(key, address(client)),
+            (None, _) => HashInput::Absent,
         };
         let turn = Turn { turn: scene.entropy, entropy: scene.entropy, hash: input.hash(), avoid: &[] };
         let dialled = group.is_passthrough().then(|| group.at(like)).flatten();
@@ -230,7 +231,8 @@ pub(super) fn arrive(
         }
         Hop::Named(name) => (Transport::Plaintext, format!("plaintext to {name}, which the node looks up")),
     };
-    let origination = policy.tls.as_ref().map_or_else(String::new, |tls| format!("; {}", words::tls(tls)));
+    let origination = originated(policy, &target.hop, &ask.host)
+        .map_or_else(String::new, |tls| format!("; {}, server name {}", words::tls(&tls.settings), tls.name));
     tale.step("transport", text + &origination);
     tale.outcome.transport = transport;
     tale.outcome.endpoint = who.clone();

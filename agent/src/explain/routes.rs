@@ -137,13 +137,12 @@ impl Of<'_> {
         let mut views = Vec::new();
         if let Some(table) = self.group.table {
             views.extend(self.http(&base, table, left));
-            let api = table.api;
             if let Some(rules) = &table.rules.tls {
-                let rules = rules.iter().map(|rule| words::tls_rule(rule, api));
+                let rules = rules.iter().map(words::tls_rule);
                 views.push(limited(&base, RulesKind::Tls, rules.collect(), left));
             }
             if let Some(rules) = &table.rules.tcp {
-                let rules = rules.iter().map(|rule| words::tcp_rule(rule, api));
+                let rules = rules.iter().map(words::tcp_rule);
                 views.push(limited(&base, RulesKind::Tcp, rules.collect(), left));
             }
         }

@@ -6,13 +6,14 @@ use super::request::Request;
 use super::tale::{Tale, row};
 use super::whom::{Whom, client, shown, whom};
 use super::{ExplainError, Scene, words};
-use crate::balance::Effective;
+use crate::balance::{Effective, effective, in_force};
 use crate::route::http::{ClientView, HttpTable, InForce, Patterns, table_of};
+use crate::route::l4::{L4Table, Said, Way as L4Way};
 use crate::route::resolve;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use warren_common::model::admin::{Transport, Why, WhyMark, WhyQuestion};
-use warren_common::model::traffic::{PortPolicy, RouteTable, Traffic};
+use warren_common::model::traffic::{Destination, PortPolicy, RouteTable, Traffic};
 use warren_common::model::{Cidr, Service, Workload};
 
 /// Where it would go, and why.
@@ -104,41 +105,46 @@ impl Story<'_> {
         let traffic = scene.mesh.traffic(&service.key).map(|traffic| &**traffic);
         let rules = InForce::new(traffic, &view, &service.key, ask.port, &Patterns::default());
         let written = traffic.and_then(|traffic| table_of(traffic, &view, ask.port));
+        let connections = traffic.and_then(|traffic| L4Table::compile(traffic, &view, ask.port));
+        let policy = traffic.and_then(|traffic| effective(traffic, &view, ask.port, None).ok());
+        let policy = policy.unwrap_or_default();
+        let declared = words::protocol(service, ask.port);
+        // Where the port says that HTTP is spoken, a DestinationRule alone is enough for requests to be looked at.
+        let by_policy = declared.is_some() && policy.is_about_requests() && connections.is_none();
         match (rules, ask.speaks) {
             (InForce::Rules(table), Speaks::Http) => {
                 self.protocol(service, tale);
                 self.table(traffic, written, &table, &view, tale);
-                let request = Request { scene, client, ask, dialled, table: &table, written };
-                request.tell(tale);
+                Request { scene, client, ask, dialled, table: &table, written }.tell(tale);
+            }
+            (InForce::Nothing(table), Speaks::Http) if by_policy => {
+                self.protocol(service, tale);
+                tale.step(
+                    "table",
+                    "no rules for requests: the service's own endpoints, as its DestinationRule says",
+                );
+                Request { scene, client, ask, dialled, table: &table, written: None }.tell(tale);
             }
             (InForce::Broken(why), Speaks::Http) => {
                 self.protocol(service, tale);
                 tale.answered(500, Some("NC"), &format!("the rules can't be applied: {why}"));
             }
-            (InForce::Rules(_) | InForce::Broken(_), speaks) => {
-                let text = match (words::protocol(service, ask.port), speaks) {
-                    (Some(declared), _) => {
-                        tale.step("protocol", format!("the port says {declared}, and that is not it"));
-                        return tale.answered(
-                            400,
-                            Some("DPE"),
-                            "what is not HTTP is not carried to this port",
-                        );
-                    }
-                    (None, Speaks::Tls) => "heard as TLS: carried as bytes, past the rules for requests",
-                    (None, _) => "heard as no HTTP: carried as bytes, past the rules for requests",
+            (rules, speaks) => {
+                let nothing = matches!(rules, InForce::Nothing(_));
+                if let Some(declared) = declared.filter(|_| speaks != Speaks::Http && (!nothing || by_policy))
+                {
+                    tale.step("protocol", format!("the port says {declared}, and that is not it"));
+                    return tale.answered(400, Some("DPE"), "what is not HTTP is not carried to this port");
+                }
+                let text = match (nothing, speaks) {
+                    (true, Speaks::Http) => "no rules for requests are in force for this client and port",
+                    (true, Speaks::Tls) => "TLS",
+                    (true, Speaks::Bytes) => "whatever it is",
+                    (false, Speaks::Tls) => "heard as TLS, past the rules for requests",
+                    (false, _) => "heard as no HTTP, past the rules for requests",
                 };
-                tale.step("protocol", text);
-                self.connection(service, dialled, tale);
-            }
-            (InForce::Nothing(_), speaks) => {
-                let what = match speaks {
-                    Speaks::Http => "no rules for requests are in force for this client and port",
-                    Speaks::Tls => "TLS",
-                    Speaks::Bytes => "whatever it is",
-                };
-                tale.step("protocol", format!("carried as bytes: {what}, nobody looks into it"));
-                self.connection(service, dialled, tale);
+                tale.step("protocol", format!("carried as bytes: {text}"));
+                self.connection(service, dialled, connections.as_ref(), &policy, tale);
             }
         }
     }
@@ -197,26 +203,113 @@ impl Story<'_> {
         tale.outcome.objects = Some(objects);
     }
 
-    /// Carried as bytes to one of the service's own endpoints.
-    fn connection(&self, service: &Arc<Service>, dialled: Option<SocketAddr>, tale: &mut Tale) {
-        let Self { scene, client, ask } = *self;
-        let effective = Effective::default();
-        let way = Way {
-            scene,
-            client,
-            service,
-            port: ask.port,
-            subset: None,
-            effective: &effective,
-            like: like(client, dialled),
+    /// Carried as bytes, as rules of connections say, or the DestinationRule of the service.
+    fn connection(
+        &self,
+        service: &Arc<Service>,
+        dialled: Option<SocketAddr>,
+        rules: Option<&L4Table>,
+        policy: &Effective,
+        tale: &mut Tale,
+    ) {
+        let Self { client, ask, .. } = *self;
+        let said = match ask.server_name().filter(|_| rules.is_some_and(L4Table::hinges_on_name)) {
+            Some(name) => Said::Tls(name),
+            None => Said::Bytes,
         };
-        match way.choose(None, tale) {
-            Ok(target) => arrive(scene, client, ask, &target, &effective.policy, tale),
-            Err(why) => {
-                tale.outcome.flag = Some("UH".to_owned());
-                tale.end(format!("reset: {why}"));
+        let way = rules.map_or(L4Way::Itself, |table| table.route(like(client, dialled), said));
+        if let Some(table) = rules {
+            tale.outcome.objects = Some(table.objects().to_string());
+        }
+        let objects = rules.map(|table| table.objects().to_string()).unwrap_or_default();
+        match way {
+            L4Way::Itself if policy.is_nothing() => {
+                tale.outcome.objects = None;
+                self.endpoint(service, ask.port, None, policy, dialled, tale);
+            }
+            L4Way::Itself => {
+                tale.outcome.objects = Some(words::objects(&policy.objects));
+                self.endpoint(service, ask.port, None, policy, dialled, tale);
+            }
+            L4Way::Nowhere => {
+                tale.step("rules", format!("none of {objects} holds this connection"));
+                self.reset("NR", &format!("no rule of {objects} holds this connection"), tale);
+            }
+            L4Way::Rule(rule) => {
+                let name = if rule.name().is_empty() { "a rule without a name" } else { rule.name() };
+                tale.outcome.route = Some(rule.name().to_string()).filter(|name| !name.is_empty());
+                tale.step("rules", format!("{name} of {objects} holds, the first that does"));
+                let shares: Vec<_> = rule.shares().collect();
+                let best = shares.iter().map(|(_, share)| *share).fold(0.0, f64::max);
+                let chosen = shares.iter().position(|(_, share)| *share > 0.0 && *share >= best);
+                let rows = shares.iter().enumerate().map(|(index, (to, share))| {
+                    let mark = match chosen {
+                        Some(chosen) if chosen == index => WhyMark::Chosen,
+                        _ if *share > 0.0 => WhyMark::Possible,
+                        _ => WhyMark::Excluded,
+                    };
+                    row(mark, [words::percent(share * 100.0), words::destination(to)])
+                });
+                tale.rows("backend", "by weight; the largest share is followed here", rows.collect());
+                tale.outcome.certain &= best >= 1.0;
+                match chosen.and_then(|chosen| shares.get(chosen)) {
+                    Some((to, _)) => self.backend(to, dialled, tale),
+                    None => self.reset("NC", "no backend of its rule has a share", tale),
+                }
             }
         }
+    }
+
+    /// To a backend of a rule of connections.
+    fn backend(&self, to: &Destination, dialled: Option<SocketAddr>, tale: &mut Tale) {
+        let (name, port, subset) = match to {
+            Destination::Service { service, port, subset } => (service, *port, subset.as_ref()),
+            Destination::Broken { wanted, why } => {
+                return self.reset("NC", &format!("{wanted} leads nowhere: {why}"), tale);
+            }
+        };
+        let mesh = self.scene.mesh;
+        let Some(service) = mesh.service(name) else {
+            return self.reset("NC", &format!("there is no service {name}"), tale);
+        };
+        let view = ClientView { namespace: &self.client.namespace, labels: &self.client.labels };
+        let traffic = mesh.traffic(name).map(|traffic| &**traffic);
+        match in_force(traffic, name, &view, port, subset.map(|subset| &**subset)) {
+            Ok(effective) => self.endpoint(service, port, subset, &effective, dialled, tale),
+            Err(error) => self.reset("NC", &error.to_string(), tale),
+        }
+    }
+
+    /// To an endpoint of a service.
+    fn endpoint(
+        &self,
+        service: &Arc<Service>,
+        port: u16,
+        subset: Option<&Arc<str>>,
+        effective: &Effective,
+        dialled: Option<SocketAddr>,
+        tale: &mut Tale,
+    ) {
+        let Self { scene, client, ask } = *self;
+        if !effective.objects.is_empty() {
+            let says = words::join(words::effective(effective));
+            let says = if says.is_empty() { says } else { format!(": {says}") };
+            tale.step("settings", format!("{}{says}", words::objects(&effective.objects)));
+        }
+        if tale.outcome.objects.is_some() {
+            let subset = subset.map_or("", |subset| subset);
+            tale.outcome.cluster = Some(format!("outbound|{port}|{subset}|{}", service.key.hostname));
+        }
+        let like = like(client, dialled);
+        match (Way { scene, client, service, port, subset, effective, like }).choose(None, tale) {
+            Ok(target) => arrive(scene, client, ask, &target, &effective.policy, tale),
+            Err(why) => self.reset("UH", &why, tale),
+        }
+    }
+
+    fn reset(&self, flag: &str, why: &str, tale: &mut Tale) {
+        tale.outcome.flag = Some(flag.to_owned());
+        tale.end(format!("reset: {why}"));
     }
 
     /// To whoever has the address.

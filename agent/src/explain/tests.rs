@@ -226,6 +226,49 @@ fn connections_that_are_no_requests_go_past_the_rules() {
 }
 
 #[test]
+fn routes_of_connections_are_followed() {
+    let to = |subset: &str, weight: u32| json!({"to": {"service": {"service": service_name("web"), "port": 5432, "subset": subset}}, "weight": weight});
+    let with = |api: &str, tls: Value, tcp: Value| {
+        let mut all = serde_json::to_value(traffic(rules())).unwrap();
+        let object = json!({"kind": "TCPRoute", "namespace": "shop", "name": "db"});
+        all["tables"].as_array_mut().unwrap().push(
+            json!({"ports": [5432], "api": api, "objects": [object], "rules": {"tls": tls, "tcp": tcp}}),
+        );
+        let mut mesh = mesh(rules());
+        mesh.apply([MeshChange::Traffic(Arc::new(serde_json::from_value(all).unwrap()))]);
+        mesh
+    };
+    let named = json!([{"name": "sni", "matches": [{"server_names": ["web"]}], "backends": [to("v2", 1)]}]);
+    let mesh = with("istio", named.clone(), json!([{"name": "db", "backends": [to("v1", 9), to("v2", 1)]}]));
+    let of = |mesh: &Mesh, url: &str| {
+        let WhyOutcome { route, endpoint, flag, certain, .. } = told(mesh, url, &[]).outcome;
+        (route, endpoint, flag, certain)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(of(&mesh, "web:5432"), (text("db"), text("shop/near"), None, false));
+    assert_eq!(of(&mesh, "tls://web:5432"), (text("sni"), text("shop/far"), None, true));
+    assert_eq!(of(&mesh, "tls://web.shop:5432").0, text("db"), "no rule of TLS has this name");
+    let whole = told(&mesh, "web:5432", &[]).outcome;
+    assert_eq!(whole.cluster.as_deref(), Some("outbound|5432|v1|web.shop.svc.cluster.local"));
+    assert_eq!(whole.objects.as_deref(), Some("TCPRoute shop/db"));
+    let gateway = with("gateway", named, json!([{"name": "db", "backends": [to("v3", 1)]}]));
+    assert_eq!(of(&gateway, "web:5432"), (text("db"), None, text("NC"), true));
+    let none = with("gateway", json!([]), json!([]));
+    assert_eq!(of(&none, "web:5432"), (None, None, text("NR"), true));
+}
+
+#[test]
+fn a_destination_rule_alone_is_enough_where_the_port_says_http() {
+    let mesh = mesh(vec![]);
+    let web = told(&mesh, "http://web/", &[]);
+    assert!(step(&web, "settings").text.contains("outliers out after 5 errors"), "{web:?}");
+    assert_eq!(web.outcome.cluster.as_deref(), Some("outbound|80||web.shop.svc.cluster.local"));
+    let db = told(&mesh, "http://web:5432/", &[]);
+    assert!(step(&db, "protocol").text.starts_with("carried as bytes"), "{db:?}");
+    assert_eq!(db.outcome.cluster.as_deref(), Some("outbound|5432||web.shop.svc.cluster.local"));
+}
+
+#[test]
 fn who_is_not_captured_is_told_so() {
     let mut mesh = mesh(rules());
     let mut plain = pod("client", "n1", "10.0.1.9", &[]);

@@ -3,14 +3,13 @@
 use crate::balance::Effective;
 use crate::route::http::{Split, describe};
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 use warren_common::model::admin::{BackendView, RuleView};
 use warren_common::model::traffic::{
     Backend, Balancer, Clients, ConnectionPool, Cors, Destination, Fault, Forward, HashKey, HashRing,
     HeaderChange, HeaderChanges, HttpAction, HttpMatch, HttpRule, LocalityBalancing, Mirror, ObjectName,
-    Outliers, PathChange, PortPolicy, Redirect, RedirectPort, Reply, Retries, RetryOn, Rewrite, RouteApi,
-    Selector, SimpleBalancer, TcpMatch, TcpRule, TextMatch, TlsMatch, TlsMode, TlsOrigination, TlsRule,
+    Outliers, PathChange, PortPolicy, Redirect, RedirectPort, Reply, Retries, RetryOn, Rewrite, Selector,
+    SimpleBalancer, TcpMatch, TcpRule, TextMatch, TlsMatch, TlsMode, TlsOrigination, TlsRule,
 };
 use warren_common::model::{AppProtocol, Service};
 
@@ -98,14 +97,6 @@ pub(super) fn backends<'a>(all: impl Iterator<Item = &'a Destination>, split: &S
         broken: why_broken(to),
     };
     all.enumerate().map(view).collect()
-}
-
-/// The split of backends of connections.
-pub(super) fn split_of(all: &[Backend], api: RouteApi) -> Split {
-    match (all, api) {
-        ([_], RouteApi::Istio) => Split::new([1]),
-        (all, _) => Split::new(all.iter().map(|backend| backend.weight)),
-    }
 }
 
 /// A rule for requests.
@@ -254,7 +245,7 @@ pub(super) fn retries(retries: &Retries) -> String {
 }
 
 /// A rule for TLS.
-pub(super) fn tls_rule(rule: &TlsRule, api: RouteApi) -> RuleView {
+pub(super) fn tls_rule(rule: &TlsRule) -> RuleView {
     let wanted = |wanted: &TlsMatch| {
         let names = match &*wanted.server_names {
             [] => None,
@@ -263,20 +254,21 @@ pub(super) fn tls_rule(rule: &TlsRule, api: RouteApi) -> RuleView {
         join(names.into_iter().chain(connection(&wanted.connection)))
     };
     let when: Vec<_> = rule.matches.iter().map(wanted).collect();
-    of_connections(&rule.name, when, &rule.backends, api)
+    of_connections(&rule.name, when, &rule.backends)
 }
 
 /// A rule for any connection.
-pub(super) fn tcp_rule(rule: &TcpRule, api: RouteApi) -> RuleView {
+pub(super) fn tcp_rule(rule: &TcpRule) -> RuleView {
     let when: Vec<_> = rule.matches.iter().map(|wanted| join(connection(wanted))).collect();
-    of_connections(&rule.name, when, &rule.backends, api)
+    of_connections(&rule.name, when, &rule.backends)
 }
 
-fn of_connections(name: &str, mut when: Vec<String>, all: &[Backend], api: RouteApi) -> RuleView {
+fn of_connections(name: &str, mut when: Vec<String>, all: &[Backend]) -> RuleView {
     if when.iter().any(String::is_empty) {
         when.clear();
     }
-    let ways = backends(all.iter().map(|backend| &backend.to), &split_of(all, api));
+    let split = Split::new(all.iter().map(|backend| backend.weight));
+    let ways = backends(all.iter().map(|backend| &backend.to), &split);
     RuleView { name: name.to_owned(), when, then: None, backends: ways, extras: Vec::new() }
 }
 
@@ -396,8 +388,7 @@ pub(super) fn tls(tls: &TlsOrigination) -> String {
         TlsMode::Mutual => "TLS to endpoints with a certificate",
         TlsMode::IstioMutual => "the mesh's mTLS",
     };
-    let name: Option<&Arc<str>> = tls.sni.as_ref();
-    name.map_or_else(|| mode.to_owned(), |name| format!("{mode}, server name {name}"))
+    mode.to_owned()
 }
 
 /// Timeout and retries of what is sent on.

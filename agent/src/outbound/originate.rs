@@ -25,7 +25,7 @@ use warren_common::model::traffic::{PortPolicy, TlsMode};
 const BUFFER: usize = 16 << 10;
 
 /// What is to be spoken to this target; `name`: the server's, where the DestinationRule says none.
-pub(super) fn wanted(policy: &PortPolicy, hop: &Hop, name: &str) -> Option<Arc<Origination>> {
+pub(crate) fn wanted(policy: &PortPolicy, hop: &Hop, name: &str) -> Option<Arc<Origination>> {
     let settings = policy.tls.as_ref()?;
     let is_outside = matches!(hop, Hop::Plaintext | Hop::Named(_));
     let is_spoken = match settings.mode {

@@ -177,6 +177,11 @@ impl L4Rule {
         &self.name
     }
 
+    /// Every backend and its share, from 0 to 1.
+    pub fn shares(&self) -> impl Iterator<Item = (&Destination, f64)> {
+        self.backends.iter().enumerate().map(|(index, to)| (to, self.split.share(index)))
+    }
+
     /// The backend that a random number falls on; none: nobody has a share.
     pub fn pick(&self, entropy: u64) -> Option<&Destination> {
         self.backends.get(self.split.pick(entropy)?)
