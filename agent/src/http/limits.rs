@@ -42,3 +42,6 @@ pub(crate) const LINGER: Duration = Duration::from_secs(1);
 pub(crate) const MAX_UNWANTED: usize = 16 << 20;
 /// Bytes of a client's first line until it is clear what the client speaks.
 pub(crate) const MAX_FIRST_LINE: usize = 16 << 10;
+/// A client's HTTP/1 connection without a request gives its buffers (16 KB) back after so long. Soon, for allocators do not: memory
+/// that many connections had at a time stays the process's.
+pub(crate) const REST: Duration = Duration::from_millis(200);

@@ -4,7 +4,9 @@
 use super::answer::Answer;
 use super::guard::{Guarded, Malformed, Watch};
 use super::io::{OnWorker, Rewound, close, close_on_client};
-use super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, PING, STREAM_WINDOW};
+use super::limits::{
+    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, PING, REST, STREAM_WINDOW,
+};
 use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
@@ -23,7 +25,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 /// Who speaks, and to what.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +82,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     match client.h2 {
-        true => serve_h2(outlets, client, stay, stream).await,
+        // Boxed: who speaks HTTP/1 shall not pay for it.
+        true => Box::pin(serve_h2(outlets, client, stay, stream)).await,
         false => serve_h1(outlets, client, stay, stream).await,
     }
 }
@@ -90,53 +93,82 @@ where
     O: Outlets,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (guarded, watch) = Guarded::new(stream);
+    let (mut guarded, watch) = Guarded::new(stream);
     let downstream = Rc::new(Downstream::new(client, Some(watch.clone())));
-    let service = {
+    let service = |request| {
+        let visit = downstream.visits.begin();
         let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
-        service_fn(move |request| {
-            let visit = downstream.visits.begin();
-            let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
-            Box::pin(async move {
-                let mut response = answer(outlets, Rc::clone(&downstream), request).await;
-                downstream.take_leave(&mut response);
-                Ok::<_, Infallible>(response.map(|body| body.during(visit)))
-            })
-        })
-    };
-    let mut connection = http1::Builder::new()
-        .half_close(true)
-        .max_headers(MAX_HEADERS)
-        // The guard is stricter, and what it says instead of a head that is too large has to fit.
-        .max_buf_size(2 * MAX_HEAD)
-        .serve_connection(TokioIo::new(guarded), service);
-    let mut over = pin!(downstream.visits.over(stay, false));
-    let mut is_over = false;
-    let ended = loop {
-        tokio::select! {
-            biased;
-            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break ended,
-            () = &mut over, if !is_over => {
-                is_over = true;
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
-            }
+        async move {
+            let mut response = answer(outlets, Rc::clone(&downstream), request).await;
+            downstream.take_leave(&mut response);
+            Ok::<_, Infallible>(response.map(|body| body.during(visit)))
         }
     };
-    let parts = connection.into_parts();
-    let (stream, held) = parts.io.into_inner().into_parts();
+    let mut over = pin!(downstream.visits.over(stay, false));
+    let mut is_over = false;
+    let (ended, stream, held) = loop {
+        // Boxed: what a connection needs while it is awake is large, and it rests most of the time.
+        let awake = Box::pin(async {
+            let mut connection = http1::Builder::new()
+                .half_close(true)
+                .max_headers(MAX_HEADERS)
+                // The guard is stricter, and what it says instead of a head that is too large has to fit.
+                .max_buf_size(2 * MAX_HEAD)
+                .serve_connection(TokioIo::new(guarded), service_fn(|request| Box::pin(service(request))));
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break Some(ended),
+                    () = &mut over, if !is_over => {
+                        is_over = true;
+                        std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    }
+                    () = downstream.visits.rest(REST), if !is_over => {
+                        if watch.is_resting() {
+                            break None;
+                        }
+                    }
+                }
+            };
+            let parts = connection.into_parts();
+            let (stream, held) = parts.io.into_inner().into_parts();
+            let mut read = BytesMut::from(&*parts.read_buf);
+            read.extend_from_slice(&held);
+            (ended, stream, read)
+        });
+        let (ended, mut stream, mut read) = awake.await;
+        if let Some(ended) = ended {
+            break (ended, stream, read);
+        }
+        if read.is_empty() {
+            let mut first = [0];
+            let woken = tokio::select! {
+                biased;
+                woken = stream.read(&mut first) => woken,
+                () = &mut over => Ok(0),
+            };
+            match woken {
+                Ok(0) => break (Ok(()), stream, read),
+                Ok(_) => read.extend_from_slice(&first),
+                Err(error) => {
+                    return tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early");
+                }
+            }
+        }
+        guarded = Guarded::resume(stream, read, watch.clone());
+    };
+    // Boxed, both: what few connections come to shall not cost all of them.
     if let Some(malformed) = watch.malformed() {
         refused(&outlets, malformed);
         // What the client still sends must not reset the connection before it has read the answer.
-        return close(stream).await;
+        return Box::pin(close(stream)).await;
     }
     let switching = downstream.switching.borrow_mut().take();
     if let Some(switching) = switching {
-        let mut read = BytesMut::from(&*parts.read_buf);
-        read.extend_from_slice(&held);
-        return switching.join(&mut Rewound::new(read.freeze(), stream)).await;
+        return Box::pin(switching.join(&mut Rewound::new(held.freeze(), stream))).await;
     }
     match ended {
-        Ok(()) => close_on_client(stream).await,
+        Ok(()) => Box::pin(close_on_client(stream)).await,
         Err(error) => {
             tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early")
         }

@@ -61,6 +61,16 @@ impl Visits {
         }
     }
 
+    /// Completes after `pause`, at a moment without a request.
+    pub(super) async fn rest(&self, pause: Duration) {
+        loop {
+            sleep(pause).await;
+            if self.open.get() == 0 && self.last.get().elapsed() >= pause {
+                return;
+            }
+        }
+    }
+
     /// Completes when there was no request for so long. One timer, which nothing resets: a request costs nothing.
     async fn none_for(&self, limit: Duration) {
         loop {

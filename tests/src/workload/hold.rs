@@ -1,4 +1,4 @@
-//! `hold`: idle connections; at the end each must still carry a message.
+//! `hold`: idle connections; at the end each must still carry a message, or a request.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::dial::{Conn, Target};
+use super::load::get;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
@@ -15,10 +16,17 @@ pub(crate) struct Options {
     /// Connections to hold
     #[arg(long, default_value_t = 1000)]
     count: u64,
+    /// Requests instead of messages (server: any HTTP/1.1)
+    #[arg(long)]
+    http: bool,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let address = options.target.address()?;
+    let round_trip = |conn: &mut Conn| match options.http {
+        true => get(conn, &options.target.to).map(|_answer| ()),
+        false => round_trip(conn),
+    };
     // One message each at the start too: a connection is only real when its other end has answered.
     let open = |_| {
         let mut conn = options.target.dial(address)?;

@@ -153,13 +153,22 @@ fn request(options: &Options, address: SocketAddr, kept: &mut Option<Conn>) -> i
         }
     };
     let how = if options.close { "close" } else { "keep-alive" };
-    let text = format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: {how}\r\n\r\n", options.target.to);
-    conn.write_all(text.as_bytes())?;
-    let answer = read_answer(&mut conn)?;
+    let answer = ask(&mut conn, &options.target.to, how)?;
     if !options.close {
         *kept = Some(conn);
     }
     Ok(answer)
+}
+
+/// One request on a connection that is kept: the first line of the answer's body.
+pub(super) fn get(conn: &mut Conn, host: &str) -> io::Result<String> {
+    ask(conn, host, "keep-alive")
+}
+
+fn ask(conn: &mut Conn, host: &str, how: &str) -> io::Result<String> {
+    let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: {how}\r\n\r\n");
+    conn.write_all(text.as_bytes())?;
+    read_answer(conn)
 }
 
 /// The first line of the body of a 200 with a Content-Length; whatever else comes is an error.

@@ -107,6 +107,11 @@ impl Framing {
         matches!(self.state, State::Undecided)
     }
 
+    /// Whether nothing of the next message was seen.
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Head { scanned: 0 })
+    }
+
     /// Whether what is bad is within a message whose beginning was read on.
     pub fn is_bad_in_body(&self) -> bool {
         matches!(self.state, State::Bad { in_body: true, .. })

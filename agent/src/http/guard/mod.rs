@@ -49,6 +49,10 @@ pub struct Watch(Rc<Watched>);
 struct Watched {
     decided: Cell<Option<bool>>,
     malformed: Cell<Option<Malformed>>,
+    /// Nothing of a message was read, and nothing is to be read.
+    resting: Cell<bool>,
+    /// Something was written, and not flushed.
+    unflushed: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -62,6 +66,12 @@ impl Watch {
         }
     }
 
+    /// Whether nothing is on its way in either direction, as far as the connection itself can tell: what was read ended with a
+    /// message, the client says nothing, and all that was written is out.
+    pub fn is_resting(&self) -> bool {
+        self.0.resting.get() && !self.0.unflushed.get()
+    }
+
     /// What was wrong with the client's last request.
     pub fn malformed(&self) -> Option<Malformed> {
         self.0.malformed.get()
@@ -72,15 +82,12 @@ impl<S> Guarded<S> {
     /// Guards `io`.
     pub fn new(io: S) -> (Self, Watch) {
         let watch = Watch::default();
-        let guarded = Self {
-            io,
-            framing: Framing::default(),
-            held: BytesMut::new(),
-            ready: 0,
-            deadline: None,
-            watch: watch.clone(),
-        };
-        (guarded, watch)
+        (Self::resume(io, BytesMut::new(), watch.clone()), watch)
+    }
+
+    /// Guards `io` again that was taken apart between two messages: `held` was read of the next one.
+    pub fn resume(io: S, held: BytesMut, watch: Watch) -> Self {
+        Self { io, framing: Framing::default(), held, ready: 0, deadline: None, watch }
     }
 
     /// The connection, and what of it was read and not handed on.
@@ -117,6 +124,7 @@ impl<S> Guarded<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.watch.0.resting.set(false);
         loop {
             if this.ready > 0 {
                 let n = this.ready.min(out.remaining());
@@ -170,7 +178,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 continue;
             }
             let before = out.filled().len();
-            ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+            let read = Pin::new(&mut this.io).poll_read(cx, out);
+            this.watch.0.resting.set(read.is_pending() && this.framing.is_between());
+            ready!(read)?;
             let fresh = &out.filled()[before..];
             if fresh.is_empty() {
                 return Poll::Ready(Ok(()));
@@ -194,7 +204,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        this.watch.0.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -202,7 +214,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bytes)
+        let this = self.get_mut();
+        this.watch.0.unflushed.set(true);
+        Pin::new(&mut this.io).poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -210,7 +224,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.io).poll_flush(cx))?;
+        this.watch.0.unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

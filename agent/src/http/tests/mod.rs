@@ -3,6 +3,7 @@
 mod connections;
 mod framing;
 mod limits;
+mod rest;
 mod routing;
 mod streams;
 mod tracing;
