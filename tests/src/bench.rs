@@ -28,7 +28,7 @@ struct Options {
     /// Fewer and shorter rounds: a first impression in less than 90 seconds
     #[arg(long)]
     quick: bool,
-    /// Only what has this in its name (bulk, keep-alive, new, p50, rss, cross-node, same-node ...)
+    /// Only what has this in its name (bulk, keep-alive, new, p50, L7, gRPC, rss, cross-node, same-node ...)
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Where all rounds are written (default: bench.json in cargo's target directory)
@@ -61,6 +61,9 @@ fn measure(session: &Session, options: &Options) -> Result<()> {
     eprintln!("{machine}");
     let lab = session.up(field::cluster())?;
     let field = Field::set(&lab)?;
+    if plan.wants_rules() {
+        field.route()?;
+    }
     let memory = plan.wants_memory().then(|| memory::measure(&field)).transpose()?;
     let samples = take_samples(&field, &plan);
     let results = results::of(&samples, memory.as_ref());

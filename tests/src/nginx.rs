@@ -26,11 +26,23 @@ pub(crate) enum AccessLog {
 impl Nginx {
     /// Starts it on `port`, IPv4 and IPv6, and waits until it accepts.
     pub(crate) fn start(lab: &Lab, pod: &Pod, port: u16, log: AccessLog) -> Result<Self> {
+        Self::start_on(lab, pod, port, None, log)
+    }
+
+    /// The same with HTTP/2 without TLS on another port, where `/mb` is 1 MB; it keeps no log.
+    pub(crate) fn start_with_h2(lab: &Lab, pod: &Pod, port: u16, h2: u16) -> Result<Self> {
+        Self::start_on(lab, pod, port, Some(h2), AccessLog::Off)
+    }
+
+    fn start_on(lab: &Lab, pod: &Pod, port: u16, h2: Option<u16>, log: AccessLog) -> Result<Self> {
         let prefix = lab.dir().join("nginx").join(pod.name());
         fs::create_dir_all(&prefix).with_context(|| format!("cannot make {}", prefix.display()))?;
         let access_log = prefix.join("access.log");
         let body = format!("{} on node {}", pod.name(), pod.node());
-        fs::write(prefix.join("nginx.conf"), config(port, &body, log))?;
+        fs::write(prefix.join("nginx.conf"), config(port, h2, &body, log))?;
+        if h2.is_some() {
+            fs::write(prefix.join("mb"), vec![b'm'; 1 << 20])?;
+        }
         let mut process = pod
             .command("nginx")
             .arg("-p")
@@ -63,7 +75,18 @@ impl Nginx {
     }
 }
 
-fn config(port: u16, body: &str, log: AccessLog) -> String {
+fn config(port: u16, h2: Option<u16>, body: &str, log: AccessLog) -> String {
+    let h2 = h2.map_or_else(String::new, |h2| {
+        format!(
+            "server {{\n\
+             \x20   listen {h2} http2 backlog=4096;\n\
+             \x20   listen [::]:{h2} http2 backlog=4096;\n\
+             \x20   http2_max_concurrent_streams 128;\n\
+             \x20   location / {{ default_type application/grpc; return 200 \"{body}\\n\"; }}\n\
+             \x20   location = /mb {{ root .; default_type application/grpc; error_page 405 =200 $uri; }}\n\
+             \x20 }}"
+        )
+    });
     let log = match log {
         AccessLog::Kept => "access_log access.log pod;",
         AccessLog::Off => "access_log off;",
@@ -88,6 +111,7 @@ fn config(port: u16, body: &str, log: AccessLog) -> String {
          \x20   listen [::]:{port} backlog=4096;\n\
          \x20   location / {{ default_type text/plain; return 200 \"{body}\\n\"; }}\n\
          \x20 }}\n\
+         \x20 {h2}\n\
          }}\n"
     )
 }

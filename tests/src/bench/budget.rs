@@ -21,16 +21,21 @@ impl Goal {
 /// ztunnel's number and warren's goal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Budget {
-    pub(crate) ztunnel: f64,
+    /// None for what it does not do.
+    pub(crate) ztunnel: Option<f64>,
     pub(crate) goal: Goal,
 }
 
 const fn at_least(ztunnel: f64, goal: f64) -> Budget {
-    Budget { ztunnel, goal: Goal::AtLeast(goal) }
+    Budget { ztunnel: Some(ztunnel), goal: Goal::AtLeast(goal) }
 }
 
 const fn at_most(ztunnel: f64, goal: f64) -> Budget {
-    Budget { ztunnel, goal: Goal::AtMost(goal) }
+    Budget { ztunnel: Some(ztunnel), goal: Goal::AtMost(goal) }
+}
+
+const fn alone(goal: Goal) -> Budget {
+    Budget { ztunnel: None, goal }
 }
 
 /// Mesh divided by direct.
@@ -45,7 +50,7 @@ pub(crate) fn of_ratio(measure: Measure, route: Route) -> Option<Budget> {
         (Route::SameNode, Measure::Bulk1 | Measure::Bulk4) => at_least(0.24, 0.95),
         (Route::SameNode, Measure::KeepAlive32) => at_least(0.33, 0.95),
         (Route::SameNode, Measure::New1 | Measure::New32) => at_least(0.26, 0.95),
-        (Route::SameNode, Measure::KeepAlive1 | Measure::P50) => return None,
+        _ => return None,
     })
 }
 
@@ -59,3 +64,9 @@ pub(crate) const CPU_PER_CONNECTION: Budget = at_most(369.0, 150.0);
 pub(crate) const RSS_IDLE: Budget = at_most(17.0, 12.0);
 /// Resident KB of an agent per quiet open connection.
 pub(crate) const RSS_PER_CONNECTION: Budget = at_most(6.0, 3.0);
+/// CPU microseconds of both agents per request, 32 kept connections, with rules for requests.
+pub(crate) const CPU_PER_ROUTED: Budget = alone(Goal::AtMost(80.0));
+/// Resident KB of an agent per quiet HTTP connection.
+pub(crate) const RSS_PER_HTTP_CONNECTION: Budget = alone(Goal::AtMost(8.0));
+/// Resident MB of an agent with 10,000 quiet HTTP connections.
+pub(crate) const RSS_HTTP: Budget = alone(Goal::AtMost(100.0));

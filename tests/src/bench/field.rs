@@ -4,12 +4,15 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::plan::{Mode, Route};
-use crate::lab::{Lab, LabBuilder, Mesh, Pod, PodSpec, Proc};
-use crate::nginx::{AccessLog, Nginx};
+use crate::lab::{Lab, LabBuilder, Mesh, Pod, PodSpec, Proc, poll_until};
+use crate::nginx::Nginx;
 
 pub(crate) const HTTP: u16 = 8080;
+/// HTTP/2 without TLS.
+pub(crate) const H2C: u16 = 8081;
 pub(crate) const IPERF: u16 = 5201;
 pub(crate) const ECHO: u16 = 7000;
 
@@ -30,11 +33,51 @@ pub(crate) fn cluster() -> LabBuilder {
         Lab::builder().nodes(["n1", "n2"]).namespace("direct", Mesh::Absent).namespace("mesh", Mesh::Enabled);
     for namespace in ["direct", "mesh"] {
         for (role, node) in [("client", "n1"), ("near", "n1"), ("far", "n2")] {
-            let place = |pod: PodSpec| pod.on(node).namespace(namespace).service_account(role);
+            let place =
+                |pod: PodSpec| pod.on(node).namespace(namespace).service_account(role).label("role", role);
             builder = builder.pod(&format!("{namespace}-{role}"), place);
         }
     }
+    for name in SERVICES {
+        builder = builder.service(name, |service| {
+            let service = service.namespace("mesh").port("http", 80, HTTP).port("grpc", 81, H2C);
+            service.select("role", "far")
+        });
+    }
     builder
+}
+
+/// Those whose requests have rules; see [`rules`].
+const SERVICES: [&str; 3] = ["routed", "matched", "hundred"];
+
+/// The rules of one of them. Every response says that it went by them.
+fn rules(name: &str) -> Value {
+    let to = |host: &str, weight: u32| json!({ "destination": { "host": host }, "weight": weight });
+    let last = json!({ "name": "last", "route": [to(name, 100)] });
+    let mut http: Vec<Value> = match name {
+        "matched" => vec![json!({
+            "name": "jason",
+            "match": [{ "headers": { "end-user": { "exact": "jason" } } }],
+            "retries": { "attempts": 2, "perTryTimeout": "5s", "retryOn": "5xx,reset" },
+            "route": [to(name, 75), to("routed", 25)],
+        })],
+        "hundred" => (1..100)
+            .map(|number| {
+                json!({ "match": [{ "uri": { "prefix": format!("/api/{number}/") } }], "route": [to(name, 100)] })
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    http.push(last);
+    for rule in &mut http {
+        rule["headers"] = json!({ "response": { "set": { "x-rules": name } } });
+    }
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": { "name": name, "namespace": "mesh" },
+        "spec": { "hosts": [name], "http": http },
+    })
 }
 
 impl<'a> Field<'a> {
@@ -48,12 +91,27 @@ impl<'a> Field<'a> {
                 pod.command("iperf3").args(["-s", "-p", &IPERF.to_string(), "--forceflush"]).spawn()?;
             iperf.wait_for("Server listening", Duration::from_secs(10))?;
             servers.push(Servers {
-                _nginx: Nginx::start(lab, &pod, HTTP, AccessLog::Off)?,
+                _nginx: Nginx::start_with_h2(lab, &pod, HTTP, H2C)?,
                 _iperf: iperf,
                 _echo: pod.serve(["echo", "--port", &ECHO.to_string()])?,
             });
         }
         Ok(Self { lab, _servers: servers })
+    }
+
+    /// Puts the rules for requests in force.
+    pub(crate) fn route(&self) -> Result<()> {
+        for name in SERVICES {
+            self.lab.write_manifest(&format!("rules-{name}.yaml"), &rules(name).to_string())?;
+        }
+        for name in SERVICES {
+            poll_until(&format!("the rules of {name}"), Duration::from_secs(20), || {
+                let curl = self.client(Mode::Mesh).command("curl").resolve_names();
+                let head = curl.args(["-sS", "-D", "-", "-o", "/dev/null"]).arg(format!("http://{name}/"));
+                head.stdout().ok()?.contains("x-rules").then_some(())
+            })?;
+        }
+        Ok(())
     }
 
     /// The pod that sends.

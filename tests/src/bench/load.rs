@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::GRACE;
-use super::field::{Field, HTTP, IPERF};
+use super::field::{Field, H2C, HTTP, IPERF};
 use super::plan::{Measure, Mode, Plan, Route, Sample};
 
 /// What a load generator said.
@@ -66,6 +66,23 @@ fn run(field: &Field<'_>, plan: &Plan, measure: Measure, route: Route, mode: Mod
         read_wrk(&done).with_context(|| format!("wrk said {done:?}"))
     };
     let close = ["-H", "Connection: close"];
+    // Through the mesh by the service's name, whose rules count; else to the same server.
+    let name = measure.l7().filter(|_| mode == Mode::Mesh);
+    let routed = |more: &[&str]| {
+        let url = name.map_or_else(|| format!("http://{server}:{HTTP}/"), |name| format!("http://{name}/"));
+        let command = client.command("wrk").resolve_names().args(["-t1", "-c", "32", "-d", &seconds]);
+        let done = command.args(more).arg(url).within(limit).stdout()?;
+        read_wrk(&done).with_context(|| format!("wrk said {done:?}"))
+    };
+    let h2load = |calls: &str, path: &str, more: &[&str]| {
+        let url = name
+            .map_or_else(|| format!("http://{server}:{H2C}{path}"), |name| format!("http://{name}:81{path}"));
+        let command = client.command("h2load").resolve_names();
+        let command = command.args(["-c1", "-t1", "-m", calls, "-D", &seconds, "-H", "te: trailers"]);
+        let done = command.args(["-H", "content-type: application/grpc"]).args(more).arg(url);
+        let done = done.within(limit).stdout()?;
+        read_h2load(&done).with_context(|| format!("h2load said {done:?}"))
+    };
     let iperf = |streams: &str| {
         let command = client.command("iperf3").args(["-J", "-P", streams, "-t", &seconds]);
         let done = command
@@ -82,6 +99,10 @@ fn run(field: &Field<'_>, plan: &Plan, measure: Measure, route: Route, mode: Mod
         Measure::KeepAlive32 => wrk("32", &[]),
         Measure::New1 => wrk("1", &close),
         Measure::New32 => wrk("32", &close),
+        Measure::Routed | Measure::Hundred => routed(&[]),
+        Measure::Matched => routed(&["-H", "end-user: jason"]),
+        Measure::Unary => Ok(h2load("32", "/", &[])?.calls()),
+        Measure::Streaming => Ok(h2load("4", "/mb", &[])?.bits()),
         Measure::P50 => {
             let to = format!("{server}:{HTTP}");
             let words = ["load", "--to", &to, "--rate", "1000", "--connections", "4", "--seconds", &seconds];
@@ -94,6 +115,46 @@ fn run(field: &Field<'_>, plan: &Plan, measure: Measure, route: Route, mode: Mod
             })
         }
     }
+}
+
+/// What h2load said of a timed run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct H2Load {
+    seconds: f64,
+    succeeded: f64,
+    failed: u64,
+    bytes: f64,
+}
+
+impl H2Load {
+    fn calls(self) -> Reading {
+        Reading { value: self.succeeded / self.seconds, amount: self.succeeded, errors: self.failed }
+    }
+
+    fn bits(self) -> Reading {
+        Reading { value: self.bytes * 8.0 / self.seconds, amount: self.bytes, errors: self.failed }
+    }
+}
+
+fn read_h2load(text: &str) -> Result<H2Load> {
+    let line = |start: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(start));
+        found.with_context(|| format!("no line {start:?}"))
+    };
+    let before = |line: &str, word: &str| -> Result<f64> {
+        let at = line.find(word).with_context(|| format!("no {word:?} in {line:?}"))?;
+        let number = line[..at].trim_end().rsplit([' ', '(']).next().unwrap_or_default();
+        number.parse().with_context(|| format!("no number before {word:?} in {line:?}"))
+    };
+    let (finished, requests) = (line("finished in ")?, line("requests: ")?);
+    let seconds = finished.split("s,").next().unwrap_or_default().parse()?;
+    let succeeded = before(requests, " succeeded")?;
+    ensure!(succeeded > 0.0, "no request was answered");
+    let failed = before(requests, " failed")? + before(requests, " errored")?;
+    let bytes = before(line("traffic: ")?, ") data")?;
+    // gRPC's errors are 200, too, and have no body.
+    ensure!(bytes >= succeeded, "answers without a body: {requests}, {bytes} bytes");
+    Ok(H2Load { seconds, succeeded, failed: failed as u64, bytes })
 }
 
 fn read_iperf(text: &str) -> Result<Reading> {
@@ -136,6 +197,21 @@ mod tests {
         let expected = Reading { value: 2000.5, amount: 4000.0, errors: 12 };
         assert_eq!(read_wrk(text).expect("a reading"), expected);
         assert!(read_wrk("0 requests in 2.00s\nRequests/sec: 0.00\n").is_err());
+    }
+
+    #[test]
+    fn h2load_is_read_with_its_errors() {
+        let text = "starting benchmark...\n\nfinished in 2.00s, 1500.00 req/s, 1.50GB/s\n\
+                    requests: 3010 total, 3010 started, 3005 done, 3000 succeeded, 5 failed, 2 errored, 0 timeout\n\
+                    status codes: 3000 2xx, 0 3xx, 0 4xx, 5 5xx\n\
+                    traffic: 2.9GB (3145728000) total, 5.20KB (5328) headers (space savings 90.00%), 2.9GB (3000000000) data\n";
+        let read = read_h2load(text).expect("a reading");
+        assert_eq!(read, H2Load { seconds: 2.0, succeeded: 3000.0, failed: 7, bytes: 3e9 });
+        assert_eq!(read.calls().value.round(), 1500.0);
+        assert_eq!(read.bits().value.round(), 12e9);
+        for (part, bad) in [("3000 succeeded", "0 succeeded"), ("(3000000000) data", "(0) data")] {
+            assert!(read_h2load(&text.replace(part, bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -22,11 +22,43 @@ pub(crate) enum Measure {
     New32,
     /// 1000 requests per second over 4 connections: the median, microseconds.
     P50,
+    /// As `KeepAlive32`, through one rule that sends all requests to the service.
+    Routed,
+    /// The same through a header match, a split and retries.
+    Matched,
+    /// The same through the last of 100 routes.
+    Hundred,
+    /// h2load with gRPC's headers, 32 calls at a time on one connection, through a rule: calls per second.
+    Unary,
+    /// The same with four calls whose answers are 1 MB each, bits per second.
+    Streaming,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Bulk1, Self::Bulk4, Self::KeepAlive1, Self::KeepAlive32, Self::New1, Self::New32, Self::P50];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Bulk1,
+        Self::Bulk4,
+        Self::KeepAlive1,
+        Self::KeepAlive32,
+        Self::New1,
+        Self::New32,
+        Self::P50,
+        Self::Routed,
+        Self::Matched,
+        Self::Hundred,
+        Self::Unary,
+        Self::Streaming,
+    ];
+
+    /// The service whose rules it goes by; measured from node to node only.
+    pub(crate) fn l7(self) -> Option<&'static str> {
+        match self {
+            Self::Routed | Self::Unary | Self::Streaming => Some("routed"),
+            Self::Matched => Some("matched"),
+            Self::Hundred => Some("hundred"),
+            _ => None,
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -37,13 +69,18 @@ impl Measure {
             Self::New1 => "new connections, 1 at once",
             Self::New32 => "new connections, 32 at once",
             Self::P50 => "p50 at 1000 requests/s",
+            Self::Routed => "L7, one rule, 32 connections",
+            Self::Matched => "L7, match, split, retries, 32",
+            Self::Hundred => "L7, last of 100 routes, 32",
+            Self::Unary => "L7, gRPC unary, 32 calls",
+            Self::Streaming => "L7, gRPC streams of 1 MB, 4",
         }
     }
 
     /// A value as people read it.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
-            Self::Bulk1 | Self::Bulk4 => format!("{:.2} Gbit/s", value / 1e9),
+            Self::Bulk1 | Self::Bulk4 | Self::Streaming => format!("{:.2} Gbit/s", value / 1e9),
             Self::P50 => format!("{value:.0} us"),
             _ => format!("{value:.0}/s"),
         }
@@ -96,10 +133,16 @@ impl Plan {
         self.wants("rss memory")
     }
 
+    /// Whether anything goes by rules for requests.
+    pub(crate) fn wants_rules(&self) -> bool {
+        self.wants_memory() || self.loads().iter().any(|(measure, _)| measure.l7().is_some())
+    }
+
     /// The loads, in the order of the table.
     pub(crate) fn loads(&self) -> Vec<(Measure, Route)> {
         let both = [Route::CrossNode, Route::SameNode];
         let all = both.into_iter().flat_map(|route| Measure::ALL.map(|measure| (measure, route)));
+        let all = all.filter(|(measure, route)| measure.l7().is_none() || *route == Route::CrossNode);
         all.filter(|(measure, route)| self.wants(&format!("{} {}", route.name(), measure.name()))).collect()
     }
 }
@@ -130,7 +173,7 @@ impl fmt::Display for Sample {
             Mode::Direct => "direct",
             Mode::Mesh => "mesh",
         };
-        write!(out, "round {}  {route:<10}  {measure:<27}  {mode:<6}  ", self.round)?;
+        write!(out, "round {}  {route:<10}  {measure:<29}  {mode:<6}  ", self.round)?;
         match (self.value, &self.failure) {
             (Some(value), _) => write!(out, "{}", self.measure.show(value))?,
             (None, why) => write!(out, "failed: {}", why.as_deref().unwrap_or("no result"))?,

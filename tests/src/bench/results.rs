@@ -44,7 +44,7 @@ impl Row {
             direct: String::new(),
             mesh: String::new(),
             measured,
-            ztunnel: budget.map(|budget| budget.ztunnel),
+            ztunnel: budget.and_then(|budget| budget.ztunnel),
             goal: budget.map(|budget| limit(budget.goal)),
             more_is_better: budget.is_none_or(|budget| matches!(budget.goal, Goal::AtLeast(_))),
             met: budget.and_then(|budget| measured.map(|value| budget.goal.is_met(value))),
@@ -66,6 +66,10 @@ pub(crate) fn of(samples: &[Sample], memory: Option<&Memory>) -> Results {
         ("CPU per GB", &[Measure::Bulk1, Measure::Bulk4][..], 1e9, budget::CPU_PER_GB, "s"),
         ("CPU per request, 32 connections", &[Measure::KeepAlive32], 1e6, budget::CPU_PER_REQUEST, "us"),
         ("CPU per new connection, 32 at once", &[Measure::New32], 1e6, budget::CPU_PER_CONNECTION, "us"),
+        ("CPU per request, L7, one rule", &[Measure::Routed], 1e6, budget::CPU_PER_ROUTED, "us"),
+        ("CPU per request, L7, match, split", &[Measure::Matched], 1e6, budget::CPU_PER_ROUTED, "us"),
+        ("CPU per request, L7, 100 routes", &[Measure::Hundred], 1e6, budget::CPU_PER_ROUTED, "us"),
+        ("CPU per call, L7, gRPC unary", &[Measure::Unary], 1e6, budget::CPU_PER_ROUTED, "us"),
     ];
     let rows = cpu.into_iter().filter_map(|(name, measures, factor, budget, unit)| {
         let spent = cpu_per_unit(samples, measures)? * factor;
@@ -77,6 +81,18 @@ pub(crate) fn of(samples: &[Sample], memory: Option<&Memory>) -> Results {
         [
             Row::new("RSS idle", Some(idle), Some(budget::RSS_IDLE), "MB"),
             Row::new("RSS per quiet connection", Some(each), Some(budget::RSS_PER_CONNECTION), "KB"),
+            Row::new(
+                "RSS per quiet HTTP connection",
+                Some(memory.per_http_connection_kb()),
+                Some(budget::RSS_PER_HTTP_CONNECTION),
+                "KB",
+            ),
+            Row::new(
+                &format!("RSS with {} of them", memory.http_connections),
+                Some(memory.http_mb()),
+                Some(budget::RSS_HTTP),
+                "MB",
+            ),
         ]
     });
     groups.push(Group { title: "memory, the larger agent".to_owned(), rows: rows.collect() });
