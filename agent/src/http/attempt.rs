@@ -104,12 +104,13 @@ impl Attempts<'_> {
                 left: self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
                 entropy: rand::random(),
             };
-            match policy.decide(ended, &situation) {
-                Verdict::Again(pause) => match {
-                    // A request that is tried again and again is one.
-                    drop(retrying.take());
-                    journey.outlets.retry(&way.place)
-                } {
+            let verdict = policy.decide(ended, &situation);
+            if matches!(verdict, Verdict::Again(_)) {
+                // A request that is tried again and again is one.
+                drop(retrying.take());
+            }
+            match verdict {
+                Verdict::Again(pause) => match journey.outlets.retry(&way.place) {
                     Ok(slot) => {
                         retrying = slot;
                         drop((sent, way));

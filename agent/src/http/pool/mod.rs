@@ -127,10 +127,9 @@ impl Entry {
             is_current && !h1.is_closed() && !h1.is_spent(&terms, now) && !terms.is_over(*since, now)
         });
         self.shared.retain(|shared| {
-            let is_idle = shared.active.get() == 0;
-            let is_over =
-                !is_current || shared.h2.is_spent(&terms, now) || terms.is_over(shared.idle_since.get(), now);
-            !shared.h2.is_closed() && !(is_idle && is_over)
+            let is_over = || shared.h2.is_spent(&terms, now) || terms.is_over(shared.idle_since.get(), now);
+            let has_requests = shared.active.get() > 0;
+            !shared.h2.is_closed() && (has_requests || (is_current && !is_over()))
         });
     }
 }
