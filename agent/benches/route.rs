@@ -59,7 +59,7 @@ fn table(rules: usize) -> HttpTable {
         rules: Rules { http: Some((0..rules).map(rule).collect()), ..Rules::default() },
     };
     let service = ServiceName { namespace: "shop".into(), hostname: "web".into() };
-    let traffic = Traffic { service, tables: vec![table], policies: vec![] };
+    let traffic = Traffic { service, tables: vec![table], policies: vec![], refused: None };
     let labels = Labels::default();
     let client = ClientView { namespace: "shop", labels: &labels };
     HttpTable::compile(&traffic, &client, 80, &Patterns::default()).unwrap().unwrap()

@@ -139,8 +139,16 @@ pub(crate) async fn serve(
     };
     flow.destination_address(destination);
     // Boxed: who needs no rules shall not pay for them.
-    if let Some(routed) = Box::pin(rules::routed(&context, &pod, destination)).await {
-        return Box::pin(ruled::serve(context, pod, client, routed, socket, flow, open)).await;
+    match Box::pin(rules::routed(&context, &pod, destination)).await {
+        Ok(None) => {}
+        Ok(Some(routed)) => {
+            return Box::pin(ruled::serve(context, pod, client, routed, socket, flow, open)).await;
+        }
+        Err(unlearned) => {
+            let error = OutboundError::from(unlearned);
+            flow.fail(error.flag(), error);
+            return reset(socket);
+        }
     }
     let reached = {
         let dialled =
@@ -597,7 +605,8 @@ impl OutboundError {
                 FlowFlag::NetworkPolicy
             }
             Self::NoRule { .. } => FlowFlag::NoRoute,
-            Self::LeadsNowhere(_) | Self::Unpicked(Unpicked::NoSuchSubset(_)) => FlowFlag::NoCluster,
+            Self::LeadsNowhere(_) => FlowFlag::NoCluster,
+            Self::Unpicked(Unpicked::NoSuchSubset(_) | Unpicked::Refused { .. }) => FlowFlag::NoCluster,
             Self::Unpicked(Unpicked::Overflow(_)) => FlowFlag::Overload,
             Self::Unpicked(Unpicked::NoneLeft { .. }) => FlowFlag::NoHealthyUpstream,
             Self::Gone(_) => FlowFlag::Other,

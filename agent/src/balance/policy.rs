@@ -203,7 +203,7 @@ mod tests {
         subset: Option<&str>,
     ) -> Result<Effective, NoSuchSubset> {
         let service = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc".into() };
-        let traffic = Traffic { service, tables: vec![], policies: policies.to_vec() };
+        let traffic = Traffic { service, tables: vec![], policies: policies.to_vec(), refused: None };
         let labels = Default::default();
         effective(&traffic, &ClientView { namespace, labels: &labels }, port, subset)
     }

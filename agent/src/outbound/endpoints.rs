@@ -108,6 +108,8 @@ pub(super) enum Load<'a> {
 pub(super) enum Unpicked {
     #[error(transparent)]
     NoSuchSubset(#[from] NoSuchSubset),
+    #[error("what is said of the traffic to {service} is not understood: {why}")]
+    Refused { service: Arc<str>, why: Arc<str> },
     #[error(transparent)]
     Overflow(#[from] Overflow),
     #[error("{service}: {source}")]
@@ -153,6 +155,10 @@ impl Balances {
     /// # Errors
     /// [`Unpicked`].
     pub(super) fn pick(&self, wanted: &Wanted<'_>, load: Load<'_>) -> Result<Chosen, Unpicked> {
+        let key = &wanted.service.key;
+        if let Some(why) = wanted.mesh.traffic(key).and_then(|traffic| traffic.refused.clone()) {
+            return Err(Unpicked::Refused { service: key.to_string().into(), why });
+        }
         let balance = self.of(wanted);
         let mut state = balance.state.lock();
         let made = state.make(wanted, &balance.seats)?;
@@ -420,7 +426,7 @@ impl Unpicked {
     /// What it means for a request that rules of this kind have brought here.
     pub(super) fn no_way(self, api: RouteApi) -> NoWay {
         let refusal = match self {
-            Self::NoSuchSubset(_) => Refusal::no_backend(api),
+            Self::NoSuchSubset(_) | Self::Refused { .. } => Refusal::no_backend(api),
             Self::Overflow(_) => Refusal::overflow(),
             Self::NoneLeft { .. } => Refusal::no_endpoint(),
         };

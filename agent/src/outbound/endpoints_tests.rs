@@ -67,7 +67,7 @@ impl World {
             origin: ServiceOrigin::default(),
         });
         let scoped = ScopedPolicy { clients: Default::default(), objects: vec![], policy, subsets: vec![] };
-        let traffic = Traffic { service: name(), tables: vec![], policies: vec![scoped] };
+        let traffic = Traffic { service: name(), tables: vec![], policies: vec![scoped], refused: None };
         let mut world = Self {
             mesh: Mesh::default(),
             generation: 0,
@@ -234,6 +234,22 @@ fn passthrough_keeps_to_what_was_dialled() {
         assert_eq!(&*world.pick_as([10, 0, 0, 2]).unwrap().endpoint.workload.name, "b");
     }
     assert!((1..300).contains(&world.share("a")), "the service's own address leads to any");
+}
+
+#[test]
+fn nothing_goes_where_what_is_said_of_the_traffic_is_not_understood() {
+    let mut world = World::new(TrafficPolicy::default());
+    let refused = Some("from the future".into());
+    let stand_in = Traffic { service: name(), tables: vec![], policies: vec![], refused };
+    // Of what was understood the last version stays.
+    world.apply(MeshChange::TrafficRefused(Arc::new(stand_in.clone())));
+    assert!(world.mesh.traffic(&name()).unwrap().refused.is_none());
+    world.apply(MeshChange::TrafficGone(name().to_string()));
+    world.apply(MeshChange::TrafficRefused(Arc::new(stand_in)));
+    let error = world.pick_for(DIALLED, Load::Connection(&[])).err().unwrap().to_string();
+    assert!(error.contains("from the future"), "{error}");
+    let no_way = world.pick().err().unwrap();
+    assert!(no_way.why.contains("from the future"), "{}", no_way.why);
 }
 
 #[test]

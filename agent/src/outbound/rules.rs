@@ -4,14 +4,15 @@
 use super::current;
 use crate::balance::{Effective, effective};
 use crate::context::Context;
+use crate::interest::{Interest, Unlearned};
 use crate::pods::Pod;
 use crate::route::http::{ClientView, InForce, Patterns};
 use crate::route::l4::L4Table;
 use crate::route::service_at;
-use crate::store::Mesh;
+use crate::store::{Mesh, Store};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
 use warren_common::model::{AppProtocol, Service, ServiceName, Workload, WorkloadUid};
@@ -70,12 +71,26 @@ pub(super) enum Spoken {
 }
 
 /// What is said of connections to what was dialled; none: nothing, and nobody looks into them.
-pub(super) async fn routed(context: &Context, pod: &Pod, dialled: SocketAddr) -> Option<Routed> {
+///
+/// # Errors
+/// Nobody here knows what was dialled, nor so whether something is said of it.
+pub(super) async fn routed(
+    context: &Context,
+    pod: &Pod,
+    dialled: SocketAddr,
+) -> Result<Option<Routed>, Unlearned> {
+    known(&context.node.interest, &context.node.store, dialled.ip()).await?;
+    Ok(said(context, pod, dialled))
+}
+
+/// Asks who is there if nobody here has talked to it before.
+async fn known(interest: &Interest, store: &Store, ip: IpAddr) -> Result<(), Unlearned> {
+    let is_known = store.guard().knows(ip);
+    if is_known { Ok(()) } else { interest.learn(store, ip).await }
+}
+
+fn said(context: &Context, pod: &Pod, dialled: SocketAddr) -> Option<Routed> {
     let (ip, port) = (dialled.ip(), dialled.port());
-    if !context.node.store.guard().knows(ip) {
-        // Nobody here has talked to it before. If it stays unknown, the connection says so.
-        context.node.interest.learn(&context.node.store, ip).await.ok()?;
-    }
     let client = current(context, pod);
     let mesh = context.node.store.guard();
     let service = service_at(&mesh, &client, ip)?;
@@ -167,7 +182,11 @@ fn connections(
     let names = || policy.objects.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     Connections {
         table: traffic.and_then(|traffic| L4Table::compile(traffic, &view(client), port)).map(Arc::new),
-        policy: (!policy.is_nothing()).then(|| names().into()),
+        policy: match traffic.and_then(|traffic| traffic.refused.as_ref()) {
+            // Where endpoints are picked it is said why there is none.
+            Some(_) => Some("".into()),
+            None => (!policy.is_nothing()).then(|| names().into()),
+        },
     }
 }
 
@@ -186,5 +205,35 @@ impl Known {
             _ => false,
         };
         same && Arc::ptr_eq(&self.client, client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::testing::pod;
+    use crate::store::MeshChange;
+
+    #[tokio::test(start_paused = true)]
+    async fn rules_that_nobody_knows_are_not_taken_for_none() {
+        let (interest, store) = (Interest::asking(), Store::by_interest());
+        let ip = IpAddr::from([10, 0, 0, 1]);
+        assert!(known(&interest, &store, ip).await.is_err(), "nobody has answered");
+        store.apply(vec![MeshChange::Absent(ip)]);
+        known(&interest, &store, ip).await.unwrap();
+    }
+
+    #[test]
+    fn what_is_not_understood_is_something() {
+        let service = ServiceName { namespace: "shop".into(), hostname: "web".into() };
+        let refused = Some("from the future".into());
+        let traffic =
+            Arc::new(Traffic { service: service.clone(), tables: vec![], policies: vec![], refused });
+        let client = pod("client", "client", &[], true);
+        let policy = policy(Some(&traffic), &client, 80);
+        let patterns = Patterns::default();
+        let requests = InForce::new(Some(&traffic), &view(&client), &service, 80, &patterns);
+        assert!(matches!(requests, InForce::Broken(_)), "{requests:?}");
+        assert!(connections(Some(&traffic), &client, 80, &policy).policy.is_some());
     }
 }

@@ -39,6 +39,8 @@ pub enum MeshChange {
     Revoked(OrdSet<Identity>),
     /// Routes and policies of a service are new or changed.
     Traffic(Arc<Traffic>),
+    /// What is said of a service is not understood: what was known of it stays, and without it this stands in.
+    TrafficRefused(Arc<Traffic>),
     /// Nothing is said any more about the traffic to the service of this name, `namespace/hostname`.
     TrafficGone(String),
     /// The controller says whom to trust.
@@ -81,6 +83,10 @@ impl Mesh {
                     note(&mut judged_otherwise, self.policies.revoke(identities))
                 }
                 MeshChange::Traffic(traffic) => self.put_traffic(traffic),
+                MeshChange::TrafficRefused(stand_in) => {
+                    let known = self.traffic.get(&stand_in.service);
+                    known.is_none_or(|known| known.refused.is_some()) && self.put_traffic(stand_in)
+                }
                 MeshChange::TrafficGone(name) => {
                     service_name(&name).is_some_and(|name| self.traffic.remove(&name).is_some())
                 }

@@ -212,6 +212,7 @@ fn traffic_is_found_by_its_service() {
             service: name(id),
             tables: vec![],
             policies: vec![],
+            refused: None,
         })
     };
     let mut mesh = Mesh::default();
@@ -224,6 +225,24 @@ fn traffic_is_found_by_its_service() {
     let gone = || MeshChange::TrafficGone(name(1).to_string());
     assert!(mesh.apply([gone()]) && !mesh.apply([gone(), MeshChange::TrafficGone("nonsense".to_owned())]));
     assert!(mesh.traffic(&name(1)).is_none());
+}
+
+#[test]
+fn what_is_not_understood_of_traffic_stands_in_only_for_nothing() {
+    let traffic = |why: Option<&str>| {
+        Arc::new(warren_common::model::traffic::Traffic {
+            service: name(1),
+            tables: vec![],
+            policies: vec![],
+            refused: why.map(Arc::from),
+        })
+    };
+    let refused = |why| MeshChange::TrafficRefused(traffic(Some(why)));
+    let mut mesh = Mesh::default();
+    assert!(mesh.apply([refused("a")]) && mesh.apply([refused("b")]) && !mesh.apply([refused("b")]));
+    assert_eq!(mesh.traffic(&name(1)), Some(&traffic(Some("b"))));
+    assert!(mesh.apply([MeshChange::Traffic(traffic(None))]) && !mesh.apply([refused("c")]));
+    assert_eq!(mesh.traffic(&name(1)), Some(&traffic(None)));
 }
 
 #[test]
@@ -275,6 +294,7 @@ impl Model {
             | MeshChange::PolicyGone(_)
             | MeshChange::Revoked(_)
             | MeshChange::Traffic(_)
+            | MeshChange::TrafficRefused(_)
             | MeshChange::TrafficGone(_)
             | MeshChange::Trust(_) => {}
             MeshChange::Remove(gone) => {

@@ -22,7 +22,8 @@ use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::{PolicyName, Sharing};
+use warren_common::model::traffic::Traffic;
+use warren_common::model::{PolicyName, ServiceName, Sharing};
 use warren_common::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, NAMESPACE_TYPE_URL, REVOCATIONS,
@@ -182,7 +183,7 @@ impl Session {
             wanted: Wanted::Everything,
             heard: || None,
             decode: decode_routes,
-            refuse: |_, _| None,
+            refuse: refuse_routes,
             remove: MeshChange::TrafficGone,
             versions: Versions::new(),
         };
@@ -196,8 +197,10 @@ impl Session {
             remove: MeshChange::Remove,
             versions: Versions::new(),
         };
+        // Routes before addresses: a server answers in this order, and whoever knows a service knows its rules then, though
+        // nobody waits for a server that has none.
         Self {
-            subscriptions: vec![addresses, namespaces, policies, revocations, traffic, trust],
+            subscriptions: vec![traffic, addresses, namespaces, policies, revocations, trust],
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
@@ -508,4 +511,12 @@ fn refuse_policy(resource: &Resource, why: &str) -> Option<MeshChange> {
     // No bytes at all would read as a policy for everybody.
     let scope = scope_of_authorization(content).filter(|_| !content.is_empty());
     Some(MeshChange::PolicyRefused(name, Refused { scope, why: why.into(), content: content.into() }))
+}
+
+/// Rules that are not understood may ask for TLS, or forbid: nothing goes to their service until they are.
+fn refuse_routes(resource: &Resource, why: &str) -> Option<MeshChange> {
+    let (namespace, hostname) = resource.name.split_once('/')?;
+    let service = ServiceName { namespace: namespace.into(), hostname: hostname.into() };
+    let refused = Some(why.into());
+    Some(MeshChange::TrafficRefused(Arc::new(Traffic { service, tables: vec![], policies: vec![], refused })))
 }

@@ -77,7 +77,7 @@ fn enrolled(nonce: &str, names: &[&str], removed: &[&str]) -> DeltaDiscoveryResp
 
 /// Nothing, said about the traffic to `shop/<name>`.
 fn no_traffic(name: &str) -> Traffic {
-    Traffic { service: key(name), tables: vec![], policies: vec![] }
+    Traffic { service: key(name), tables: vec![], policies: vec![], refused: None }
 }
 
 /// A good resource of it.

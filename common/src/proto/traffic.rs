@@ -80,7 +80,7 @@ mod tests {
             policy: TrafficPolicy { ports, ..TrafficPolicy::default() },
             subsets: vec![],
         };
-        Traffic { service, tables: vec![table], policies: vec![policy] }
+        Traffic { service, tables: vec![table], policies: vec![policy], refused: None }
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl InForce {
         port: u16,
         patterns: &Patterns,
     ) -> Self {
+        if let Some(why) = traffic.and_then(|traffic| traffic.refused.as_deref()) {
+            return Self::Broken(
+                format!("what is said of the traffic to {service} is not understood: {why}").into(),
+            );
+        }
         let compile = |traffic| HttpTable::compile(traffic, client, port, patterns);
         match traffic.map(compile).transpose() {
             Ok(Some(Some(table))) => Self::Rules(Arc::new(table)),
@@ -69,5 +74,5 @@ fn itself(service: &ServiceName, port: u16) -> Traffic {
         objects: Vec::new(),
         rules: Rules { http: Some(vec![rule]), ..Rules::default() },
     };
-    Traffic { service: service.clone(), tables: vec![table], policies: Vec::new() }
+    Traffic { service: service.clone(), tables: vec![table], policies: Vec::new(), refused: None }
 }

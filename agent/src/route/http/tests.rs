@@ -54,7 +54,7 @@ fn table(api: RouteApi, rules: Vec<HttpRule>) -> RouteTable {
 }
 
 fn traffic(tables: Vec<RouteTable>) -> Traffic {
-    Traffic { service: service("web"), tables, policies: vec![] }
+    Traffic { service: service("web"), tables, policies: vec![], refused: None }
 }
 
 fn labels(all: &[(&str, &str)]) -> Labels {

@@ -48,7 +48,7 @@ fn traffic(api: RouteApi, tls: Option<Vec<TlsRule>>, tcp: Option<Vec<TcpRule>>) 
         rules: Rules { tls, tcp, ..Rules::default() },
     };
     let service = ServiceName { namespace: "shop".into(), hostname: "db".into() };
-    Traffic { service, tables: vec![table], policies: vec![] }
+    Traffic { service, tables: vec![table], policies: vec![], refused: None }
 }
 
 fn labels(app: &str) -> Selector {

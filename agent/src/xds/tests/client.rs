@@ -225,13 +225,13 @@ async fn a_session_survives_stream_controller_and_agent() {
     let mut controller = Controller::start(folder.path()).await;
     let agent = Agent::start(folder.path(), &controller.url);
     let mut stream = controller.stream().await;
+    let traffic = stream.request_of(TRAFFIC_TYPE_URL).await.initial_resource_versions;
+    assert_eq!(traffic, [("shop/c".to_owned(), "9".to_owned())].into());
     let versions = stream.request().await.initial_resource_versions;
     assert_eq!(versions.len(), 2);
     assert_eq!(versions.get("shop/c").unwrap(), "7");
     let policies = stream.request_of(AUTHORIZATION_TYPE_URL).await.initial_resource_versions;
     assert_eq!(policies, [("shop/deny-all".to_owned(), "3".to_owned())].into());
-    let traffic = stream.request_of(TRAFFIC_TYPE_URL).await.initial_resource_versions;
-    assert_eq!(traffic, [("shop/c".to_owned(), "9".to_owned())].into());
     agent.stop().await;
 }
 

@@ -6,7 +6,14 @@ use std::collections::BTreeMap;
 use warren_common::proto::{REVOCATIONS_TYPE_URL, TRUST_TYPE_URL, decode_envelope};
 
 fn held(session: &Session) -> BTreeMap<String, String> {
-    session.on_connect().remove(0).initial_resource_versions.into_iter().collect()
+    session
+        .on_connect()
+        .into_iter()
+        .find(|request| request.type_url == ADDRESS_TYPE_URL)
+        .unwrap()
+        .initial_resource_versions
+        .into_iter()
+        .collect()
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -17,12 +24,13 @@ fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn the_first_request_wants_everything_and_tells_versions() {
     let mut session = Session::new();
     let first = session.on_connect();
+    // Who is ready with addresses and policies has heard of routes.
     let types = [
+        TRAFFIC_TYPE_URL,
         ADDRESS_TYPE_URL,
         NAMESPACE_TYPE_URL,
         AUTHORIZATION_TYPE_URL,
         REVOCATIONS_TYPE_URL,
-        TRAFFIC_TYPE_URL,
         TRUST_TYPE_URL,
     ];
     assert_eq!(first.len(), types.len());
@@ -50,11 +58,21 @@ fn routes_come_by_the_name_of_their_service() {
         ..traffic("c", "1")
     };
     let outcome = session.on_response(routes("1", vec![good, misnamed, of_tomorrow], &["shop/d"]));
-    let expected =
-        [MeshChange::Traffic(Arc::new(no_traffic("a"))), MeshChange::TrafficGone("shop/d".to_owned())];
-    assert_eq!(outcome.changes, expected);
     let rejected: Vec<_> = outcome.rejected.iter().map(|rejection| rejection.resource.as_str()).collect();
     assert_eq!(rejected, ["shop/b", "shop/c"]);
+    // What may ask for TLS stops its service.
+    let stand_in = |name: &str, at: usize| {
+        let refused = Some(outcome.rejected[at].reason.as_str().into());
+        MeshChange::TrafficRefused(Arc::new(Traffic { refused, ..no_traffic(name) }))
+    };
+    let expected = [
+        MeshChange::Traffic(Arc::new(no_traffic("a"))),
+        stand_in("b", 0),
+        stand_in("c", 1),
+        MeshChange::TrafficGone("shop/d".to_owned()),
+    ];
+    assert_eq!(outcome.changes, expected);
+    assert_eq!(session.versions(TRAFFIC_TYPE_URL).unwrap().len(), 1, "they are sent again");
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub struct Traffic {
     /// In order: the first that holds the client is in force for connections to this service, however they were routed to it.
     #[serde(default)]
     pub policies: Vec<ScopedPolicy>,
+    /// Why nobody knows what is said: an agent's stand-in for what it cannot read. Nothing goes to the service meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Arc<str>>,
 }
 
 /// An object of the cluster, for people: `VirtualService shop/reviews`.

@@ -29,7 +29,7 @@ pub(super) fn traffic(index: &Index, config: &ResolveConfig, name: &ServiceName)
     let tables = compiled(index, config, name)?;
     let policies = destination_rule::policies(index, name);
     let is_said = !tables.is_empty() || !policies.is_empty();
-    is_said.then(|| Traffic { service: name.clone(), tables, policies })
+    is_said.then(|| Traffic { service: name.clone(), tables, policies, refused: None })
 }
 
 /// Whether there are rules for requests to a service, for whatever client.
