@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use std::any::Any;
+use std::cell::Cell;
 use std::error::Error;
 use std::future::pending;
 use tokio::time::{Instant, sleep_until};
@@ -47,20 +48,28 @@ pub(super) enum NoLease {
     NotHttp(hyper::Error),
 }
 
-/// A connection: one that is there, or a new one; where no more may be open, the first that is free.
+/// A connection: one that is there, or a new one; where no more may be open, the first that is free. `queued` says whether it
+/// waits for that.
 pub(super) async fn lease<O: Outlets>(
     outlets: &O,
     way: &Way<O::Place>,
     flow: &FlowHandle,
+    queued: &Cell<bool>,
 ) -> Result<Lease, NoLease> {
     let pool = outlets.pool();
     if let Some(lease) = pool.ready(&way.key, &way.terms) {
         return Ok(lease);
     }
-    let seat = tokio::select! {
+    queued.set(true);
+    let got = tokio::select! {
         biased;
-        lease = pool.next(&way.key, &way.terms) => return Ok(lease),
-        seat = outlets.seat(way) => seat.map_err(NoLease::NotReached)?,
+        lease = pool.next(&way.key, &way.terms) => Ok(lease),
+        seat = outlets.seat(way) => Err(seat),
+    };
+    queued.set(false);
+    let seat = match got {
+        Ok(lease) => return Ok(lease),
+        Err(seat) => seat.map_err(NoLease::NotReached)?,
     };
     let opened = outlets.open(way, seat, flow).await.map_err(NoLease::NotReached)?;
     pool.begin(&way.key, &way.terms, opened).await.map_err(NoLease::NotHttp)
@@ -90,14 +99,17 @@ impl Attempts<'_> {
             });
             journey.outlets.describe(journey.exchange.flow(), &way);
             let endpoint = way.key.endpoint.clone();
-            let sent = self.within(journey, &way, tries).await;
+            let queued = Cell::new(false);
+            let sent = self.within(journey, &way, tries, &queued).await;
             let ended = match &sent {
                 Ok((response, ..)) => {
                     Ended::Response { status: response.status().as_u16(), grpc: grpc_status(response) }
                 }
                 Err(failed) => failed.ended,
             };
-            journey.outlets.ended(&way.place, ended);
+            // Who was never asked is not blamed.
+            let blamed = if queued.get() { Ended::Overflow } else { ended };
+            journey.outlets.ended(&way.place, blamed);
             let situation = Situation {
                 tries,
                 replayable: self.body.is_whole(),
@@ -165,6 +177,7 @@ impl Attempts<'_> {
         journey: &Journey<'_, O>,
         way: &Way<O::Place>,
         tries: u32,
+        queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
         let per_try = self.forwarding.retries.per_try_timeout;
         let try_ends = per_try.map(|timeout| Instant::now() + timeout);
@@ -181,9 +194,12 @@ impl Attempts<'_> {
         };
         tokio::select! {
             biased;
-            sent = self.once(journey, way, tries) => sent,
+            sent = self.once(journey, way, tries, queued) => sent,
             () = late => {
-                let why = format!("{} did not answer in time", way.key.address);
+                let why = match queued.get() {
+                    true => format!("no connection to {} was free in time", way.key.address),
+                    false => format!("{} did not answer in time", way.key.address),
+                };
                 Err(Failed { ended: Ended::TimedOut, local: Local::timed_out(is_per_try, why) })
             }
         }
@@ -194,11 +210,12 @@ impl Attempts<'_> {
         journey: &Journey<'_, O>,
         way: &Way<O::Place>,
         tries: u32,
+        queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
         let outlets = journey.outlets;
         let mut unsent: Option<Box<Request<Outgoing>>> = None;
         loop {
-            let leased = lease(&**outlets, way, journey.exchange.flow()).await;
+            let leased = lease(&**outlets, way, journey.exchange.flow(), queued).await;
             let mut lease = leased.map_err(|error| match error {
                 NoLease::NotReached(error) => not_reached(error),
                 NoLease::NotHttp(error) => self.failed(way, &error),

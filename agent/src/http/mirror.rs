@@ -104,7 +104,7 @@ impl<O: Outlets> Copy<O> {
             about.seen.cluster = Some(way.cluster.clone());
         });
         outlets.describe(exchange.flow(), &way);
-        let mut lease = match lease(&*outlets, &way, exchange.flow()).await {
+        let mut lease = match lease(&*outlets, &way, exchange.flow(), &Cell::default()).await {
             Ok(lease) => lease,
             Err(NoLease::NotReached(error)) => return exchange.fail(&Local::not_connected(error.why)),
             Err(NoLease::NotHttp(error)) => return exchange.fail(&Local::terminated(error.to_string())),

@@ -206,6 +206,23 @@ fn connections_are_kept_and_not_after_an_eviction() {
 }
 
 #[test]
+fn who_was_not_asked_for_want_of_a_connection_is_not_blamed() {
+    run(async {
+        let mut retry = retries(1, &["gateway-error"]);
+        retry["per_try_timeout_ms"] = json!(1000);
+        let world = World::new(&json!([forward("web", json!({"retries": retry, "timeout_ms": 60_000}))]));
+        world.answers("web", |_| async { text(200, "ok") });
+        let only = world.seats.clone().acquire_many_owned(1000).await.unwrap();
+        let answer = world.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert_eq!(*world.ended.borrow(), [Ended::Overflow; 2], "tried again, and nobody's fault");
+        assert_eq!((world.last().0, world.opened.get()), (504, 0));
+        drop(only);
+        assert!(world.say(GET).await.ends_with("ok"));
+    });
+}
+
+#[test]
 fn nobody_works_for_a_client_that_has_gone() {
     run(async {
         let world = World::simple("web");
