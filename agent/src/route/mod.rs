@@ -154,6 +154,14 @@ pub enum RouteError {
     /// The agent subscribes by interest, and the controller has not said yet who has this address, if anybody.
     #[error("it is not known yet whether {0} is in the mesh")]
     NotAsked(IpAddr),
+    /// A rule sends elsewhere what was dialled for somebody else, and elsewhere is wherever it was dialled.
+    #[error("the service {service} has no endpoints (resolution NONE): it is wherever it is dialled, and {dialled} is not its own")]
+    NotItsOwn {
+        /// Its hostname.
+        service: Arc<str>,
+        /// What was dialled.
+        dialled: IpAddr,
+    },
     /// The port belongs to the agent of the target.
     #[error("port {0} belongs to warren and serves no application")]
     ReservedPort(u16),
@@ -234,7 +242,7 @@ pub struct Backend<'a> {
 }
 
 /// An endpoint of a backend; `like`: the address that was dialled, of whose family it is to be if there is a choice. A service
-/// that is passed through has no endpoints: it is wherever it was dialled.
+/// that is passed through has no endpoints: it is wherever it was dialled, unless that is somebody else's in the mesh.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -247,6 +255,18 @@ pub fn resolve_backend(
 ) -> Result<Target, RouteError> {
     let Backend { service, port, .. } = *backend;
     if service.steering.mode == Mode::Passthrough {
+        match service_at(mesh, client, like) {
+            Some(at) if at.key == service.key => {}
+            None if mesh.workload_by_ip(like).is_none() => {
+                if !mesh.knows(like) {
+                    return Err(RouteError::NotAsked(like));
+                }
+            }
+            _ => {
+                let service = Arc::clone(&service.key.hostname);
+                return Err(RouteError::NotItsOwn { service, dialled: like });
+            }
+        }
         let (address, service) = (SocketAddr::new(like, port), Some(Arc::clone(service)));
         return Ok(Target { address, workload: None, service, endpoints: 0, hop: Hop::Plaintext });
     }

@@ -283,6 +283,29 @@ fn services_without_addresses_names_and_what_passes_through() {
 }
 
 #[test]
+fn what_was_dialled_for_another_does_not_pass_through() {
+    let mut through = steered(Mode::Passthrough, &[]);
+    through.key.hostname = "api.example.com".into();
+    through.addresses = vec!["240.0.0.1".parse().unwrap()];
+    let mut mesh = mesh(vec![workload("web", "n2", &["10.0.2.1"], Hbone, Healthy)]);
+    mesh.apply([MeshChange::Service(Arc::new(through.clone()))]);
+    let through = Arc::new(through);
+    let of = |mesh: &Mesh, dialled: &str| {
+        let backend = Backend { service: &through, port: 80, subset: None };
+        resolve_backend(mesh, &client(), &backend, dialled.parse().unwrap(), &choice(1))
+    };
+    for own in ["240.0.0.1", "203.0.113.9"] {
+        let target = of(&mesh, own).unwrap();
+        assert_eq!((target.address.ip().to_string(), target.hop), (own.into(), Hop::Plaintext));
+    }
+    for other in ["10.96.0.1", "10.0.2.1"] {
+        let refused = of(&mesh, other).unwrap_err();
+        assert!(matches!(refused, RouteError::NotItsOwn { .. }), "{other}: {refused}");
+        assert!(refused.to_string().contains("resolution NONE"), "{refused}");
+    }
+}
+
+#[test]
 fn services_are_for_those_they_are_exported_to() {
     let mut private = service();
     private.key.namespace = "bank".into();
