@@ -32,8 +32,8 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 /// How long a client's HTTP/1 connection that is to end waits for a request, to tell its client with the response.
 pub(crate) const LAST_CALL: Duration = Duration::from_secs(3);
-/// How often an HTTP/2 client is asked whether it is still there, and how long it may take to answer.
-pub(crate) const PING: Duration = Duration::from_secs(60);
+/// How long an HTTP/2 client that was told of the end of its connection, and has no request, may take to close it.
+pub(crate) const LEAVE: Duration = Duration::from_secs(60);
 /// How long a client may take from its first byte until it is clear what it speaks.
 pub(crate) const FIRST_LINE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a client's connection that was refused is read, so that the answer reaches it.

@@ -5,7 +5,7 @@ use super::answer::Answer;
 use super::guard::{Guarded, Malformed, Watch};
 use super::io::{OnWorker, Rewound, close, close_on_client};
 use super::limits::{
-    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, PING, REST, STREAM_WINDOW,
+    CONNECTION_WINDOW, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST, STREAM_WINDOW,
 };
 use super::outlets::Outlets;
 use super::request::answer;
@@ -18,7 +18,7 @@ use http::Response;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -191,9 +191,6 @@ where
         http2::Builder::new(OnWorker)
             // WebSocket (RFC 8441).
             .enable_connect_protocol()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -201,6 +198,7 @@ where
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut over = pin!(visits.over(stay, true));
+    let mut left = pin!(visits.rest(LEAVE));
     let mut is_over = false;
     let served = loop {
         tokio::select! {
@@ -210,6 +208,8 @@ where
                 is_over = true;
                 connection.as_mut().graceful_shutdown();
             }
+            // Its client reads no more, and is not waited for.
+            () = &mut left, if is_over => break Ok(()),
         }
     };
     if let Err(error) = served {

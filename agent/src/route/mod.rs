@@ -155,7 +155,9 @@ pub enum RouteError {
     #[error("it is not known yet whether {0} is in the mesh")]
     NotAsked(IpAddr),
     /// A rule sends elsewhere what was dialled for somebody else, and elsewhere is wherever it was dialled.
-    #[error("the service {service} has no endpoints (resolution NONE): it is wherever it is dialled, and {dialled} is not its own")]
+    #[error(
+        "the service {service} has no endpoints (resolution NONE): it is wherever it is dialled, and {dialled} is not its own"
+    )]
     NotItsOwn {
         /// Its hostname.
         service: Arc<str>,
