@@ -1,7 +1,7 @@
 //! Endpoints under a DestinationRule: one for each try of a request or a connection, with its place in what is counted. Shared
 //! by all workers, for a pod's connections are on several of them.
 
-use super::seats::{Seat, Seats};
+use super::seats::{Seat, Seats, Who};
 use crate::balance::{
     Ages, Ask, Cause, Circuit, Detector, Effective, Endpoint, Group, HashInput, Health, Kind, NoSuchSubset,
     NoneLeft, Overflow, Signal, Slot, hash_input, hash_of_connection, in_force,
@@ -379,8 +379,8 @@ impl Balanced {
     }
 
     /// Waits for the place of one more connection.
-    pub(super) async fn seat(&self) -> Seat {
-        self.balance.seats.wait(|| self.take(Kind::Connection)).await
+    pub(super) async fn seat(&self, who: Who) -> Seat {
+        self.balance.seats.wait(who, || self.take(Kind::Connection)).await
     }
 
     /// What the DestinationRule says of connections.

@@ -53,7 +53,7 @@ pub(super) async fn originate(
     target: &Target,
     tls: &Origination,
     application: Application,
-    Opened { io, evicted, idle, is_ending }: Opened,
+    Opened { io, evicted, phase, is_ending }: Opened,
     patience: Duration,
 ) -> Result<Opened, OutboundError> {
     let Origination { settings, name } = tls;
@@ -76,7 +76,7 @@ pub(super) async fn originate(
         }
         _ => context.node.outside.connect(settings, name, application, io, patience).await,
     };
-    Ok(Opened { io: Box::new(stream.map_err(failed)?), evicted, idle, is_ending })
+    Ok(Opened { io: Box::new(stream.map_err(failed)?), evicted, phase, is_ending })
 }
 
 /// The same for bytes.
@@ -98,7 +98,7 @@ pub(super) async fn carry(
     context: &Context,
     pod: Arc<Pod>,
     socket: TcpStream,
-    Opened { io, evicted, idle: _idle, .. }: Opened,
+    Opened { io, evicted, phase: _phase, .. }: Opened,
     (span, place): (Span, Option<Box<Balanced>>),
     flow: FlowHandle,
 ) {

@@ -6,7 +6,7 @@ use super::course::cluster;
 use super::endpoints::{Balanced, Chosen, Load, Picked, Wanted};
 use super::originate::{self, originate};
 use super::rules::Routed;
-use super::seats::Seat;
+use super::seats::{Seat, Who};
 use super::wire::{Wire, WireWatch, opened};
 use super::{OutboundError, avoid, current, describe, open, revoked};
 use crate::accept::keep_alive;
@@ -27,6 +27,7 @@ use crate::route::{
 use crate::store::Mesh;
 use ::http::StatusCode;
 use std::future::pending;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -184,7 +185,7 @@ impl Outlets for Requests {
             denied: false,
             overload: true,
         })?;
-        Ok(Some((waits, balanced.seat().await)))
+        Ok(Some((waits, balanced.seat(who(&way.key)).await)))
     }
 
     async fn open(
@@ -394,6 +395,13 @@ pub(crate) fn is_current(mesh: &Mesh, key: &PoolKey) -> bool {
     let is_endpoint =
         |uid| mesh.workload(uid).is_some_and(|workload| workload.enrolment.pod_uid == key.pod_uid);
     source && key.endpoint.as_ref().is_none_or(is_endpoint)
+}
+
+/// Who can use the connections of a key: this worker.
+fn who(key: &PoolKey) -> Who {
+    let mut hasher = DefaultHasher::new();
+    (std::thread::current().id(), key).hash(&mut hasher);
+    Who(hasher.finish())
 }
 
 fn not_reached(error: &OutboundError) -> NotReached {

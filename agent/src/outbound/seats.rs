@@ -1,13 +1,25 @@
-//! The connections that may be open (`maxConnections`) of one service, port and subset: who needs one more waits, and gets the
-//! place of the first that ends. One that is idle, on whichever worker, ends when somebody waits.
+//! The connections that may be open (`maxConnections`) of one service, port and subset: who needs one more waits in turn, and
+//! gets the place of the first that ends. One that is idle, on whichever worker, ends when somebody waits. One that never is,
+//! for there are always more requests for it, ends when the first of the queue has waited for too long and cannot use it.
 
 use crate::balance::{Overflow, Slot};
+use crate::http::Phase;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+/// How long the first of the queue waits before a connection ends that others would use again.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Who can use the same connections: of one worker, to one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Who(pub(super) u64);
 
 /// Who waits, and who gives way.
 #[derive(Debug, Default)]
@@ -19,137 +31,212 @@ pub(super) struct Seats {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// In the order of their numbers.
+    waiting: VecDeque<Waiting>,
     next: u64,
-    /// Idle connections that are ending for those who wait.
+    /// Those who were called and have not looked yet.
+    called: usize,
+    /// Connections that are ending for those who wait.
     leaving: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    who: Who,
+    since: Instant,
+    call: oneshot::Sender<()>,
 }
 
 /// The place of one connection; dropped, the next one gets it.
 #[derive(Debug)]
 pub(super) struct Seat {
-    // Only empty while it is dropped.
+    // Empty once it is another's.
     slot: Option<Slot>,
     seats: Arc<Seats>,
-    leaving: bool,
+    who: Option<Who>,
+    leaving: Arc<AtomicBool>,
 }
 
 /// Somebody's place in the queue.
 struct Turn<'a> {
     seats: &'a Seats,
     number: u64,
+    who: Who,
+    since: Instant,
     came: oneshot::Receiver<()>,
-    used: bool,
+    served: bool,
 }
 
 impl Seats {
-    /// A place that was free.
+    /// A place that was free, of a connection that nobody shares.
     pub(super) fn taken(self: &Arc<Self>, slot: Slot) -> Seat {
-        Seat { slot: Some(slot), seats: Arc::clone(self), leaving: false }
+        self.seat(slot, None)
     }
 
-    /// Waits until `take` finds a place.
-    pub(super) async fn wait(self: &Arc<Self>, take: impl Fn() -> Result<Slot, Overflow>) -> Seat {
-        let seat = |slot| self.taken(slot);
-        if let Ok(slot) = take() {
-            return seat(slot);
+    fn seat(self: &Arc<Self>, slot: Slot, who: Option<Who>) -> Seat {
+        Seat { slot: Some(slot), seats: Arc::clone(self), who, leaving: Arc::default() }
+    }
+
+    /// Waits until `take` finds a place; whoever waits already comes first.
+    pub(super) async fn wait(self: &Arc<Self>, who: Who, take: impl Fn() -> Result<Slot, Overflow>) -> Seat {
+        if self.is_empty()
+            && let Ok(slot) = take()
+        {
+            return self.seat(slot, Some(who));
         }
+        let mut turn = Turn::new(self, who);
+        // One may have become free before it stood in the queue.
+        let mut may_look = turn.is_first();
         loop {
-            let mut turn = Turn::new(self);
-            // One may have become free before it stood in the queue.
-            if let Ok(slot) = take() {
-                return seat(slot);
+            if may_look && let Ok(slot) = take() {
+                turn.served = true;
+                return self.seat(slot, Some(who));
             }
             // An error would be a queue that is gone.
             let _ = (&mut turn.came).await;
-            turn.used = true;
             if let Ok(slot) = take() {
-                return seat(slot);
+                turn.served = true;
+                return self.seat(slot, Some(who));
             }
+            turn.again();
+            may_look = true;
         }
     }
 
-    /// As many as wait may look again: the limit is another one.
+    /// The limit is another one: the first may look again, and calls the next if it finds a place.
     pub(super) fn look_again(&self) {
-        while self.call_next() {}
+        self.call_next();
     }
 
-    /// Whether there was one.
-    fn call_next(&self) -> bool {
-        loop {
-            let next = self.queue.lock().waiting.pop_front();
-            match next.map(|(_, turn)| turn.send(())) {
-                None => return false,
-                Some(Ok(())) => return true,
-                // It has just given up.
-                Some(Err(())) => {}
-            }
+    fn is_empty(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.is_empty() && queue.called == 0
+    }
+
+    fn call_next(&self) {
+        let mut queue = self.queue.lock();
+        if let Some(next) = queue.waiting.pop_front() {
+            queue.called += 1;
+            // It listens for as long as it stands in the queue.
+            let _ = next.call.send(());
         }
     }
 
-    /// Whether somebody waits for whom no other connection is ending already; if so, this one is to.
-    fn claim(&self) -> bool {
+    /// Whether somebody waits for whom no other connection is ending already, and the first of them is such a one; if so, this
+    /// one is to end.
+    fn claim(&self, first: impl Fn(&Waiting) -> bool) -> bool {
         let mut queue = self.queue.lock();
-        let needed = queue.waiting.len() > queue.leaving;
+        let needed = queue.waiting.len() > queue.leaving && queue.waiting.front().is_some_and(first);
         queue.leaving += usize::from(needed);
         needed
     }
 }
 
 impl<'a> Turn<'a> {
-    fn new(seats: &'a Seats) -> Self {
+    fn new(seats: &'a Seats, who: Who) -> Self {
         let (call, came) = oneshot::channel();
+        let since = Instant::now();
         let mut queue = seats.queue.lock();
         let number = queue.next;
         queue.next += 1;
-        queue.waiting.push_back((number, call));
+        queue.waiting.push_back(Waiting { number, who, since, call });
         drop(queue);
         seats.wanted.notify_waiters();
-        Self { seats, number, came, used: false }
+        Self { seats, number, who, since, came, served: false }
+    }
+
+    fn is_first(&self) -> bool {
+        let queue = self.seats.queue.lock();
+        queue.called == 0 && queue.waiting.front().is_some_and(|first| first.number == self.number)
+    }
+
+    /// It was called, and found nothing: back to where it was.
+    fn again(&mut self) {
+        let (call, came) = oneshot::channel();
+        let Self { number, who, since, .. } = *self;
+        self.came = came;
+        let mut queue = self.seats.queue.lock();
+        queue.called -= 1;
+        let at = queue.waiting.partition_point(|other| other.number < number);
+        queue.waiting.insert(at, Waiting { number, who, since, call });
+        drop(queue);
+        self.seats.wanted.notify_waiters();
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut queue = self.seats.queue.lock();
-        let before = queue.waiting.len();
-        queue.waiting.retain(|(number, _)| *number != self.number);
-        let was_called = queue.waiting.len() == before;
+        let at = queue.waiting.iter().position(|other| other.number == self.number);
+        match at {
+            Some(at) => drop(queue.waiting.remove(at)),
+            None => queue.called -= 1,
+        }
         drop(queue);
-        if was_called && !self.used {
+        // There may be more places, or it did not want the one that it was called for.
+        if at.is_none() || self.served {
             self.seats.call_next();
         }
     }
 }
 
 impl Seat {
-    /// Completes when the connection is idle and somebody else needs its place.
-    pub(super) async fn gives_way(&mut self, mut idle: watch::Receiver<bool>) {
+    /// Says, whenever it is asked, whether the connection is to carry no more requests: the first of the queue has waited for too
+    /// long, and can use the connection's place, but not the connection.
+    pub(super) fn is_needed(&self) -> impl Fn() -> bool + 'static {
+        let (seats, leaving, who) = (Arc::clone(&self.seats), Arc::clone(&self.leaving), self.who);
+        move || {
+            let overdue = |first: &Waiting| Some(first.who) != who && first.since.elapsed() >= PATIENCE;
+            leaving.load(Relaxed) || {
+                let needed = seats.claim(overdue);
+                leaving.store(needed, Relaxed);
+                needed
+            }
+        }
+    }
+
+    /// Completes when the connection is idle and somebody else needs its place. When it is over, its place is free at once, and
+    /// this never completes.
+    pub(super) async fn gives_way(&mut self, mut phase: watch::Receiver<Phase>) {
         let seats = Arc::clone(&self.seats);
         loop {
             let mut wanted = pin!(seats.wanted.notified());
             wanted.as_mut().enable();
-            if *idle.borrow_and_update() {
-                // Who waits for this very connection comes first.
-                tokio::task::yield_now().await;
-                if *idle.borrow() && seats.claim() {
-                    self.leaving = true;
-                    return;
+            let now = *phase.borrow_and_update();
+            match now {
+                Phase::Busy => {}
+                Phase::Idle => {
+                    // Who waits for this very connection comes first.
+                    tokio::task::yield_now().await;
+                    let is_idle = *phase.borrow() == Phase::Idle;
+                    if is_idle && (self.leaving.load(Relaxed) || seats.claim(|_| true)) {
+                        return self.leaving.store(true, Relaxed);
+                    }
+                }
+                Phase::Over => {
+                    self.release();
+                    return pending().await;
                 }
             }
             tokio::select! {
                 () = wanted => {}
-                changed = idle.changed() => if changed.is_err() { return pending().await },
+                changed = phase.changed() => if changed.is_err() { return pending().await },
             }
+        }
+    }
+
+    fn release(&mut self) {
+        if self.slot.take().is_some() {
+            self.seats.queue.lock().leaving -= usize::from(self.leaving.load(Relaxed));
+            self.seats.call_next();
         }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.slot = None;
-        self.seats.queue.lock().leaving -= usize::from(self.leaving);
-        self.seats.call_next();
+        self.release();
     }
 }
 
@@ -165,6 +252,8 @@ mod tests {
     use warren_common::model::traffic::ConnectionPool;
 
     const TICK: Duration = Duration::from_millis(1);
+    const ONE: Who = Who(1);
+    const OTHER: Who = Who(2);
 
     struct World {
         circuit: RefCell<Circuit>,
@@ -179,10 +268,14 @@ mod tests {
             Self { circuit, seats: Arc::default(), open: Rc::default() }
         }
 
+        async fn seat(&self, who: Who) -> Seat {
+            self.seats.wait(who, || self.circuit.borrow().take(Kind::Connection)).await
+        }
+
         /// A connection that ends when it gives way or when its end of the channel is dropped.
-        async fn connect(&self) -> watch::Sender<bool> {
-            let mut seat = self.seats.wait(|| self.circuit.borrow().take(Kind::Connection)).await;
-            let idle = watch::Sender::new(false);
+        async fn connect(&self) -> watch::Sender<Phase> {
+            let mut seat = self.seat(ONE).await;
+            let idle = watch::Sender::new(Phase::Busy);
             let (ended, told) = (idle.subscribe(), idle.subscribe());
             let open = Rc::clone(&self.open);
             open.set(open.get() + 1);
@@ -222,7 +315,7 @@ mod tests {
             let world = World::new(3);
             let idle = [world.connect().await, world.connect().await, world.connect().await];
             for one in &idle {
-                one.send_replace(true);
+                one.send_replace(Phase::Idle);
             }
             sleep(TICK).await;
             assert_eq!(world.open.get(), 3, "nobody waits");
@@ -256,7 +349,7 @@ mod tests {
             let busy = world.connect().await;
             let mut waits = pin!(world.connect());
             assert!(tokio::time::timeout(TICK, &mut waits).await.is_err());
-            busy.send_replace(true);
+            busy.send_replace(Phase::Idle);
             let _got = waits.await;
             assert_eq!(world.circuit.borrow().open(Kind::Connection), 1);
         });
@@ -268,9 +361,112 @@ mod tests {
             let world = World::new(1);
             let busy = world.connect().await;
             assert!(tokio::time::timeout(TICK, world.connect()).await.is_err());
-            busy.send_replace(true);
+            busy.send_replace(Phase::Idle);
             sleep(TICK).await;
             assert_eq!(world.open.get(), 1);
+        });
+    }
+    #[test]
+    fn who_cannot_use_what_is_never_idle_gets_its_place_after_a_while() {
+        run(async {
+            let world = World::new(1);
+            let busy = world.seat(ONE).await;
+            let is_needed = busy.is_needed();
+            let mut same = pin!(world.seat(ONE));
+            assert!(tokio::time::timeout(PATIENCE * 5, &mut same).await.is_err());
+            assert!(!is_needed(), "the first of the queue can use it");
+            let mut other = pin!(world.seat(OTHER));
+            assert!(tokio::time::timeout(PATIENCE * 5, &mut other).await.is_err());
+            assert!(!is_needed(), "one after the other");
+            drop(busy);
+            let next = same.await;
+            let is_needed = next.is_needed();
+            assert!(tokio::time::timeout(TICK, &mut other).await.is_err(), "there was only one");
+            assert!(is_needed() && is_needed());
+            drop(next);
+            let last = other.await;
+            assert_eq!(world.circuit.borrow().open(Kind::Connection), 1);
+            // Who has just come waits, and one place is enough for one.
+            let is_needed = last.is_needed();
+            let mut same = pin!(world.seat(ONE));
+            assert!(tokio::time::timeout(PATIENCE - TICK, &mut same).await.is_err() && !is_needed());
+            assert!(tokio::time::timeout(TICK, &mut same).await.is_err() && is_needed());
+            let also =
+                Seat { slot: None, seats: Arc::clone(&world.seats), who: None, leaving: Arc::default() };
+            assert!(!also.is_needed()(), "another one is ending already");
+        });
+    }
+
+    #[test]
+    fn one_that_is_needed_and_becomes_idle_ends() {
+        run(async {
+            let world = World::new(1);
+            let mut busy = world.seat(ONE).await;
+            let is_needed = busy.is_needed();
+            let mut other = pin!(world.seat(OTHER));
+            assert!(tokio::time::timeout(PATIENCE, &mut other).await.is_err() && is_needed());
+            let phase = watch::Sender::new(Phase::Idle);
+            busy.gives_way(phase.subscribe()).await;
+            drop(busy);
+            drop(other.await);
+            assert_eq!(world.seats.queue.lock().leaving, 0);
+        });
+    }
+
+    #[test]
+    fn who_comes_later_is_served_later() {
+        run(async {
+            let world = World::new(1);
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let busy = world.seat(ONE).await;
+            let queued = |name: &'static str| {
+                let (world, order) = (&world, Rc::clone(&order));
+                async move {
+                    let seat = world.seat(OTHER).await;
+                    order.borrow_mut().push(name);
+                    tokio::task::yield_now().await;
+                    drop(seat);
+                }
+            };
+            let (mut first, mut second) = (pin!(queued("first")), pin!(queued("second")));
+            assert!(tokio::time::timeout(TICK, &mut first).await.is_err());
+            assert!(tokio::time::timeout(TICK, &mut second).await.is_err());
+            drop(busy);
+            // The first has been called, and has not looked yet.
+            let mut newcomer = pin!(queued("newcomer"));
+            assert!(tokio::time::timeout(Duration::ZERO, &mut newcomer).await.is_err());
+            tokio::join!(newcomer, second, first);
+            assert_eq!(*order.borrow(), ["first", "second", "newcomer"]);
+        });
+    }
+
+    #[test]
+    fn who_was_called_and_has_gone_passes_it_on() {
+        run(async {
+            let world = World::new(1);
+            let busy = world.seat(ONE).await;
+            let mut second = pin!(world.seat(OTHER));
+            {
+                let mut first = pin!(world.seat(OTHER));
+                assert!(tokio::time::timeout(TICK, &mut first).await.is_err());
+                assert!(tokio::time::timeout(TICK, &mut second).await.is_err());
+                drop(busy);
+            }
+            let got = tokio::time::timeout(TICK, second).await;
+            assert!(got.is_ok());
+        });
+    }
+
+    #[test]
+    fn one_that_is_over_keeps_its_place_from_nobody() {
+        run(async {
+            let world = World::new(1);
+            let first = world.connect().await;
+            let mut waits = pin!(world.connect());
+            assert!(tokio::time::timeout(TICK, &mut waits).await.is_err());
+            first.send_replace(Phase::Over);
+            let _second = waits.await;
+            assert_eq!(world.open.get(), 2, "its last bytes may still be on their way");
         });
     }
 }

@@ -3,7 +3,7 @@
 use super::seats::Seat;
 use crate::accept::deliver_on_close;
 use crate::flow::Upstream;
-use crate::http::{BoxIo, Opened};
+use crate::http::{BoxIo, Opened, Phase};
 use crate::observe::ByteCounters;
 use crate::standing::Guest;
 use crate::tunnel::Outlook;
@@ -73,8 +73,9 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
         // Not asked for: requests share. If it came, it would be as if it had ended at once.
         Upstream::Dedicated(_) => Box::new(tokio::io::join(tokio::io::empty(), tokio::io::sink())),
     };
-    let idle = watch::Sender::new(false);
-    let told = idle.subscribe();
+    let phase = watch::Sender::new(Phase::Busy);
+    let told = phase.subscribe();
+    let is_needed = seat.as_ref().map(Seat::is_needed);
     let evicted = async move {
         let evicted = async move {
             match guest {
@@ -88,8 +89,10 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
         }
     };
     // The far agent is being replaced, for example: its streams go on for a moment, and are cut then.
-    let is_ending = Box::new(move || outlook.as_ref().is_some_and(Outlook::is_ending));
-    Opened { io, evicted: Box::pin(evicted), idle, is_ending }
+    let is_ending = Box::new(move || {
+        outlook.as_ref().is_some_and(Outlook::is_ending) || is_needed.as_ref().is_some_and(|needed| needed())
+    });
+    Opened { io, evicted: Box::pin(evicted), phase, is_ending }
 }
 
 /// A stream to a server whose bytes are counted in a record.

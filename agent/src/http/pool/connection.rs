@@ -24,10 +24,21 @@ pub(crate) struct Opened {
     /// Ends when the connection has to: its client lost the permit to be there. What must last as long as the connection
     /// belongs to it.
     pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
-    /// Told whether it waits for requests: `evicted` may end when it does, and somebody else needs its place.
-    pub(crate) idle: watch::Sender<bool>,
-    /// Whether it will be cut one day: it gets no more requests.
+    /// Told what it does: `evicted` may end when it waits for requests, and somebody else needs its place.
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Whether it is to end: it gets no more requests. It will be cut one day, or somebody else needs its place.
     pub(crate) is_ending: Box<dyn Fn() -> bool>,
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It carries requests, or another protocol.
+    Busy,
+    /// It waits for requests.
+    Idle,
+    /// It carries nothing any more: its last bytes may still be on their way.
+    Over,
 }
 
 impl fmt::Debug for Opened {
@@ -64,19 +75,19 @@ pub(super) struct H2 {
 struct Life {
     born: Instant,
     uses: Cell<u32>,
-    idle: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     is_ending: Box<dyn Fn() -> bool>,
 }
 
 impl Life {
-    fn new(idle: watch::Sender<bool>, is_ending: Box<dyn Fn() -> bool>) -> Self {
-        Self { born: Instant::now(), uses: Cell::new(0), idle, is_ending }
+    fn new(phase: watch::Sender<Phase>, is_ending: Box<dyn Fn() -> bool>) -> Self {
+        Self { born: Instant::now(), uses: Cell::new(0), phase, is_ending }
     }
 
     /// A request begins.
     fn begin(&self) {
         self.uses.set(self.uses.get().saturating_add(1));
-        self.idle.send_replace(false);
+        self.phase.send_replace(Phase::Busy);
     }
 
     /// Whether it may carry another one.
@@ -96,8 +107,8 @@ impl H1 {
             .handshake(TokioIo::new(io))
             .await?;
         let switch = SwitchSlot::default();
-        tokio::task::spawn_local(drive(connection, opened.evicted, Rc::clone(&switch)));
-        Ok(Self { sender, switch, life: Life::new(opened.idle, opened.is_ending) })
+        tokio::task::spawn_local(drive(connection, opened.evicted, opened.phase.clone(), Rc::clone(&switch)));
+        Ok(Self { sender, switch, life: Life::new(opened.phase, opened.is_ending) })
     }
 
     /// A request begins.
@@ -107,7 +118,7 @@ impl H1 {
 
     /// It waits for requests from now on.
     pub(super) fn rest(&self) {
-        self.life.idle.send_replace(true);
+        self.life.phase.send_replace(Phase::Idle);
     }
 
     /// Whether it may not carry another request.
@@ -151,6 +162,7 @@ impl H1 {
 async fn drive(
     mut connection: http1::Connection<TokioIo<BoxIo>, Outgoing>,
     mut evicted: Pin<Box<dyn Future<Output = ()>>>,
+    phase: watch::Sender<Phase>,
     switch: SwitchSlot,
 ) {
     let ended = tokio::select! {
@@ -167,7 +179,14 @@ async fn drive(
     match switched {
         // Whoever waited for it may have gone, or it did not switch after all: then it ends here.
         Some(switched) => drop(switched.send(Switched { io: Rewound::new(parts.read_buf, io), evicted })),
-        None => close(io).await,
+        None => {
+            phase.send_replace(Phase::Over);
+            tokio::select! {
+                biased;
+                () = evicted => {}
+                () = close(io) => {}
+            }
+        }
     }
 }
 
@@ -181,7 +200,7 @@ impl H2 {
             .await?;
         // It belongs to a task of hyper's, which lives as long as its last stream.
         tokio::task::spawn_local(connection);
-        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.idle, opened.is_ending) })
+        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.phase, opened.is_ending) })
     }
 
     /// A request begins.
@@ -191,7 +210,7 @@ impl H2 {
 
     /// The last request has ended.
     pub(super) fn rest(&self) {
-        self.life.idle.send_replace(true);
+        self.life.phase.send_replace(Phase::Idle);
     }
 
     /// Whether it may not carry another request.

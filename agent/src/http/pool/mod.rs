@@ -11,8 +11,9 @@
 //! ```
 
 mod connection;
+mod waiting;
 
-pub(crate) use connection::{Opened, Switched};
+pub(crate) use connection::{Opened, Phase, Switched};
 
 use super::BoxError;
 use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
@@ -28,8 +29,9 @@ use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use waiting::Waiting;
 use warren_common::model::traffic::TlsOrigination;
 use warren_common::model::{Identity, WorkloadUid};
 
@@ -95,8 +97,7 @@ pub(crate) struct Origination {
 /// The connections of one worker.
 pub(crate) struct Pool {
     entries: RefCell<HashMap<PoolKey, Entry>>,
-    /// A connection may be ready now.
-    freed: Rc<Notify>,
+    waiting: Rc<Waiting>,
     /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
     sweeping: Cell<bool>,
@@ -112,7 +113,8 @@ struct Shared {
     h2: H2,
     active: Cell<usize>,
     idle_since: Cell<Instant>,
-    freed: Rc<Notify>,
+    key: PoolKey,
+    waiting: Rc<Waiting>,
 }
 
 impl Entry {
@@ -165,7 +167,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get() - 1);
         self.0.idle_since.set(Instant::now());
-        self.0.freed.notify_waiters();
+        self.0.waiting.call(&self.0.key, 1);
         if self.0.active.get() == 0 {
             self.0.h2.rest();
         }
@@ -186,7 +188,7 @@ impl Pool {
     pub(crate) fn new(is_current: impl Fn(&PoolKey) -> bool + 'static) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
-            freed: Rc::default(),
+            waiting: Rc::default(),
             is_current: Box::new(is_current),
             sweeping: Cell::new(false),
         })
@@ -218,12 +220,13 @@ impl Pool {
 
     /// The next connection that can be used, once there is one.
     pub(crate) async fn next(self: &Rc<Self>, key: &PoolKey, terms: &Terms) -> Lease {
+        let turn = self.waiting.join(key);
         loop {
-            let mut freed = pin!(self.freed.notified());
-            freed.as_mut().enable();
+            let mut called = pin!(turn.calls.notified());
+            called.as_mut().enable();
             match self.ready(key, terms) {
                 Some(lease) => return lease,
-                None => freed.await,
+                None => called.await,
             }
         }
     }
@@ -245,11 +248,12 @@ impl Pool {
         }
         let h2 = H2::handshake(opened).await?;
         let (active, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
-        let shared = Rc::new(Shared { h2, active, idle_since, freed: Rc::clone(&self.freed) });
+        let waiting = Rc::clone(&self.waiting);
+        let shared = Rc::new(Shared { h2, active, idle_since, key: key.clone(), waiting });
         let stream = Stream::new(&shared);
         if !shared.h2.is_spent(terms, Instant::now()) {
             Self::entry(&mut self.entries.borrow_mut(), key, terms).shared.push(shared);
-            self.freed.notify_waiters();
+            self.waiting.call(key, terms.max_streams.saturating_sub(1));
             self.sweep_soon();
         }
         Ok(self.lease(key, terms, Held::H2(stream), false))
@@ -280,7 +284,7 @@ impl Pool {
         let idle = &mut Self::entry(&mut entries, key, terms).idle;
         if idle.len() < MAX_IDLE {
             // Who waits for this one hears of it first.
-            self.freed.notify_waiters();
+            self.waiting.call(key, 1);
             h1.rest();
             idle.push((h1, Instant::now()));
         }

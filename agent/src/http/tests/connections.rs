@@ -3,7 +3,7 @@
 use super::super::io::OnWorker;
 use super::super::limits::{IDLE, LAST_CALL, LEAVE};
 use super::super::pool::Terms;
-use super::world::{World, run, text};
+use super::world::{World, run, script, text};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -197,6 +197,29 @@ fn who_can_open_no_connection_waits_for_one_that_is_free() {
         }
         assert_eq!((world.opened.get(), began.elapsed()), (1, SECOND * 3));
         assert!(get(&mut client, "").await);
+    });
+}
+
+#[test]
+fn the_last_bytes_of_a_connection_keep_its_place_from_nobody() {
+    run(async {
+        let world = World::simple("web");
+        world.seats.forget_permits(Semaphore::MAX_PERMITS);
+        world.seats.add_permits(1);
+        world.terms.set(Terms { max_uses: Some(1), ..Terms::DEFAULT });
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await.unwrap();
+                // It hears that the connection has ended, and does not end it.
+                sleep(SECOND * 100).await;
+            }),
+        );
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert!(world.say(GET).await.ends_with("done"));
+        }
+        assert_eq!((world.opened.get(), began.elapsed()), (3, Duration::ZERO));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::limits::IDLE;
 use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
-use super::super::pool::{Opened, Pool, PoolKey, Terms};
+use super::super::pool::{Opened, Phase, Pool, PoolKey, Terms};
 use super::super::serve::{Client, serve};
 use super::super::visits::Stay;
 use crate::balance::{Circuit, Kind, Overflow, Slot};
@@ -288,13 +288,23 @@ impl Outlets for World {
         let (client, server) = duplex(PIPE);
         tokio::task::spawn_local((way.place)(server));
         let evict = Rc::clone(&self.evict);
+        let phase = watch::Sender::new(Phase::Busy);
+        let mut told = phase.subscribe();
         let evicted = Box::pin(async move {
-            let _seat = seat;
-            evict.notified().await;
+            let held = async move {
+                let _seat = seat;
+                if told.wait_for(|phase| *phase == Phase::Over).await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = evict.notified() => {}
+                () = async { held.await; pending().await } => {}
+            }
         });
         let ending = Rc::clone(&self.ending);
         let is_ending = Box::new(move || ending.get());
-        Ok(Opened { io: Box::new(client), evicted, idle: watch::Sender::new(false), is_ending })
+        Ok(Opened { io: Box::new(client), evicted, phase, is_ending })
     }
 
     fn ended(&self, _: &Server, ended: Ended) {
