@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
@@ -66,6 +66,7 @@ fn make_files(folder: &Path) -> Result<()> {
     let ca = |name: &str| -> Result<CertifiedIssuer<'static, KeyPair>> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         std::fs::write(folder.join(name), ca.pem())?;
         Ok(ca)
@@ -74,7 +75,10 @@ fn make_files(folder: &Path) -> Result<()> {
     let ca = ca("ca.pem")?;
     for (file, name) in [("server.pem", "legacy.example"), ("client.pem", "client.example")] {
         let key = KeyPair::generate()?;
-        let own = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &ca)?;
+        let mut params = CertificateParams::new(vec![name.to_owned()])?;
+        // Whoever has its issuer's name is taken for its own issuer.
+        params.distinguished_name.push(DnType::CommonName, name);
+        let own = params.signed_by(&key, &ca)?;
         std::fs::write(folder.join(file), key.serialize_pem() + &own.pem())?;
     }
     Ok(())
