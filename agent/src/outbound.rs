@@ -22,6 +22,7 @@ mod requests;
 mod ruled;
 mod rules;
 mod seats;
+mod tried;
 mod wire;
 
 pub(crate) use endpoints::Balances;
@@ -31,6 +32,7 @@ pub(crate) use rules::Routes;
 
 use course::{Course, Next};
 use endpoints::{Balanced, Unpicked};
+use tried::{Guess, Tried};
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, keep_alive, reset};
 use crate::context::Context;
@@ -155,7 +157,7 @@ pub(crate) async fn serve(
             Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: false };
         tokio::select! {
             // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
-            reached = Box::pin(reach(&context, &dialled, &Course::Dialled, &flow)) => reached,
+            reached = Box::pin(reach(&context, &dialled, &Course::Dialled, None, &flow)) => reached,
             () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
         }
     };
@@ -211,11 +213,13 @@ async fn convey(context: &Context, pod: Arc<Pod>, socket: TcpStream, reached: Re
     drop(place);
 }
 
-/// Routes and connects, again where that is safe: not a byte of the application has been read yet.
+/// Routes and connects, again where that is safe: not a byte of the application has been read yet. On a `guess` it takes nobody's
+/// place at an endpoint, and nothing is said of endpoints.
 async fn reach(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
     course: &Course,
+    guess: Option<&Guess>,
     flow: &FlowHandle,
 ) -> Result<Reached, OutboundError> {
     context.node.interest.used(dialled.destination.ip());
@@ -223,26 +227,27 @@ async fn reach(
         flow.route(route);
     }
     let mut attempts = Attempts::new(Instant::now());
-    let mut last = None;
+    let mut last: Option<Tried> = None;
     loop {
-        let Next { target, place, tls } = match course::next(context, dialled, course, &attempts) {
-            Ok(next) => next,
-            // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
-            Err(OutboundError::Route(RouteError::NotAsked(address))) => {
-                context.node.interest.learn(&context.node.store, address).await?;
-                continue;
-            }
-            Err(error) if !error.is_of_choice() => return Err(error),
-            Err(error) => match attempts.nobody_else(Instant::now()) {
-                // Every endpoint has failed: the last failure says more than "no endpoint".
-                Step::GiveUp => return Err(last.unwrap_or(error)),
-                Step::Now => continue,
-                Step::After(pause) => {
-                    tokio::time::sleep(pause).await;
+        let Next { target, place, tls } =
+            match course::next(context, dialled, course, &attempts, guess.is_some()) {
+                Ok(next) => next,
+                // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
+                Err(OutboundError::Route(RouteError::NotAsked(address))) => {
+                    context.node.interest.learn(&context.node.store, address).await?;
                     continue;
                 }
-            },
-        };
+                Err(error) if !error.is_of_choice() => return Err(error),
+                Err(error) => match attempts.nobody_else(Instant::now()) {
+                    // Every endpoint has failed: the last failure says more than "no endpoint".
+                    Step::GiveUp => return Err(last.map_or(error, |tried| tried.give_up(guess))),
+                    Step::Now => continue,
+                    Step::After(pause) => {
+                        tokio::time::sleep(pause).await;
+                        continue;
+                    }
+                },
+            };
         describe(flow, &target);
         let mut patience = attempts.patience(target.endpoints);
         let pool = place.as_ref().and_then(|place| place.pool());
@@ -253,7 +258,7 @@ async fn reach(
         let error = match over(context, dialled, &target, tls.as_deref(), keepalive, patience, flow).await {
             Ok((upstream, guest)) => {
                 remember(context, dialled, &target);
-                if let Some(place) = &place {
+                if let (Some(place), None) = (&place, guess) {
                     place.connected(true);
                 }
                 return Ok(Reached { upstream, guest, place });
@@ -261,18 +266,15 @@ async fn reach(
             Err(error) => error,
         };
         let failure = error.failure();
-        // Who is about to go, or whose rules say no, has not failed.
-        if let (Some(place), Failure::Refused | Failure::Unsettled | Failure::Silent) = (&place, failure) {
-            place.connected(false);
-        }
         avoid(context, &target, &error);
+        let tried = Tried::new(error, place, guess);
         let endpoint = target.workload.as_deref().filter(|_| target.endpoints > 0);
         match attempts.failed_at(endpoint, patience, failure, Instant::now()) {
-            Step::GiveUp => return Err(error),
+            Step::GiveUp => return Err(tried.give_up(guess)),
             Step::Now => {}
             Step::After(pause) => tokio::time::sleep(pause).await,
         }
-        last = Some(error);
+        last = Some(tried);
     }
 }
 

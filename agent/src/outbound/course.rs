@@ -107,6 +107,7 @@ pub(super) fn next(
     dialled: &Dialled<'_>,
     course: &Course,
     attempts: &Attempts,
+    is_guess: bool,
 ) -> Result<Next, OutboundError> {
     let client = current(context, &dialled.pod);
     match course {
@@ -118,7 +119,11 @@ pub(super) fn next(
             })?;
             Ok(Next { target, place: None, tls: None })
         }
-        Course::Service(bound) => balanced(context, dialled, &client, bound, attempts),
+        Course::Service(bound) => {
+            let failed = attempts.failed();
+            let load = if is_guess { Load::Guess(failed) } else { Load::Connection(failed) };
+            balanced(context, dialled, &client, bound, (attempts, load))
+        }
     }
 }
 
@@ -127,7 +132,7 @@ fn balanced(
     dialled: &Dialled<'_>,
     client: &Arc<Workload>,
     bound: &Bound,
-    attempts: &Attempts,
+    (attempts, load): (&Attempts, Load<'_>),
 ) -> Result<Next, OutboundError> {
     let Bound { service: name, port, subset, .. } = bound;
     // Before the snapshot: what is made of it may be older than it says, and never newer.
@@ -146,7 +151,7 @@ fn balanced(
         address: dialled.client.ip(),
         dialled: like,
     };
-    match context.node.balances.pick(&wanted, Load::Connection(attempts.failed()))? {
+    match context.node.balances.pick(&wanted, load)? {
         Chosen::One(Picked { endpoint, place, .. }) => {
             if attempts.failed().contains(&endpoint.workload.uid) {
                 // All others have failed, too, or it is the only one for this client.

@@ -101,6 +101,8 @@ pub(super) enum Load<'a> {
     Request(&'a http::Ask<'a>),
     /// A connection that nobody looks into; endpoints that have failed for it.
     Connection(&'a [WorkloadUid]),
+    /// The same that may turn out not to be wanted: it has no place yet.
+    Guess(&'a [WorkloadUid]),
 }
 
 /// Why there is no endpoint.
@@ -139,7 +141,7 @@ pub(super) struct Balanced {
     endpoint: WorkloadUid,
     known: usize,
     effective: Arc<Effective>,
-    _held: Held,
+    held: Option<Held>,
 }
 
 /// What is counted of it.
@@ -167,11 +169,12 @@ impl Balances {
             return Ok(Chosen::Any(made.effective));
         }
         let (held, tried) = match load {
-            Load::Request(ask) => (Held::Request(state.circuit.take(Kind::Request)?), ask.tried),
+            Load::Request(ask) => (Some(Held::Request(state.circuit.take(Kind::Request)?)), ask.tried),
             Load::Connection(failed) => {
                 let slot = state.circuit.take(Kind::Connection)?;
-                (Held::Connection(balance.seats.taken(slot)), failed)
+                (Some(Held::Connection(balance.seats.taken(slot))), failed)
             }
+            Load::Guess(failed) => (None, failed),
         };
         let now = Instant::now();
         if let Some(detector) = &mut state.detector {
@@ -179,7 +182,7 @@ impl Balances {
         }
         let input = match (made.group.hash_key(), load) {
             (Some(key), Load::Request(ask)) => hash_input(key, ask.request, wanted.address, ask.entropy),
-            (Some(key), Load::Connection(_)) => hash_of_connection(key, wanted.address),
+            (Some(key), Load::Connection(_) | Load::Guess(_)) => hash_of_connection(key, wanted.address),
             (None, _) => HashInput::Absent,
         };
         let turn = state.turn;
@@ -202,7 +205,7 @@ impl Balances {
             endpoint: uid,
             known: made.group.endpoints().len(),
             effective: made.effective,
-            _held: held,
+            held,
         };
         let set_cookie = match input {
             HashInput::NewCookie { set_cookie, .. } => Some(set_cookie),
@@ -371,6 +374,20 @@ impl Balanced {
             self.balance.ejected(cause);
             tracing::info!(endpoint = %self.endpoint, cause = cause.as_str(), "an endpoint is left out for a while");
         }
+    }
+
+    /// Takes the place of a connection that was made on a guess.
+    ///
+    /// # Errors
+    /// There is none left.
+    pub(super) fn enter(&mut self) -> Result<(), Overflow> {
+        self.held = Some(Held::Connection(self.balance.seats.taken(self.take(Kind::Connection)?)));
+        Ok(())
+    }
+
+    /// Gives its place to others.
+    pub(super) fn leave(&mut self) {
+        self.held = None;
     }
 
     /// A place for one of these.

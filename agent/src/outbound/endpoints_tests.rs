@@ -236,6 +236,64 @@ fn passthrough_keeps_to_what_was_dialled() {
     assert!((1..300).contains(&world.share("a")), "the service's own address leads to any");
 }
 
+fn left_out_at_once() -> TrafficPolicy {
+    let outliers = Outliers {
+        consecutive_5xx: 1,
+        consecutive_gateway: 0,
+        consecutive_local: None,
+        interval_ms: 10_000,
+        base_ejection_ms: 30_000,
+        max_ejection_percent: 50,
+        min_health_percent: 0,
+    };
+    policy(PortPolicy { outliers: Some(outliers), ..PortPolicy::default() })
+}
+
+#[test]
+fn an_endpoint_that_settles_fails_once_if_at_all_and_not_by_our_own_limit() {
+    use crate::inbound::Refusal;
+    use crate::limits::{Excess, Limits, LimitsConfig};
+    use crate::outbound::OutboundError;
+    use crate::outbound::tried::{Guess, Tried};
+    let out = |world: &World| world.balances.left_out().len();
+    let place = |world: &World| {
+        let picked = world.pick_for(DIALLED, Load::Connection(&[WorkloadUid("b".into())])).unwrap();
+        Some(Box::new(picked.place))
+    };
+    let unsettled = || OutboundError::Local(Refusal::NotEnrolled("a".into()));
+    let world = World::new(left_out_at_once());
+    for _ in 0..10 {
+        Tried::new(unsettled(), place(&world), None);
+    }
+    let exceeded = Limits::new(LimitsConfig::DEFAULT).exceeded(&WorkloadUid("client".into()), Excess::Idle);
+    Tried::new(OutboundError::Local(Refusal::Limit(exceeded)), place(&world), None).give_up(None);
+    assert_eq!(out(&world), 0);
+    // On a guess nothing is said until it is right.
+    let guess = Guess::default();
+    Tried::new(unsettled(), place(&world), Some(&guess)).give_up(Some(&guess));
+    assert_eq!(out(&world), 0);
+    guess.counts();
+    assert_eq!(out(&world), 1);
+    let world = World::new(left_out_at_once());
+    Tried::new(unsettled(), place(&world), None).give_up(None);
+    assert_eq!(out(&world), 1);
+}
+
+#[test]
+fn a_guess_takes_its_place_when_it_is_right() {
+    let pool = ConnectionPool { max_connections: Some(1), ..ConnectionPool::default() };
+    let world = World::new(pooled(pool));
+    let (mut first, mut second) = (
+        world.pick_for(DIALLED, Load::Guess(&[])).unwrap(),
+        world.pick_for(DIALLED, Load::Guess(&[])).unwrap(),
+    );
+    first.place.enter().unwrap();
+    assert!(second.place.enter().is_err(), "there is one");
+    first.place.leave();
+    second.place.enter().unwrap();
+    assert!(matches!(world.pick_for(DIALLED, Load::Connection(&[])), Err(Unpicked::Overflow(_))));
+}
+
 #[test]
 fn nothing_goes_where_what_is_said_of_the_traffic_is_not_understood() {
     let mut world = World::new(TrafficPolicy::default());

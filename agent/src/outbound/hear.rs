@@ -1,7 +1,9 @@
-//! What a client speaks: said by the port, or heard. Nobody waits for a timer: where bytes would go is connected to at once, and
-//! whichever side speaks first decides. Nothing is read: what was heard is still there for whoever goes on.
+//! What a client speaks: said by the port, or heard. Where bytes would go is connected to at once, and whichever side speaks
+//! first decides; timers only end what would last for ever. Nothing is read: what was heard is still there for whoever goes on.
 
 use super::course::Course;
+use super::endpoints::Unpicked;
+use super::tried::Guess;
 use super::{OutboundError, Reached, reach};
 use crate::accept::{end, peek};
 use crate::context::Context;
@@ -11,10 +13,15 @@ use crate::observe::FlowHandle;
 use crate::policy::{ClientHello, ServerName};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// The first byte of whatever may be TLS: a record's type.
 const TLS_RECORDS: std::ops::RangeInclusive<u8> = 20..=24;
+
+/// How long a client may say nothing whose bytes would lead nowhere: it may wait for a server that speaks first, and never comes.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// What was found out.
 pub(super) enum Heard {
@@ -46,18 +53,15 @@ enum Said {
 /// Of a client whose port says HTTP: whether it is HTTP/2. Whatever it speaks, or does not get to the end of, it is answered in
 /// HTTP.
 pub(super) async fn is_h2(socket: &TcpStream) -> bool {
-    if socket.readable().await.is_err() {
-        return false;
-    }
     let ear = Ear { http: true, tls: false };
-    let said = tokio::time::timeout(FIRST_LINE_DEADLINE, client(socket, ear)).await;
-    said.is_ok_and(|said| said == Said::Http { h2: true })
+    client(socket, ear).await == Said::Http { h2: true }
 }
 
-/// Of a client whose port does not say enough; `bytes`: where bytes go.
+/// Of a client whose port does not say enough; `bytes`: where bytes go. Until it is clear that they do, the way there is a guess:
+/// it has no place at its endpoint, and counts for nothing.
 ///
 /// # Errors
-/// The client's bytes lead nowhere, or were not led there.
+/// The client's bytes lead nowhere, or were not led there, or there is no place for them.
 pub(super) async fn protocol(
     context: &Rc<Context>,
     dialled: &Dialled<'_>,
@@ -69,22 +73,58 @@ pub(super) async fn protocol(
     let bytes = match bytes {
         Ok(bytes) => bytes,
         // There is nobody to connect to meanwhile.
-        Err(error) => return heard(client(socket, ear).await).ok_or(error),
+        Err(error) => return last_word(socket, ear).await.ok_or(error),
     };
-    let mut reaching = Box::pin(reach(context, dialled, &bytes, flow));
+    let guess = Guess::default();
+    let heard = guessed(context, dialled, ear, &bytes, &guess, socket, flow).await;
+    match heard {
+        Ok(Heard::Other(mut reached)) => {
+            guess.counts();
+            if let Some(place) = &mut reached.place {
+                place.enter().map_err(Unpicked::from)?;
+                place.connected(true);
+            }
+            Ok(Heard::Other(reached))
+        }
+        Err(error) => {
+            guess.counts();
+            Err(error)
+        }
+        Ok(heard) => Ok(heard),
+    }
+}
+
+async fn guessed(
+    context: &Rc<Context>,
+    dialled: &Dialled<'_>,
+    ear: Ear,
+    bytes: &Course,
+    guess: &Guess,
+    socket: &TcpStream,
+    flow: &FlowHandle,
+) -> Result<Heard, OutboundError> {
+    let mut reaching = Box::pin(reach(context, dialled, bytes, Some(guess), flow));
     let said = tokio::select! {
         biased;
         said = client(socket, ear) => said,
         reached = &mut reaching => return match reached {
             Ok(reached) => Ok(with_server(socket, ear, reached).await),
             // Rules may lead elsewhere; what has none fails with this.
-            Err(error) => heard(client(socket, ear).await).ok_or(error),
+            Err(error) => last_word(socket, ear).await.ok_or(error),
         },
     };
     match heard(said) {
         Some(heard) => Ok(heard),
         None => reaching.await.map(Heard::Other),
     }
+}
+
+/// What a client says in time that is not just bytes.
+async fn last_word(socket: &TcpStream, ear: Ear) -> Option<Heard> {
+    if timeout(LAST_WORD, socket.readable()).await.is_err() {
+        return None;
+    }
+    heard(client(socket, ear).await)
 }
 
 /// What is not just bytes.
@@ -123,7 +163,7 @@ async fn with_server(socket: &TcpStream, ear: Ear, mut reached: Reached) -> Hear
     heard
 }
 
-/// Waits until it is clear what the client speaks.
+/// Waits until it is clear what the client speaks. Who has begun to say it has so long for the rest.
 async fn client(socket: &TcpStream, ear: Ear) -> Said {
     // Who says nothing costs no buffer.
     if socket.readable().await.is_err() {
@@ -131,8 +171,8 @@ async fn client(socket: &TcpStream, ear: Ear) -> Said {
     }
     let limit = if ear.tls { ClientHello::LIMIT.max(MAX_FIRST_LINE) } else { MAX_FIRST_LINE };
     let mut listener = Listener::new(ear);
-    let said = peek(socket, limit, |fresh| listener.hear(fresh)).await.ok().flatten();
-    said.unwrap_or_else(|| listener.end())
+    let said = timeout(FIRST_LINE_DEADLINE, peek(socket, limit, |fresh| listener.hear(fresh))).await;
+    said.ok().and_then(Result::ok).flatten().unwrap_or_else(|| listener.end())
 }
 
 /// Hears a client's first bytes.
@@ -236,6 +276,36 @@ mod tests {
         assert_eq!(end(both, &hello()[..20]), Said::Tls("".into()));
         assert_eq!(end(both, b"GET"), Said::Bytes);
         assert_eq!(end(both, b""), Said::Bytes);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_or_half_of_it_is_not_waited_for_for_ever() {
+        let ear = Ear { http: true, tls: true };
+        let hello = hello();
+        for (said, expected, patience) in [
+            (&b""[..], None, LAST_WORD),
+            (b"GET / HTT", None, FIRST_LINE_DEADLINE),
+            (&hello[..20], Some(""), FIRST_LINE_DEADLINE),
+            (&hello, Some("a.example"), Duration::ZERO),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (server, _) = listener.accept().await.unwrap();
+            client.write_all(said).await.unwrap();
+            // What was written has arrived before time goes on.
+            if !said.is_empty() {
+                server.readable().await.unwrap();
+            }
+            let began = Instant::now();
+            let heard = last_word(&server, ear).await;
+            let name = match &heard {
+                Some(Heard::Tls(name)) => Some(&**name),
+                Some(_) => panic!("{said:?}"),
+                None => None,
+            };
+            assert_eq!(name, expected, "{said:?}");
+            assert!(began.elapsed() >= patience, "{said:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

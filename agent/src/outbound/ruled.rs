@@ -8,6 +8,8 @@ use super::{OutboundError, Reached, convey, reach, requests};
 use crate::accept::{end, reset};
 use crate::context::Context;
 use crate::flow::Dialled;
+use crate::inbound::Refusal;
+use crate::limits::Excess;
 use crate::observe::FlowHandle;
 use crate::pods::Pod;
 use crate::route::l4::Said;
@@ -29,10 +31,14 @@ pub(super) async fn serve(
     open: watch::Receiver<()>,
 ) {
     flow.service(&routed.service);
-    // What carries HTTP may be silent for so long; of what may not nobody knows.
+    // What carries HTTP may be silent for so long; what may not, for as long as any connection.
+    let limit = context.node.limits.config().idle_connection;
     let silent = async {
         match routed.requests {
             Spoken::Declared => tokio::time::sleep(requests::idle_limit(&context)).await,
+            Spoken::Undeclared | Spoken::Unheard if ear(&routed).is_some() && !limit.is_zero() => {
+                tokio::time::sleep(limit).await;
+            }
             Spoken::Undeclared | Spoken::Unheard => pending().await,
         }
     };
@@ -47,9 +53,15 @@ pub(super) async fn serve(
         tokio::select! {
             heard = hear(&context, dialled, &routed, &socket, &flow) => heard,
             () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
-            () = silent => {
-                flow.discard();
-                return end(socket);
+            () = silent => match routed.requests {
+                Spoken::Declared => {
+                    flow.discard();
+                    return end(socket);
+                }
+                Spoken::Undeclared | Spoken::Unheard => {
+                    let exceeded = context.node.limits.exceeded(&pod.workload.uid, Excess::Idle);
+                    Err(Refusal::Limit(exceeded).into())
+                }
             }
         }
     };
@@ -63,6 +75,13 @@ pub(super) async fn serve(
             reset(socket);
         }
     }
+}
+
+/// What is listened for; none: nothing hinges on what is said first.
+fn ear(routed: &Routed) -> Option<Ear> {
+    let http = routed.requests != Spoken::Unheard;
+    let tls = routed.connections.table.as_ref().is_some_and(|table| table.hinges_on_name());
+    (http || tls).then_some(Ear { http, tls })
 }
 
 /// What a connection carries.
@@ -86,20 +105,16 @@ async fn hear(
         return Ok(Carried::Requests { h2: hear::is_h2(socket).await });
     }
     let bytes = Course::new(routed, Said::Bytes);
-    let ear = Ear {
-        http: routed.requests != Spoken::Unheard,
-        tls: routed.connections.table.as_ref().is_some_and(|table| table.hinges_on_name()),
+    let Some(ear) = ear(routed) else {
+        return reach(context, &dialled, &bytes?, None, flow).await.map(Carried::Bytes);
     };
-    if !ear.http && !ear.tls {
-        return reach(context, &dialled, &bytes?, flow).await.map(Carried::Bytes);
-    }
     // What may turn out to be something else has no tunnel of its own: its server could not be heard.
     dialled.shares = true;
     match hear::protocol(context, &dialled, ear, bytes, socket, flow).await? {
         Heard::Tls(name) => {
             dialled.shares = false;
             let course = Course::new(routed, Said::Tls(&name))?;
-            reach(context, &dialled, &course, flow).await.map(Carried::Bytes)
+            reach(context, &dialled, &course, None, flow).await.map(Carried::Bytes)
         }
         Heard::Http { h2 } => Ok(Carried::Requests { h2 }),
         Heard::Other(reached) => Ok(Carried::Bytes(reached)),
