@@ -51,7 +51,8 @@ pub(super) async fn serve(
             shares: false,
         };
         tokio::select! {
-            heard = hear(&context, dialled, &routed, &socket, &flow) => heard,
+            // Boxed, as what follows: what hearing needs is large and gone once heard, and a quiet HTTP connection is small.
+            heard = Box::pin(hear(&context, dialled, &routed, &socket, &flow)) => heard,
             () = pod.lifetime.cut() => Err(OutboundError::Gone(Arc::clone(&pod.workload.name))),
             () = silent => match routed.requests {
                 Spoken::Declared => {
@@ -69,7 +70,7 @@ pub(super) async fn serve(
         Ok(Carried::Requests { h2 }) => {
             requests::serve(context, pod, client, routed, h2, socket, flow, open).await;
         }
-        Ok(Carried::Bytes(reached)) => convey(&context, pod, socket, reached, flow).await,
+        Ok(Carried::Bytes(reached)) => Box::pin(convey(&context, pod, socket, reached, flow)).await,
         Err(error) => {
             flow.fail(error.flag(), error);
             reset(socket);
