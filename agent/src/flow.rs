@@ -10,6 +10,7 @@
 use crate::gate::TunnelId;
 use crate::http::Opened;
 use crate::pods::Pod;
+use crate::policy::ServerName;
 use crate::tunnel::{SealedSocket, TunnelStream};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,10 +26,19 @@ pub(crate) struct Dialled<'a> {
     pub client: SocketAddr,
     /// What it asked for.
     pub destination: SocketAddr,
-    /// The application's side, of which nothing has been read; none: its requests go out each for itself.
-    pub socket: Option<&'a TcpStream>,
+    /// What the TLS that goes to the server begins with.
+    pub hello: Hello<'a>,
     /// Only a stream of a shared tunnel will do: what it carries is requests, or may be.
     pub shares: bool,
+}
+
+/// Where the server name is that the TLS of a connection asks for: what the far application will see, and nothing else.
+#[derive(Clone, Debug)]
+pub(crate) enum Hello<'a> {
+    /// In what the application's side has sent, of which nothing has been read.
+    Unread(&'a TcpStream),
+    /// What goes there is made here: requests without TLS, which have no name, or TLS with this one.
+    Known(ServerName),
 }
 
 /// A connection that has come as far as the pod's door.

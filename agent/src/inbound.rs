@@ -12,7 +12,7 @@
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, peek, reset};
 use crate::context::Context;
-use crate::flow::Arrival;
+use crate::flow::{Arrival, Hello};
 use crate::gate::{Admitted, Judged, TunnelId, Visitor};
 use crate::identity::{CredentialError, PeerError, Proof, for_either, peer_identity, widen};
 use crate::limits::{Exceeded, Excess, Ticket, idle};
@@ -105,8 +105,8 @@ pub(crate) struct LocalArrival<'a> {
     pub destination: SocketAddr,
     /// The pod to enter.
     pub workload: Arc<Workload>,
-    /// The client's side of the connection, of which nothing has been read; none: it begins with a request.
-    pub socket: Option<&'a TcpStream>,
+    /// What the TLS that comes to the application begins with.
+    pub hello: Hello<'a>,
     /// How long its application may take to accept.
     pub patience: Duration,
 }
@@ -505,7 +505,7 @@ pub(crate) async fn deliver_local(
     context: &Context,
     arrival: LocalArrival<'_>,
 ) -> Result<LocalVisit, Refusal> {
-    let LocalArrival { source, client, destination, workload, socket, patience } = arrival;
+    let LocalArrival { source, client, destination, workload, hello, patience } = arrival;
     let pod =
         context.node.pods.get(&workload).ok_or_else(|| Refusal::NotEnrolled(Arc::clone(&workload.name)))?;
     let flow = context.node.observer.begin(Direction::Inbound, Some(client), Some(destination));
@@ -519,9 +519,9 @@ pub(crate) async fn deliver_local(
         .inspect_err(|exceeded| flow.fail(FlowFlag::Overload, *exceeded))?;
     let source = Some(source.identity.clone());
     let arrival = Arrival { pod, source, peer: client.ip(), client, destination, tunnel: None };
-    let hello = async || match socket {
-        Some(socket) => hello_of(socket).await,
-        None => Some(ClientHello::default().end()),
+    let hello = async || match hello {
+        Hello::Unread(socket) => hello_of(socket).await,
+        Hello::Known(name) => Some(name),
     };
     match enter(context, &arrival, patience, &flow, hello).await {
         Ok((application, admitted)) => Ok(LocalVisit {

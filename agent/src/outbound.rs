@@ -36,7 +36,7 @@ use tried::{Guess, Tried};
 
 use crate::accept::{Accepted, TunnelSocket, connect, end, for_tunnel, keep_alive, reset};
 use crate::context::Context;
-use crate::flow::{Dialled, Upstream};
+use crate::flow::{Dialled, Hello, Upstream};
 use crate::http::Origination;
 use crate::identity::{CredentialError, OutsideError, PeerError, for_dedicated, widen};
 use crate::inbound::{self, LocalArrival, LocalVisit, Refusal};
@@ -45,6 +45,7 @@ use crate::observe::{FlowFlag, FlowHandle};
 use crate::pods::Pod;
 use crate::route::{Attempts, Extent, Failure, Hop, Patience, RouteError, Step, Target, TunnelUse};
 use crate::standing::{Ended, Guest, Span, Standing};
+use crate::store::Store;
 use crate::tunnel::{
     DEDICATED_ALPN, DedicatedError, Meter, PoolError, Relay, Side, TrafficSecrets, TunnelKey, Wish,
     connect_request, copy_tunnel, open_dedicated,
@@ -153,8 +154,8 @@ pub(crate) async fn serve(
         }
     }
     let reached = {
-        let dialled =
-            Dialled { pod: Arc::clone(&pod), client, destination, socket: Some(&socket), shares: false };
+        let hello = Hello::Unread(&socket);
+        let dialled = Dialled { pod: Arc::clone(&pod), client, destination, hello, shares: false };
         tokio::select! {
             // Boxed: what connecting needs is large and gone once connected; the copy, which may last for days, is small.
             reached = Box::pin(reach(&context, &dialled, &Course::Dialled, None, &flow)) => reached,
@@ -266,7 +267,7 @@ async fn reach(
             Err(error) => error,
         };
         let failure = error.failure();
-        avoid(context, &target, &error);
+        avoid(context, &target, patience, &error);
         let tried = Tried::new(error, place, guess);
         let endpoint = target.workload.as_deref().filter(|_| target.endpoints > 0);
         match attempts.failed_at(endpoint, patience, failure, Instant::now()) {
@@ -290,10 +291,11 @@ async fn over(
 ) -> Result<(Upstream, Option<Guest>), OutboundError> {
     let way = match tls {
         None => open(context, dialled, target, patience, flow).await?,
-        Some(_) => {
-            let Dialled { client, destination, socket, .. } = *dialled;
+        Some(tls) => {
+            let Dialled { client, destination, .. } = *dialled;
+            let hello = Hello::Known(originate::server_name(Some(tls)));
             // Over a tunnel of its own nothing of ours can be spoken.
-            let shared = Dialled { pod: Arc::clone(&dialled.pod), client, destination, socket, shares: true };
+            let shared = Dialled { pod: Arc::clone(&dialled.pod), client, destination, hello, shares: true };
             Box::pin(open(context, &shared, target, patience, flow)).await?
         }
     };
@@ -311,9 +313,9 @@ async fn over(
 }
 
 /// Others come first for a while, at the next connections of this node.
-fn avoid(context: &Context, target: &Target, error: &OutboundError) {
+fn avoid(context: &Context, target: &Target, patience: Patience, error: &OutboundError) {
     let Some(workload) = target.workload.as_ref().filter(|_| target.endpoints > 1) else { return };
-    if let Some(extent) = error.extent(target.address.port()) {
+    if let Some(extent) = error.extent(target.address.port(), patience) {
         context.node.failing.lock().failed(workload, extent, Instant::now());
     }
 }
@@ -345,7 +347,7 @@ async fn open(
         }
         (Hop::Hbone { gateway, identity }, Some(workload)) => {
             flow.transport(Transport::Hbone);
-            if let Some(revoked) = revoked(context, [&dialled.pod.workload.identity, identity]) {
+            if let Some(revoked) = revoked(&context.node.store, [&dialled.pod.workload.identity, identity]) {
                 return Err(OutboundError::Revoked(revoked));
             }
             let far = Far {
@@ -421,7 +423,7 @@ async fn open_local(
         client: dialled.client,
         destination: address,
         workload: Arc::clone(workload),
-        socket: dialled.socket,
+        hello: dialled.hello.clone(),
         patience: patience.connect,
     };
     let LocalVisit { application, guest } = inbound::deliver_local(context, arrival).await?;
@@ -546,8 +548,8 @@ fn wants_own_tunnel(context: &Context, far: &Far<'_>, key: &TunnelKey) -> bool {
 }
 
 /// Whoever has a revoked identity judges nothing: the client's node does not go there in the first place.
-fn revoked(context: &Context, ends: [&Identity; 2]) -> Option<Identity> {
-    let mesh = context.node.store.guard();
+fn revoked(store: &Store, ends: [&Identity; 2]) -> Option<Identity> {
+    let mesh = store.guard();
     ends.into_iter().find(|identity| mesh.policies().revoked().contains(*identity)).cloned()
 }
 
@@ -622,6 +624,17 @@ impl OutboundError {
         matches!(self, Self::Route(_) | Self::Unpicked(Unpicked::NoneLeft { .. }))
     }
 
+    /// Whether the time for connecting was over.
+    fn is_late(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } | Self::Local(Refusal::Application { source, .. }) => {
+                source.kind() == io::ErrorKind::TimedOut
+            }
+            Self::Silent { .. } => true,
+            _ => false,
+        }
+    }
+
     /// What follows from it for the connection, of which the application's peer has not seen a byte.
     fn failure(&self) -> Failure {
         match self {
@@ -656,9 +669,12 @@ impl OutboundError {
         }
     }
 
-    /// How much of the endpoint fails, for the connections to come; `port` is the one that was tried.
-    fn extent(&self, port: u16) -> Option<Extent> {
+    /// How much of the endpoint fails, for the connections to come of all pods; `port` is the one that was tried. What one
+    /// client's DestinationRule asks for (TLS, or an answer sooner than others need it) says nothing to the others.
+    fn extent(&self, port: u16, patience: Patience) -> Option<Extent> {
         match self {
+            Self::Outside { .. } => None,
+            _ if patience.is_shortened && self.is_late() => None,
             Self::Tunnel { status: Some(StatusCode::SERVICE_UNAVAILABLE), .. } | Self::Local(_) => {
                 Some(Extent::Port(port))
             }

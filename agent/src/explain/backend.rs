@@ -231,7 +231,7 @@ pub(super) fn arrive(
         }
         Hop::Named(name) => (Transport::Plaintext, format!("plaintext to {name}, which the node looks up")),
     };
-    let origination = originated(policy, &target.hop, &ask.host)
+    let origination = originated(policy, &target.hop, &ask.host, target.service.as_deref())
         .map_or_else(String::new, |tls| format!("; {}, server name {}", words::tls(&tls.settings), tls.name));
     tale.step("transport", text + &origination);
     tale.outcome.transport = transport;

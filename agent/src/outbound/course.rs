@@ -160,7 +160,7 @@ fn balanced(
                 return Err(RouteError::NoHealthyEndpoint { service: hostname, port, known }.into());
             }
             let target = target_of(&mesh, client, service, &endpoint.workload, endpoint.port, like)?;
-            let tls = originate::wanted(place.policy(), &target.hop, &name.hostname);
+            let tls = originate::wanted(place.policy(), &target.hop, &name.hostname, Some(service));
             Ok(Next { target, place: Some(Box::new(place)), tls })
         }
         Chosen::Any(effective) => {
@@ -168,7 +168,7 @@ fn balanced(
             let target = chosen(context, client, Some(service), attempts, |choice| {
                 resolve_backend(&mesh, client, &backend, like, choice)
             })?;
-            let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname);
+            let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname, Some(service));
             Ok(Next { target, place: None, tls })
         }
     }

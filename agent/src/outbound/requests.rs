@@ -12,7 +12,7 @@ use super::{OutboundError, avoid, current, describe, open, revoked};
 use crate::accept::keep_alive;
 use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
-use crate::flow::{Dialled, Upstream};
+use crate::flow::{Dialled, Hello, Upstream};
 use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way};
 use crate::identity::Application;
 use crate::inbound::Refusal as LocalRefusal;
@@ -155,9 +155,10 @@ impl Outlets for Requests {
                 }
             };
         let policy = balanced.as_ref().map(Balanced::policy).or(effective.as_ref().map(|one| &one.policy));
-        let tls = policy.and_then(|policy| originate::wanted(policy, &target.hop, name_of_server));
+        let tls =
+            policy.and_then(|policy| originate::wanted(policy, &target.hop, name_of_server, Some(service)));
         if let Hop::Hbone { identity, .. } = &target.hop
-            && let Some(revoked) = revoked(&self.context, [&client.identity, identity])
+            && let Some(revoked) = revoked(&self.context.node.store, [&client.identity, identity])
         {
             let why = OutboundError::Revoked(revoked).to_string();
             return Err(NoWay { refusal: Refusal::no_endpoint(), why });
@@ -199,7 +200,7 @@ impl Outlets for Requests {
             pod: Arc::clone(pod),
             client: *client,
             destination: *destination,
-            socket: None,
+            hello: Hello::Known(originate::server_name(way.key.tls.as_deref())),
             shares: true,
         };
         let Place { target, balanced } = &way.place;
@@ -230,7 +231,7 @@ impl Outlets for Requests {
                 }
                 Err(error) => error,
             };
-            avoid(&self.context, target, &error);
+            avoid(&self.context, target, patience, &error);
             let failure = error.failure();
             // It lets in only who insists; whether there are others is the pipeline's to try.
             if failure == Failure::Leaving && patience.has_alternatives {

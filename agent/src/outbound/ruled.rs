@@ -7,7 +7,7 @@ use super::rules::{Routed, Spoken};
 use super::{OutboundError, Reached, convey, reach, requests};
 use crate::accept::{end, reset};
 use crate::context::Context;
-use crate::flow::Dialled;
+use crate::flow::{Dialled, Hello};
 use crate::inbound::Refusal;
 use crate::limits::Excess;
 use crate::observe::FlowHandle;
@@ -47,7 +47,7 @@ pub(super) async fn serve(
             pod: Arc::clone(&pod),
             client,
             destination: routed.dialled,
-            socket: Some(&socket),
+            hello: Hello::Unread(&socket),
             shares: false,
         };
         tokio::select! {

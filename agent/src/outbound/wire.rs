@@ -95,16 +95,22 @@ pub(super) fn opened(upstream: Upstream, guest: Option<Guest>, seat: Option<Seat
     Opened { io, evicted: Box::pin(evicted), phase, is_ending }
 }
 
-/// A stream to a server whose bytes are counted in a record.
+/// A stream of TLS to a server whose bytes are counted in a record. It also ends where the server closes without ending its TLS.
 #[derive(Debug)]
 pub(super) struct Counted<S> {
     io: S,
     bytes: Arc<ByteCounters>,
+    is_cut: bool,
 }
 
 impl<S> Counted<S> {
     pub(super) fn new(io: S, bytes: Arc<ByteCounters>) -> Self {
-        Self { io, bytes }
+        Self { io, bytes, is_cut: false }
+    }
+
+    /// Whether the server has closed without ending its TLS.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut
     }
 }
 
@@ -112,7 +118,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = out.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, out))?;
+        match ready!(Pin::new(&mut this.io).poll_read(cx, out)) {
+            // What rustls says of an end without close_notify.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => this.is_cut = true,
+            read => read?,
+        }
         this.bytes.received.fetch_add((out.filled().len() - before) as u64, Relaxed);
         Poll::Ready(Ok(()))
     }

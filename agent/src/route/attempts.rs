@@ -56,6 +56,8 @@ pub struct Patience {
     pub answer: Duration,
     /// There are others to try.
     pub has_alternatives: bool,
+    /// It is less than this agent's own: who is late may be in time for others.
+    pub is_shortened: bool,
 }
 
 impl Patience {
@@ -65,6 +67,7 @@ impl Patience {
         tls: Duration::from_secs(10),
         answer: Duration::from_secs(15),
         has_alternatives: false,
+        is_shortened: false,
     };
     /// While there are others: a lost SYN is sent again after 1 s, and nobody should wait for a node that is gone.
     const SHORT: Self = Self {
@@ -72,11 +75,13 @@ impl Patience {
         tls: Duration::from_secs(3),
         answer: Duration::from_secs(3),
         has_alternatives: true,
+        is_shortened: false,
     };
 
     /// With a limit of its own for connecting, on this node and on the other: shorter or longer than what would be patient.
     pub fn limited_to(self, connect: Duration) -> Self {
-        Self { connect, answer: connect, ..self }
+        let is_shortened = self.is_shortened || connect < self.connect.max(self.answer);
+        Self { connect, answer: connect, is_shortened, ..self }
     }
 }
 

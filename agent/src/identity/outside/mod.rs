@@ -194,7 +194,7 @@ impl Outside {
     }
 }
 
-/// The same with the pod's own certificate and the mesh's roots (mode ISTIO_MUTUAL); `expected`: who may answer.
+/// The same with the pod's own certificate and the mesh's roots (mode ISTIO_MUTUAL); `expected`: who may answer. Also who did.
 ///
 /// # Errors
 /// [`OutsideError`].
@@ -206,7 +206,7 @@ pub async fn connect_as_pod<IO: AsyncRead + AsyncWrite + Unpin>(
     application: Application,
     io: IO,
     patience: Duration,
-) -> Result<TlsStream<IO>, OutsideError> {
+) -> Result<(TlsStream<IO>, Identity), OutsideError> {
     let mut config = ClientConfig::clone(&credential.client);
     config.alpn_protocols = application.protocols();
     config.enable_sni = true;
@@ -217,7 +217,7 @@ pub async fn connect_as_pod<IO: AsyncRead + AsyncWrite + Unpin>(
     if !expected.iter().any(|name| **name == *found.to_string()) {
         return Err(OutsideError::WrongPeer(found));
     }
-    Ok(stream)
+    Ok((stream, found))
 }
 
 async fn handshake<IO: AsyncRead + AsyncWrite + Unpin>(
