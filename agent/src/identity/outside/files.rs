@@ -5,7 +5,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use warren_common::model::traffic::TlsOrigination;
 use zeroize::Zeroizing;
@@ -57,13 +57,15 @@ pub(super) type Stamp = [Option<(SystemTime, u64)>; 3];
 #[derive(Debug)]
 pub(super) struct Files {
     folder: PathBuf,
+    /// The system's own roots, once they were found.
+    system: OnceLock<Arc<RootCertStore>>,
 }
 
 type Own = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl Files {
     pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, system: OnceLock::new() }
     }
 
     pub(super) fn stamp(&self, settings: &TlsOrigination) -> Stamp {
@@ -76,21 +78,26 @@ impl Files {
 
     /// The roots in a file; none: the system's own.
     pub(super) fn roots(&self, path: Option<&str>) -> Result<Arc<RootCertStore>, FileError> {
+        let Some(path) = path else { return self.system_roots() };
         let mut store = RootCertStore::empty();
-        match path {
-            Some(path) => {
-                let text = self.read(path, &ROOTS)?;
-                store.add_parsable_certificates(certificates(path, &text)?);
-            }
-            None => {
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
+        let text = self.read(path, &ROOTS)?;
+        store.add_parsable_certificates(certificates(path, &text)?);
+        match store.is_empty() {
+            false => Ok(Arc::new(store)),
+            true => Err(FileError::Malformed { path: path.into(), what: "root certificate" }),
         }
-        match (store.is_empty(), path) {
-            (false, _) => Ok(Arc::new(store)),
-            (true, Some(path)) => Err(FileError::Malformed { path: path.into(), what: "root certificate" }),
-            (true, None) => Err(FileError::NoRoots),
+    }
+
+    fn system_roots(&self) -> Result<Arc<RootCertStore>, FileError> {
+        if let Some(roots) = self.system.get() {
+            return Ok(Arc::clone(roots));
         }
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if store.is_empty() {
+            return Err(FileError::NoRoots);
+        }
+        Ok(Arc::clone(self.system.get_or_init(|| Arc::new(store))))
     }
 
     /// The certificate and the key that are ours, if settings name both.

@@ -172,7 +172,12 @@ fn write_own(folder: &Path, (own, key): &(Certificate, KeyPair)) {
     std::fs::write(folder.join("own.key"), key.serialize_pem()).unwrap();
 }
 
-#[tokio::test]
+/// Once files are looked at again.
+async fn later() {
+    tokio::time::advance(LOOK_AGAIN).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_are_read_again_when_they_change_and_bad_ones_change_nothing() {
     let scene = Scene::new();
     let picky = server(&leaf(&scene.ca, &["a.example"]), Some(&scene.ca), &[]);
@@ -183,13 +188,37 @@ async fn files_are_read_again_when_they_change_and_bad_ones_change_nothing() {
     assert!(ask(&scene.simple()).await.is_err(), "the server wants a certificate");
     assert!(ask(&settings).await.unwrap_err().contains("cannot read"), "there are no files yet");
     write_own(scene.folder.path(), &leaf(&ca(), &["client"]));
+    later().await;
     assert!(ask(&settings).await.is_err(), "a certificate of somebody else");
     write_own(scene.folder.path(), &leaf(&scene.ca, &["client", "with-another-length"]));
+    later().await;
     assert_eq!(ask(&settings).await.as_deref(), Ok("a.example"));
     std::fs::write(scene.folder.path().join("own.key"), "nonsense").unwrap();
+    later().await;
     assert_eq!(ask(&settings).await.as_deref(), Ok("a.example"), "the ones before stay");
     let fresh = TlsOrigination { sni: Some("x".into()), ..settings };
     assert!(ask(&fresh).await.unwrap_err().contains("holds no private key"), "where there were none before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_is_not_looked_for_again() {
+    let scene = Scene::new();
+    let first = |result: Outcome| Arc::as_ptr(&result.unwrap_err());
+    let outcome = async |settings: &TlsOrigination| scene.outside.config(settings, Application::Bytes).await;
+    // Its own files come first: there are none, and roots that are none are not even read.
+    let bad = TlsOrigination { ca_file: Some(scene.path("none.pem")), ..mutual(&scene) };
+    let why = outcome(&bad).await.unwrap_err();
+    assert!(why.to_string().contains("own.pem"), "{why}");
+    later().await;
+    assert_eq!(first(outcome(&bad).await), Arc::as_ptr(&why), "the same error, for no file has changed");
+    tokio::time::advance(TRY_AGAIN).await;
+    assert_ne!(first(outcome(&bad).await), Arc::as_ptr(&why), "it is tried again at last");
+
+    let good = outcome(&scene.simple()).await.unwrap();
+    std::fs::write(scene.folder.path().join("ca.pem"), ca().pem() + "\n").unwrap();
+    assert!(Arc::ptr_eq(&outcome(&scene.simple()).await.unwrap(), &good), "not looked at within a second");
+    later().await;
+    assert!(!Arc::ptr_eq(&outcome(&scene.simple()).await.unwrap(), &good), "and then it is");
 }
 
 #[tokio::test]
