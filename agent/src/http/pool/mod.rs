@@ -11,6 +11,7 @@
 //! ```
 
 mod connection;
+mod crowd;
 mod waiting;
 
 pub(crate) use connection::{Opened, Phase, Switched};
@@ -252,7 +253,10 @@ impl Pool {
         let shared = Rc::new(Shared { h2, active, idle_since, key: key.clone(), waiting });
         let stream = Stream::new(&shared);
         if !shared.h2.is_spent(terms, Instant::now()) {
-            Self::entry(&mut self.entries.borrow_mut(), key, terms).shared.push(shared);
+            let mut entries = self.entries.borrow_mut();
+            Self::entry(&mut entries, key, terms).shared.push(shared);
+            crowd::thin(&mut entries, key, MAX_IDLE);
+            drop(entries);
             self.waiting.call(key, terms.max_streams.saturating_sub(1));
             self.sweep_soon();
         }
@@ -287,6 +291,7 @@ impl Pool {
             self.waiting.call(key, 1);
             h1.rest();
             idle.push((h1, Instant::now()));
+            crowd::thin(&mut entries, key, MAX_IDLE);
         }
         drop(entries);
         self.sweep_soon();
