@@ -26,6 +26,11 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
         .namespace("outside", Mesh::Absent)
         .pod("client", |pod| pod.on("n1").namespace("shop"))
         .pod("legacy", |pod| pod.on("n2").namespace("outside").label("app", "legacy"))
+        .pod("local", |pod| pod.on("n1").namespace("shop").label("app", "local"))
+        .service("local", |service| {
+            let service = service.namespace("shop").port("tcp-denied", 9000, 9443);
+            service.port("tcp-open", 9001, 9444).select("app", "local")
+        })
         .service("legacy", |service| {
             let service = service.namespace("outside").port("tcp-simple", 9000, 9443);
             let service = service.port("tcp-mutual", 9001, 9444).port("tcp-stranger", 9002, 9443);
@@ -36,23 +41,25 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
         .agent_arg(&folder)
         .test(|lab| {
             lab.start_mesh()?;
-            let server = |program: &str, args: &[&str]| -> Result<Proc> {
-                let mut server =
-                    lab.pod("legacy").command("python3").args(["-c", program]).args(args).spawn()?;
+            let server = |pod: &str, program: &str, args: &[&str]| -> Result<Proc> {
+                let mut server = lab.pod(pod).command("python3").args(["-c", program]).args(args).spawn()?;
                 server.wait_for("ready", Duration::from_secs(20))?;
                 Ok(server)
             };
             let own = format!("{folder}/server.pem");
             let _servers = [
-                server(SERVER, &["legacy", "9443", &own])?,
-                server(SERVER, &["legacy", "9444", &own, &format!("{folder}/ca.pem")])?,
-                server(HTTPS, &["9445", &own])?,
+                server("legacy", SERVER, &["legacy", "9443", &own])?,
+                server("legacy", SERVER, &["legacy", "9444", &own, &format!("{folder}/ca.pem")])?,
+                server("legacy", HTTPS, &["9445", &own])?,
+                server("local", SERVER, &["local", "9443", &own])?,
+                server("local", SERVER, &["local", "9444", &own])?,
             ];
             destination_rule(lab, &folder)?;
             run_checks(
                 lab,
                 checks![
                     bytes_go_in_tls,
+                    the_name_in_tls_spoken_here_is_judged_on_the_same_node,
                     who_is_not_trusted_gets_nothing,
                     files_elsewhere_are_not_read,
                     requests_go_in_tls,
@@ -109,13 +116,41 @@ fn destination_rule(lab: &Lab, folder: &str) -> Result<()> {
             port(80, of_request),
         ] } },
     });
-    lab.write_manifest("rule.yaml", &object.to_string())
+    lab.write_manifest("rule.yaml", &object.to_string())?;
+    let local = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": { "name": "local", "namespace": "shop" },
+        "spec": {
+            "host": "local.shop.svc.cluster.local",
+            "trafficPolicy": { "tls": simple("ca.pem") },
+        },
+    });
+    lab.write_manifest("local.yaml", &local.to_string())?;
+    let deny = json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": { "name": "deny", "namespace": "shop" },
+        "spec": {
+            "selector": { "matchLabels": { "app": "local" } },
+            "action": "DENY",
+            "rules": [{
+                "to": [{ "operation": { "ports": ["9443"] } }],
+                "when": [{ "key": "connection.sni", "values": ["legacy.example"] }],
+            }],
+        },
+    });
+    lab.write_manifest("deny.yaml", &deny.to_string())
 }
 
 /// Whom a connection leads to; empty: nobody.
 fn reached(lab: &Lab, port: &str) -> Result<String> {
+    reached_at(lab, "legacy.outside", port)
+}
+
+fn reached_at(lab: &Lab, host: &str, port: &str) -> Result<String> {
     let client = lab.pod("client").command("python3").resolve_names().within(Duration::from_secs(120));
-    let report = client.args(["-c", CLIENT, "count", "legacy.outside", port, "1"]).json()?;
+    let report = client.args(["-c", CLIENT, "count", host, port, "1"]).json()?;
     Ok(report["seen"][0].as_str().context("no name")?.to_owned())
 }
 
@@ -133,6 +168,21 @@ fn bytes_go_in_tls(lab: &Lab) -> Result<()> {
         flow["transport"] == "plaintext" && flow["bytes_received"] == 7,
         "its name and a line's end: {flow}"
     );
+    ensure!(flow["error"].is_null(), "it has ended in order: {flow}");
+    Ok(())
+}
+
+/// The pod's door judges the name that its application will see: the client itself speaks no TLS.
+fn the_name_in_tls_spoken_here_is_judged_on_the_same_node(lab: &Lab) -> Result<()> {
+    let reached = |port: &str| reached_at(lab, "local.shop", port);
+    poll_until("the server to say its name in TLS", SOON, || {
+        (reached("9001").ok()? == "local").then_some(())
+    })?;
+    poll_until("the policy to be in force", SOON, || reached("9000").ok()?.is_empty().then_some(()))?;
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached("9000")?.is_empty());
+    watch.expect(&[("/state", "closed"), ("/flags", "DENY"), ("/direction", "inbound")])?;
+    ensure!(reached("9001")? == "local");
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 # A server for the tests of routes of connections: python3 -c SERVER NAME PORT [CERTIFICATE-AND-KEY [CA]]
-# It says its name, in TLS if it has a certificate, to clients of the CA alone if there is one, and reads to the end.
+# It says its name, in TLS if it has a certificate, to clients of the CA alone if there is one, and reads to the end, which it answers.
 import json, socket, ssl, sys, threading
 
 name, port = sys.argv[1], int(sys.argv[2])
@@ -18,6 +18,8 @@ def serve(connection):
             stream.sendall(name.encode() + b"\n")
             while stream.recv(4096):
                 pass
+            if tls:
+                stream.unwrap()
     except OSError:
         pass
 
