@@ -102,7 +102,7 @@ enum OutboundError {
     #[error("the identity {0} was revoked: nothing goes there, and nothing leaves in its name")]
     Revoked(Identity),
     #[error("{gateway} proved to be {found}, expected {expected}")]
-    WrongPeer { gateway: SocketAddr, found: Identity, expected: Identity },
+    WrongPeer { gateway: SocketAddr, found: Box<Identity>, expected: Box<Identity> },
     #[error("the tunnel to {gateway} failed: {reason}")]
     Tunnel { gateway: SocketAddr, status: Option<StatusCode>, reason: String },
     #[error("the tunnel to {gateway} failed: {reason}; is that node up, and its warren agent at work?")]
@@ -477,7 +477,8 @@ async fn open_tunnel(
         )
         .map_err(|source| OutboundError::Peer { gateway, source })?;
         if found != *expected {
-            return Err(OutboundError::WrongPeer { gateway, found, expected: expected.clone() });
+            let (found, expected) = (Box::new(found), Box::new(expected.clone()));
+            return Err(OutboundError::WrongPeer { gateway, found, expected });
         }
         Ok(stream)
     };

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::shared;
 
 const APP: &str = include_str!("l7/app.py");
 const SOON: Duration = Duration::from_secs(10);
-/// The manifests that Istio's founders wrote, where they are at hand.
-const FOUNDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/founding");
 
 #[test]
 fn what_is_foretold_happens() {
@@ -279,11 +278,9 @@ fn files_foretell_what_agents_do(lab: &Lab) -> Result<()> {
         let (told, live) = (offline(url, &[&manifests])?, why(lab, &[url])?["outcome"].clone());
         ensure!(told == live, "{url}: {told} {live}");
     }
-    let founding = Path::new(FOUNDING);
-    if !founding.exists() {
-        println!("    SKIPPED: {FOUNDING} is not there: the founding manifests were not looked at");
+    let Some(founding) = shared::or_skip("founding", "why says what the founding manifests do") else {
         return Ok(());
-    }
+    };
     let folder = tempfile::tempdir()?;
     let service = folder.path().join("service.yaml");
     std::fs::write(&service, REVIEWS)?;

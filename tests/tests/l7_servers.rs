@@ -1,4 +1,5 @@
 //! L7 with servers and clients that people use: nginx, Python's, curl, h2load, wrk.
+#![allow(clippy::print_stdout, reason = "figures that a person wants to see")]
 
 #[path = "l7/talk.rs"]
 mod talk;

@@ -18,7 +18,7 @@ fn service_name(name: &str) -> ServiceName {
     ServiceName { namespace: "shop".into(), hostname: format!("{name}.shop.svc.cluster.local").into() }
 }
 
-fn service(name: &str, address: &str, ports: Value) -> Service {
+fn service(name: &str, address: &str, ports: &Value) -> Service {
     serde_json::from_value(json!({
         "name": name, "key": service_name(name), "addresses": [address], "publish_not_ready": false, "ports": ports,
     }))
@@ -58,7 +58,7 @@ fn to(subset: &str, weight: u32) -> Value {
     json!({"to": {"service": {"service": service_name("web"), "port": 80, "subset": subset}}, "weight": weight})
 }
 
-fn rule(name: &str, wanted: Value, forward: Value) -> Value {
+fn rule(name: &str, wanted: &Value, forward: &Value) -> Value {
     json!({"name": name, "matches": [wanted], "action": {"forward": forward}})
 }
 
@@ -71,33 +71,33 @@ fn rules() -> Vec<Value> {
     vec![
         rule(
             "jason",
-            json!({"headers": [{"name": "user", "value": {"exact": "jason"}}], "path": {"prefix": "/shop/"}}),
-            json!({"backends": [to("v2", 1)], "rewrite": {"path": {"prefix": "/cart/"}}}),
+            &json!({"headers": [{"name": "user", "value": {"exact": "jason"}}], "path": {"prefix": "/shop/"}}),
+            &json!({"backends": [to("v2", 1)], "rewrite": {"path": {"prefix": "/cart/"}}}),
         ),
         json!({"name": "old", "matches": [path("/old")],
             "action": {"redirect": {"status": 301, "port": "of_request", "path": {"full": "/new"}}}}),
         json!({"name": "made", "matches": [path("/made")], "action": {"reply": {"status": 299}}}),
         rule(
             "fault",
-            path("/fault"),
-            json!({"backends": [to("v1", 1)],
+            &path("/fault"),
+            &json!({"backends": [to("v1", 1)],
             "fault": {"abort": {"http_status": 418, "per_million": always}}}),
         ),
-        rule("none", path("/none"), json!({"backends": [to("v9", 1)]})),
+        rule("none", &path("/none"), &json!({"backends": [to("v9", 1)]})),
         rule(
             "gone",
-            path("/gone"),
-            json!({"backends": [{"to": {"broken": {"wanted": "x", "why": "it is not there"}}, "weight": 1}]}),
+            &path("/gone"),
+            &json!({"backends": [{"to": {"broken": {"wanted": "x", "why": "it is not there"}}, "weight": 1}]}),
         ),
-        rule("split", path("/split"), json!({"backends": [to("v1", 20), to("v2", 80)]})),
-        rule("odd", path("/odd"), json!({"backends": [to("v3", 1)]})),
+        rule("split", &path("/split"), &json!({"backends": [to("v1", 20), to("v2", 80)]})),
+        rule("odd", &path("/odd"), &json!({"backends": [to("v3", 1)]})),
         json!({"name": "web", "matches": [{"clients": {"labels": {"app": "other"}}, "path": {"prefix": "/mine"}}],
             "action": {"reply": {"status": 298}}}),
-        rule("rest", path("/shop"), json!({"backends": [to("v1", 1)], "timeout_ms": 2000})),
+        rule("rest", &path("/shop"), &json!({"backends": [to("v1", 1)], "timeout_ms": 2000})),
     ]
 }
 
-fn traffic(rules: Vec<Value>) -> Traffic {
+fn traffic(rules: &[Value]) -> Traffic {
     let object = |kind: &str| json!({"kind": kind, "namespace": "shop", "name": "web"});
     let subset = |name: &str| json!({"name": name, "labels": {"version": name}});
     serde_json::from_value(json!({
@@ -113,7 +113,7 @@ fn traffic(rules: Vec<Value>) -> Traffic {
     .unwrap()
 }
 
-fn mesh(rules: Vec<Value>) -> Mesh {
+fn mesh(rules: &[Value]) -> Mesh {
     let ports = json!([
         {"service_port": 80, "target_port": 8080, "target_port_name": null, "app_protocol": "http11"},
         {"service_port": 5432, "target_port": 5432, "target_port_name": null, "app_protocol": "unknown"},
@@ -127,7 +127,7 @@ fn mesh(rules: Vec<Value>) -> Mesh {
     ];
     mesh.apply([
         MeshChange::Policies,
-        MeshChange::Service(Arc::new(service("web", "10.96.0.7", ports))),
+        MeshChange::Service(Arc::new(service("web", "10.96.0.7", &ports))),
         MeshChange::Traffic(Arc::new(traffic(rules))),
     ]);
     mesh.apply(pods.map(|pod| MeshChange::Workload(Arc::new(pod))));
@@ -148,7 +148,7 @@ fn told(mesh: &Mesh, to: &str, headers: &[&str]) -> Why {
 }
 
 fn outcome(to: &str) -> WhyOutcome {
-    told(&mesh(rules()), to, &[]).outcome
+    told(&mesh(&rules()), to, &[]).outcome
 }
 
 fn step<'a>(why: &'a Why, about: &str) -> &'a WhyStep {
@@ -157,7 +157,7 @@ fn step<'a>(why: &'a Why, about: &str) -> &'a WhyStep {
 
 #[test]
 fn a_request_is_followed_to_its_endpoint() {
-    let told = told(&mesh(rules()), "http://web/shop/x?a=b", &["user: jason"]);
+    let told = told(&mesh(&rules()), "http://web/shop/x?a=b", &["user: jason"]);
     assert_eq!(told.asked, "GET http://web/shop/x?a=b");
     let WhyOutcome {
         route, objects, cluster, endpoint, address, transport, verdict, status, certain, ..
@@ -195,14 +195,14 @@ fn what_the_mesh_answers_itself_is_told_as_a_client_sees_it() {
         assert_eq!(outcome.flag.as_deref(), flag, "{url}");
     }
     assert_eq!(outcome("http://10.96.0.7/old?q").location.as_deref(), Some("http://10.96.0.7/new?q"));
-    let grpc = why(&scene(&mesh(rules())), &ask("grpc://web:80/x.Y/Z", &[])).unwrap();
+    let grpc = why(&scene(&mesh(&rules())), &ask("grpc://web:80/x.Y/Z", &[])).unwrap();
     assert!(grpc.asked.starts_with("POST ") && grpc.outcome.status == Some(200), "{grpc:?}");
     assert!(grpc.outcome.text.contains("grpc-status 12"), "{grpc:?}");
 }
 
 #[test]
 fn the_largest_share_is_followed_and_chance_is_said() {
-    let told = told(&mesh(rules()), "http://web/split", &[]);
+    let told = told(&mesh(&rules()), "http://web/split", &[]);
     assert_eq!(told.outcome.endpoint.as_deref(), Some("shop/far"));
     assert!(!told.outcome.certain);
     let marks: Vec<_> = step(&told, "backend").rows.iter().map(|row| (row.mark, &*row.cells[0])).collect();
@@ -211,7 +211,7 @@ fn the_largest_share_is_followed_and_chance_is_said() {
 
 #[test]
 fn connections_that_are_no_requests_go_past_the_rules() {
-    let mesh = mesh(rules());
+    let mesh = mesh(&rules());
     let db = told(&mesh, "web:5432", &[]);
     assert_eq!(db.outcome.address.map(|address| address.port()), Some(5432));
     assert!(!db.outcome.certain, "there are two: {db:?}");
@@ -229,12 +229,12 @@ fn connections_that_are_no_requests_go_past_the_rules() {
 fn routes_of_connections_are_followed() {
     let to = |subset: &str, weight: u32| json!({"to": {"service": {"service": service_name("web"), "port": 5432, "subset": subset}}, "weight": weight});
     let with = |api: &str, tls: Value, tcp: Value| {
-        let mut all = serde_json::to_value(traffic(rules())).unwrap();
+        let mut all = serde_json::to_value(traffic(&rules())).unwrap();
         let object = json!({"kind": "TCPRoute", "namespace": "shop", "name": "db"});
         all["tables"].as_array_mut().unwrap().push(
             json!({"ports": [5432], "api": api, "objects": [object], "rules": {"tls": tls, "tcp": tcp}}),
         );
-        let mut mesh = mesh(rules());
+        let mut mesh = mesh(&rules());
         mesh.apply([MeshChange::Traffic(Arc::new(serde_json::from_value(all).unwrap()))]);
         mesh
     };
@@ -259,7 +259,7 @@ fn routes_of_connections_are_followed() {
 
 #[test]
 fn a_destination_rule_alone_is_enough_where_the_port_says_http() {
-    let mesh = mesh(vec![]);
+    let mesh = mesh(&[]);
     let web = told(&mesh, "http://web/", &[]);
     assert!(step(&web, "settings").text.contains("outliers out after 5 errors"), "{web:?}");
     assert_eq!(web.outcome.cluster.as_deref(), Some("outbound|80||web.shop.svc.cluster.local"));
@@ -270,7 +270,7 @@ fn a_destination_rule_alone_is_enough_where_the_port_says_http() {
 
 #[test]
 fn who_is_not_captured_is_told_so() {
-    let mut mesh = mesh(rules());
+    let mut mesh = mesh(&rules());
     let mut plain = pod("client", "n1", "10.0.1.9", &[]);
     plain.enrolment.exclude_outbound_ports = vec![5432];
     plain.enrolment.exclude_outbound_cidrs = vec![("192.0.2.0".parse().unwrap(), 24)];
@@ -285,7 +285,7 @@ fn who_is_not_captured_is_told_so() {
 
 #[test]
 fn policies_of_the_server_are_asked() {
-    let mut mesh = mesh(rules());
+    let mut mesh = mesh(&rules());
     let policy: AuthorizationPolicy = serde_json::from_value(json!({
         "name": "shop/no-clients", "scope": "namespace", "action": "deny",
         "rules": [{"index": 0, "clauses": [[{"principals": [{"exact": "cluster.local/ns/shop/sa/client"}]}]]}],
@@ -319,7 +319,7 @@ impl Known for Ejected {
 fn who_is_left_out_is_not_chosen() {
     let all = json!({"name": "all", "action": {"forward": {"backends": [
         {"to": {"service": {"service": service_name("web"), "port": 80}}, "weight": 1}]}}});
-    let mesh = mesh(vec![all]);
+    let mesh = mesh(&[all]);
     let told = why(&Scene { known: &Ejected, ..scene(&mesh) }, &ask("http://web/", &[])).unwrap();
     assert_eq!(told.outcome.endpoint.as_deref(), Some("shop/far"));
     let rows: Vec<_> = step(&told, "endpoint").rows.iter().map(|row| &*row.cells[2]).collect();
@@ -328,7 +328,7 @@ fn who_is_left_out_is_not_chosen() {
 
 #[test]
 fn questions_that_cannot_be_answered_say_what_to_do() {
-    let mesh = mesh(rules());
+    let mesh = mesh(&rules());
     let error = |client: &str, to: &str| {
         let question = WhyQuestion { client: client.into(), ..ask(to, &[]) };
         why(&scene(&mesh), &question).unwrap_err().to_string()
@@ -356,7 +356,7 @@ fn ten_thousand_rules_are_told_in_a_few_lines() {
     let many = (0..10_000).map(|n| {
         json!({"name": format!("r{n}"), "matches": [{"path": {"exact": format!("/{n}")}}], "action": {"reply": {"status": 200}}})
     });
-    let mesh = mesh(many.collect());
+    let mesh = mesh(&many.collect::<Vec<_>>());
     let told = told(&mesh, "http://web/9999", &[]);
     let rules = step(&told, "rules");
     assert!(rules.rows.len() < 100 && rules.text.contains("number 10000 of 10000"), "{}", rules.text);
@@ -368,7 +368,7 @@ fn ten_thousand_rules_are_told_in_a_few_lines() {
 
 #[test]
 fn routes_are_told_by_who_they_are_for() {
-    let mesh = mesh(rules());
+    let mesh = mesh(&rules());
     let all = routes(&scene(&mesh), &RoutesQuestion::default()).unwrap().routes;
     let of: Vec<_> = all.iter().map(|of| (of.port, of.kind, of.clients.join(" "), of.rules.len())).collect();
     let others = "shop/client shop/near".to_owned();

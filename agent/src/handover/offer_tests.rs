@@ -277,7 +277,8 @@ async fn a_slow_successor_gets_all_flows_of_an_agent_that_is_to_stop() {
     let found = ask_at(&old.socket(), "n1").await.unwrap().unwrap();
     let rest = blocking(move || found.taken(true)).await.unwrap();
     let taking = tokio::task::spawn_blocking(move || {
-        rest.lifeline.take_flows(|_| std::thread::sleep(Duration::from_millis(1500)))
+        let (_nobody, busy) = std::sync::mpsc::channel::<()>();
+        rest.lifeline.take_flows(|_| _ = busy.recv_timeout(Duration::from_millis(1500)))
     });
     let mut exit = old.exits.exit();
     let (first, its_fate, _ends) = flow(1);

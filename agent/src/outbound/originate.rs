@@ -127,6 +127,11 @@ pub(super) async fn originate(
     Ok(Opened { io: Box::new(stream.map_err(failed)?), evicted, phase, is_ending })
 }
 
+/// See [`Opened::evicted`].
+type Evicted = Pin<Box<dyn Future<Output = ()>>>;
+/// See [`Opened::is_ending`].
+type IsEnding = Box<dyn Fn() -> bool>;
+
 /// The two ends of a connection that have shown identities of the mesh to each other.
 #[derive(Clone)]
 struct Proven {
@@ -141,11 +146,7 @@ impl Proven {
     }
 
     /// The connection also ends when one of them is revoked, and has no more requests.
-    fn watch(
-        self,
-        evicted: Pin<Box<dyn Future<Output = ()>>>,
-        is_ending: Box<dyn Fn() -> bool>,
-    ) -> (Pin<Box<dyn Future<Output = ()>>>, Box<dyn Fn() -> bool>) {
+    fn watch(self, evicted: Evicted, is_ending: IsEnding) -> (Evicted, IsEnding) {
         let watched = self.clone();
         let evicted = async move {
             tokio::select! {

@@ -68,7 +68,7 @@ pub(super) async fn serve(
     };
     match heard {
         Ok(Carried::Requests { h2 }) => {
-            requests::serve(context, pod, client, routed, h2, socket, flow, open).await;
+            requests::serve(context, pod, client, (routed, h2), socket, flow, open).await;
         }
         Ok(Carried::Bytes(reached)) => Box::pin(convey(&context, pod, socket, reached, flow)).await,
         Err(error) => {

@@ -16,7 +16,7 @@ pub(super) struct Tried {
 
 /// What would be said of endpoints if a connection that is made on a guess turns out to be wanted.
 #[derive(Debug, Default)]
-pub(super) struct Guess(RefCell<Vec<Box<Balanced>>>);
+pub(super) struct Guess(RefCell<Vec<Balanced>>);
 
 impl Tried {
     /// Its endpoint counts as failing, unless the failure is not its own; one that is still settling not yet.
@@ -27,7 +27,7 @@ impl Tried {
             match error.failure() {
                 // The limit is this agent's own.
                 _ if matches!(error, OutboundError::Local(Refusal::Limit(_))) => {}
-                Failure::Refused | Failure::Silent => failed(place, guess),
+                Failure::Refused | Failure::Silent => failed(*place, guess),
                 Failure::Unsettled => unsettled = Some(place),
                 // Who is about to go, or whose rules say no, has not failed.
                 Failure::Leaving | Failure::Final => {}
@@ -39,7 +39,7 @@ impl Tried {
     /// It was the last one: who has not settled by now counts as failing, once.
     pub(super) fn give_up(self, guess: Option<&Guess>) -> OutboundError {
         if let Some(place) = self.unsettled {
-            failed(place, guess);
+            failed(*place, guess);
         }
         self.error
     }
@@ -52,7 +52,7 @@ impl Guess {
     }
 }
 
-fn failed(place: Box<Balanced>, guess: Option<&Guess>) {
+fn failed(place: Balanced, guess: Option<&Guess>) {
     match guess {
         None => place.connected(false),
         Some(Guess(failed)) => failed.borrow_mut().push(place),

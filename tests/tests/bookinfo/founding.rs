@@ -45,8 +45,6 @@ pub(crate) fn the_virtual_service_is_taken_as_it_is(lab: &Lab) -> Result<()> {
         let args = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &url];
         ensure!(curl.args(args).stdout()? == "503");
         let path = format!("/nobody-{user}");
-        let flow = lab.node("n1").watch_flows()?;
-        drop(flow);
         let flow = poll_until("its record", Duration::from_secs(5), || {
             let flows = lab.node("n1").admin("/v1/flows").ok()?;
             flows["flows"].as_array()?.iter().find(|flow| flow["request"]["path"] == *path).cloned()
