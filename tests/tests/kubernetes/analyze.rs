@@ -47,6 +47,8 @@ fn a_broken_route_of_the_cluster_is_found_and_a_file_can_repair_it() {
             still["spec"]["http"][0]["route"][0]["destination"]["host"] == "nobody",
             "nothing is written"
         );
+        // Else the mesh would have something wrong until its namespace is gone.
+        namespace.kubectl(&["delete", "virtualservice", "store"])?;
         Ok(())
     });
 }
