@@ -54,21 +54,20 @@ impl Doors {
             Err(exceeded) => return self.turn_away(door, pod, &accepted, exceeded),
         };
         let (pod, open) = (Arc::clone(pod), open.clone());
-        self.workers.run_connection(move |context: Rc<Context>, seat| {
-            tokio::task::spawn_local(async move {
-                match door {
-                    Door::Outbound => {
-                        outbound::serve(context, pod, accepted, open).await;
-                        drop(ticket);
-                    }
-                    Door::Plaintext => {
-                        inbound::serve_plaintext(context, pod, accepted).await;
-                        drop(ticket);
-                    }
-                    Door::Hbone => inbound::serve_hbone(context, pod, accepted, open, ticket).await,
-                }
+        // Each story is a task of its own kind: a quiet connection takes its own room, not that of the largest.
+        self.workers.run_connection(move |context: Rc<Context>, seat| match door {
+            Door::Outbound => spawn(async move {
+                outbound::serve(context, pod, accepted, open).await;
+                drop((ticket, seat));
+            }),
+            Door::Plaintext => spawn(async move {
+                inbound::serve_plaintext(context, pod, accepted).await;
+                drop((ticket, seat));
+            }),
+            Door::Hbone => spawn(async move {
+                inbound::serve_hbone(context, pod, accepted, open, ticket).await;
                 drop(seat);
-            });
+            }),
         });
     }
 
@@ -96,6 +95,11 @@ impl Doors {
         };
         flow.fail(FlowFlag::Overload, exceeded);
     }
+}
+
+/// On the worker that the connection was given to.
+fn spawn(story: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(story);
 }
 
 impl PodDoor for Doors {

@@ -181,7 +181,8 @@ pub(crate) async fn serve_hbone(
         Form::Shared(ticket) => ticket,
         Form::Dedicated(secrets, handshake) => {
             let from = DedicatedEnd { peer, remote, proof, secrets };
-            return serve_dedicated(context, pod, from, stream, handshake).await;
+            // Boxed, both forms: neither shall have room for the other.
+            return Box::pin(serve_dedicated(context, pod, from, stream, handshake)).await;
         }
     };
     let tunnel = context.gate.tunnel();
@@ -207,7 +208,7 @@ pub(crate) async fn serve_hbone(
             tracing::debug!(%remote, %peer, "tunnel closed: its pod has gone");
             return;
         }
-        served = tunnel::serve(stream, config, released, streams, excess) => served,
+        served = Box::pin(tunnel::serve(stream, config, released, streams, excess)) => served,
         distrusted = context.node.identities.distrust(&proof) => {
             let client = Identity::clone(&peer);
             let denial = Denial::Distrusted { client, why: distrusted.to_string().into() };

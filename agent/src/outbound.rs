@@ -116,7 +116,8 @@ pub(crate) async fn serve(
         }
     };
     match reached {
-        Ok(reached) => convey(&context, pod, socket, reached, flow).await,
+        // Boxed: connections with rules of their own share this task's form, and need none of it.
+        Ok(reached) => Box::pin(convey(&context, pod, socket, reached, flow)).await,
         Err(error) => {
             flow.fail(error.flag(), error);
             reset(socket);

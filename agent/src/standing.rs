@@ -333,7 +333,8 @@ async fn evicted(context: &Context, guest: &mut Option<Guest>) -> Denial {
             _ => std::future::pending().await,
         }
     };
-    match admitted.hold(distrusted).await {
+    // Boxed: who is inside nobody's pod shall not have room for it.
+    match Box::pin(admitted.hold(distrusted)).await {
         Ok(denial) | Err(denial) => denial,
     }
 }

@@ -45,7 +45,8 @@ pub(super) struct Downstream {
     pub(super) h2: bool,
     watch: Option<Watch>,
     visits: Rc<Visits>,
-    switching: RefCell<Option<Switching>>,
+    /// Boxed: few connections come to it.
+    switching: RefCell<Option<Box<Switching>>>,
 }
 
 impl Downstream {
@@ -70,7 +71,7 @@ impl Downstream {
 
     /// The connection goes on with `switching` once the response is out.
     pub(super) fn switch_to(&self, switching: Switching) {
-        *self.switching.borrow_mut() = Some(switching);
+        *self.switching.borrow_mut() = Some(Box::new(switching));
     }
 }
 
