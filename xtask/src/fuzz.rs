@@ -5,8 +5,10 @@
 //! is a panic, a hang or unbounded memory.
 
 use anyhow::{Context as _, Result};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use crate::process::{cargo, host, root, run, target_dir};
 
@@ -15,8 +17,31 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1";
 
+/// Runs each target for `seconds`, as many at once as there are processors: the names, and whether they found nothing.
+pub(crate) fn run_all(seconds: u32, filter: Option<&str>) -> Result<Vec<(String, bool)>> {
+    let waiting = Mutex::new(targets(seconds, filter)?);
+    let done = Mutex::new(Vec::new());
+    let one_after_the_other = || {
+        loop {
+            // A guard of its own: nobody waits for the target of another.
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((name, mut command)) = next else { return };
+            let is_clean = run(&mut command).is_ok();
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((name, is_clean));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(one_after_the_other);
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort();
+    Ok(done)
+}
+
 /// Builds the targets and returns one command each, which runs for `seconds`.
-pub(crate) fn targets(seconds: u32, filter: Option<&str>) -> Result<Vec<(String, Command)>> {
+fn targets(seconds: u32, filter: Option<&str>) -> Result<Vec<(String, Command)>> {
     // With a target given, cargo keeps build scripts and macros free of the coverage flags.
     let build_dir = target_dir().join("fuzz");
     let mut build = cargo();

@@ -122,8 +122,8 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
             continue;
         }
         if let Suite::Fuzz = suite {
-            for (name, mut command) in fuzz::targets(FUZZ_SECONDS, options.filter.as_deref())? {
-                total.count(&format!("fuzz target {name}"), run(&mut command).is_ok());
+            for (name, is_clean) in fuzz::run_all(FUZZ_SECONDS, options.filter.as_deref())? {
+                total.count(&format!("fuzz target {name}"), is_clean);
             }
             continue;
         }
