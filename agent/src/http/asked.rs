@@ -1,15 +1,14 @@
 //! A request as rules see it, and what they change of it: pure, for who sends it on and for who only explains it.
 
 use super::headers::ORIGINAL_PATH;
-use crate::route::http::{
-    Authority, AuthorityError, BackendRule, Normalization, PathPart, RequestView, Rule, Values, normalize,
-};
+use crate::route::http::{BackendRule, Normalization, PathPart, RequestView, Rule, Values, normalize};
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Uri};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::SystemTime;
+use warren_common::model::{Authority, AuthorityError};
 
 /// A request as its client sent it: what rules match, and what changes of headers may name.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! Pure domain types: what warren talks about, free of wire formats, sockets and clocks.
 
+mod authority;
 mod authorization;
 mod identity;
 mod peer_authentication;
@@ -13,6 +14,7 @@ pub mod admin;
 pub mod cni;
 pub mod traffic;
 
+pub use authority::{Authority, AuthorityError};
 pub use authorization::{
     AuthorizationPolicy, CONVERTED_PREFIX, Cidr, CidrError, PolicyAction, PolicyMatch, PolicyName,
     PolicyNameError, PolicyRule, PolicyScope, STATIC_STRICT, ServiceAccountMatch, StringMatch,

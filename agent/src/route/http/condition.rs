@@ -1,9 +1,10 @@
 //! The conditions of one match, compiled.
 
-use super::pattern::{Extent, Pattern, PatternError, Patterns};
+use super::pattern::Patterns;
 use super::request::RequestView;
 use std::borrow::Cow;
 use std::sync::Arc;
+use warren_common::model::traffic::values::{Expression, ExpressionError, Extent};
 use warren_common::model::traffic::{HttpMatch, PathMatch, TextMatch};
 
 /// The condition that a request did not meet.
@@ -40,11 +41,11 @@ pub(super) enum Text {
     Present,
     Exact(Arc<str>),
     Prefix(Arc<str>),
-    Regex(Arc<Pattern>),
+    Regex(Arc<Expression>),
 }
 
 impl Text {
-    pub(super) fn new(wanted: &TextMatch, patterns: &Patterns) -> Result<Self, PatternError> {
+    pub(super) fn new(wanted: &TextMatch, patterns: &Patterns) -> Result<Self, ExpressionError> {
         Ok(match wanted {
             TextMatch::Present => Self::Present,
             TextMatch::Exact(text) => Self::Exact(Arc::clone(text)),
@@ -58,7 +59,7 @@ impl Text {
             Self::Present => true,
             Self::Exact(text) => *text.as_bytes() == *value,
             Self::Prefix(text) => value.starts_with(text.as_bytes()),
-            Self::Regex(pattern) => pattern.holds(value),
+            Self::Regex(pattern) => pattern.regex().is_match(value),
         }
     }
 
@@ -86,7 +87,7 @@ pub(super) enum PathTest {
     Exact(Arc<str>),
     Prefix(Arc<str>),
     Segments(Arc<str>),
-    Regex(Arc<Pattern>),
+    Regex(Arc<Expression>),
 }
 
 impl Path {
@@ -94,7 +95,7 @@ impl Path {
         wanted: Option<&PathMatch>,
         ignore_case: bool,
         patterns: &Patterns,
-    ) -> Result<Self, PatternError> {
+    ) -> Result<Self, ExpressionError> {
         let test = match wanted {
             None => PathTest::Any,
             Some(PathMatch::Exact(text)) => PathTest::Exact(Arc::clone(text)),
@@ -125,7 +126,7 @@ impl Path {
             PathTest::Segments(text) => {
                 begins(text).filter(|_| matches!(path.get(text.len()), None | Some(b'/')))
             }
-            PathTest::Regex(pattern) => pattern.holds(path).then_some(PathPart::Whole),
+            PathTest::Regex(pattern) => pattern.regex().is_match(path).then_some(PathPart::Whole),
         }
     }
 }
@@ -155,7 +156,7 @@ struct Header {
 }
 
 impl Conditions {
-    pub(super) fn new(wanted: &HttpMatch, patterns: &Patterns) -> Result<Self, PatternError> {
+    pub(super) fn new(wanted: &HttpMatch, patterns: &Patterns) -> Result<Self, ExpressionError> {
         let path = Path::new(wanted.path.as_ref(), wanted.ignore_path_case, patterns)?;
         let text = |wanted: &Option<TextMatch>| {
             wanted.as_ref().map(|wanted| Text::new(wanted, patterns)).transpose()

@@ -2,7 +2,6 @@
 
 use super::condition::Text;
 use super::pattern::Patterns;
-use super::rule::RuleError;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
@@ -11,6 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::sync::Arc;
 use warren_common::model::traffic::Cors;
+use warren_common::model::traffic::values::RuleError;
 
 /// A rule's [`Cors`], compiled.
 #[derive(Debug)]

@@ -37,7 +37,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, AuthorityError, shadow};
+pub use authority::shadow;
 pub use condition::{PathPart, Unmet};
 pub use cors::{CorsDecision, CorsPolicy, put_on};
 pub use edits::{HeaderEdits, PreparedEdits};
@@ -45,13 +45,14 @@ pub use explain::{Step, Trace, describe};
 pub use fault::{FaultDraw, draw_fault};
 pub use in_force::InForce;
 pub use path::{Normalization, normalize};
-pub use pattern::{PatternError, Patterns};
+pub use pattern::{Checks, Patterns};
 pub use redirect::Redirection;
 pub use refusal::Refusal;
 pub use request::RequestView;
 pub use retry::{Ended, RetryPolicy, Situation, Verdict, timeout_of};
 pub use rewrite::Rewriter;
-pub use rule::{Action, BackendRule, Forwarding, Rule, RuleError};
+pub use rule::{Action, BackendRule, Forwarding, Rule};
 pub use split::{Split, Turns, below, is_drawn, spread};
 pub use substitute::Values;
 pub use table::{ClientView, HttpTable, Matched, TableError, check, table_of};
+pub use warren_common::model::traffic::values::RuleError;

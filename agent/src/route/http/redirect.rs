@@ -4,9 +4,9 @@ use super::authority::split_port;
 use super::condition::PathPart;
 use super::pattern::Patterns;
 use super::request::RequestView;
-use super::rewrite::{PathEdit, authority, with_query};
-use super::rule::RuleError;
+use super::rewrite::{PathEdit, with_query};
 use std::sync::Arc;
+use warren_common::model::traffic::values::{RuleError, check_authority};
 use warren_common::model::traffic::{Redirect, RedirectPort};
 
 /// An answer that sends a client elsewhere.
@@ -26,7 +26,7 @@ impl Redirection {
             return Err(RuleError::Status(redirect.status));
         }
         if let Some(text) = &redirect.authority {
-            authority(text)?;
+            check_authority(text)?;
         }
         Ok(Self {
             status: redirect.status,
@@ -126,6 +126,8 @@ mod tests {
                 80,
                 "http://a/new/lemon",
             ),
+            (to(None, None, OfConnection, full("new")), "http://a/old?q", 80, "http://a/new?q"),
+            (to(None, None, OfConnection, full("")), "http://a/old", 80, "http://a/"),
             (to(None, None, Number(81), None), "http://[::1]:8080/old", 80, "http://[::1]:81/old"),
         ] {
             assert_eq!(location(&redirect, from, port), expected, "{redirect:?} {from}");

@@ -1,13 +1,12 @@
 //! Another host and path for a request that is sent on.
 
-use super::authority::Authority;
 use super::condition::PathPart;
-use super::pattern::{Extent, Pattern, Patterns};
+use super::pattern::Patterns;
 use super::request::RequestView;
-use super::rule::RuleError;
 use http::HeaderValue;
 use regex::bytes::Captures;
 use std::sync::Arc;
+use warren_common::model::traffic::values::{Expression, Extent, RuleError, check_authority, check_path};
 use warren_common::model::traffic::{PathChange, Rewrite};
 
 /// Another host and path.
@@ -32,10 +31,9 @@ impl Rewriter {
 }
 
 /// A host, or host and port, as a header's value.
-pub(super) fn authority(text: &Arc<str>) -> Result<HeaderValue, RuleError> {
-    let invalid = || RuleError::Authority(Arc::clone(text));
-    Authority::parse(text).map_err(|_| invalid())?;
-    HeaderValue::from_str(text).map_err(|_| invalid())
+fn authority(text: &Arc<str>) -> Result<HeaderValue, RuleError> {
+    check_authority(text)?;
+    HeaderValue::from_str(text).map_err(|_| RuleError::Authority(Arc::clone(text)))
 }
 
 /// `path` with the query of the request, unless it brings its own.
@@ -55,7 +53,7 @@ pub(super) enum PathEdit {
     Full(Arc<str>),
     Prefix(Arc<str>),
     Segments(Arc<str>),
-    Regex(Arc<Pattern>, Vec<Piece>),
+    Regex(Arc<Expression>, Vec<Piece>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -66,11 +64,7 @@ pub(super) enum Piece {
 
 impl PathEdit {
     pub(super) fn new(change: &PathChange, patterns: &Patterns) -> Result<Self, RuleError> {
-        let checked = |text: &Arc<str>| match text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
-        {
-            true => Ok(Arc::clone(text)),
-            false => Err(RuleError::Path(Arc::clone(text))),
-        };
+        let checked = |text: &Arc<str>| check_path(text).map(|()| Arc::clone(text));
         Ok(match change {
             PathChange::Full(text) => Self::Full(checked(text)?),
             PathChange::Prefix(text) => Self::Prefix(checked(text)?),
@@ -89,7 +83,7 @@ impl PathEdit {
             return None;
         }
         let after = |length: usize| path.get(length..).unwrap_or_default();
-        Some(match (self, part) {
+        let changed = match (self, part) {
             (Self::Full(text), _) | (Self::Prefix(text), PathPart::Whole | PathPart::Unasked) => {
                 text.to_string()
             }
@@ -110,7 +104,9 @@ impl PathEdit {
                 let changed = pattern.regex().replace_all(path.as_bytes(), expand);
                 String::from_utf8_lossy(&changed).into_owned()
             }
-        })
+        };
+        // Whatever was put in its place: it is a path.
+        Some(if changed.starts_with('/') { changed } else { format!("/{changed}") })
     }
 }
 
@@ -165,6 +161,8 @@ mod tests {
             ("/b", "/foobar", PathPart::Prefix(4), "/bbar"),
             ("/v2", "/v1/a", PathPart::Whole, "/v2"),
             ("/v2", "/v1/a", PathPart::Unasked, "/v2"),
+            ("v2", "/v1/a", PathPart::Prefix(3), "/v2/a"),
+            ("v2", "/v1/a", PathPart::Whole, "/v2"),
             ("/v2", "*", PathPart::Unasked, "as it was"),
             ("/v2", "", PathPart::Unasked, "as it was"),
         ] {
@@ -186,6 +184,9 @@ mod tests {
             ("/foo", "/foo", "", "/"),
             ("/foo", "/foo", "/", "/"),
             ("/foo/bar", "", "/xyz", "/xyz/foo/bar"),
+            // What the CRD lets through besides.
+            ("/foo/bar", "/foo", "xyz", "/xyz/bar"),
+            ("/foo", "/foo", "xyz/", "/xyz"),
         ] {
             let change = PathChange::Segments(text.into());
             assert_eq!(edit(&change, path, PathPart::Prefix(prefix.len())), changed, "{path} {text}");
@@ -206,6 +207,8 @@ mod tests {
             ("(?i)/xxx/", "/yyy/", "/aaa/XxX/bbb", "/aaa/yyy/bbb"),
             ("b", r"\0\0\\\9", "/abc", r"/abb\c"),
             ("nothing", "x", "/abc", "/abc"),
+            ("^/a/(.*)$", r"\1", "/a/b", "/b"),
+            (".*", "", "/a", "/"),
         ] {
             assert_eq!(edit(&change(pattern, substitution), path, PathPart::Whole), changed, "{pattern}");
         }
@@ -229,6 +232,8 @@ mod tests {
         let changed = |path| rewriter(path, None).unwrap().path_and_query(&request, PathPart::Whole);
         assert_eq!(changed("/b").as_deref(), Some("/b?q=1"));
         assert_eq!(changed("/b?x").as_deref(), Some("/b?x"));
+        assert_eq!(changed("new").as_deref(), Some("/new?q=1"));
+        assert_eq!(changed("").as_deref(), Some("/?q=1"));
         for path in ["/a b", "/a#b", "/a\r\n", "/ä"] {
             assert!(matches!(rewriter(path, None), Err(RuleError::Path(_))), "{path}");
         }

@@ -2,48 +2,17 @@
 
 use super::cors::CorsPolicy;
 use super::edits::HeaderEdits;
-use super::pattern::{PatternError, Patterns};
+use super::pattern::Patterns;
 use super::redirect::Redirection;
 use super::retry::RetryPolicy;
 use super::rewrite::Rewriter;
 use super::split::{Split, Turns};
-use http::HeaderName;
 use std::sync::Arc;
 use std::time::Duration;
+use warren_common::model::traffic::values::RuleError;
 use warren_common::model::traffic::{
     Backend, Destination, Fault, Forward, HttpAction, HttpRule, Mirror, Reply, RouteApi,
 };
-
-/// Why a rule can't be applied.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// An expression.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    /// A header's name.
-    #[error("{0:?} is no name of a header")]
-    HeaderName(Arc<str>),
-    /// A header's value.
-    #[error("{0:?} can't be the value of a header")]
-    HeaderValue(Arc<str>),
-    /// A substitution in a header's value.
-    #[error("{text:?} in the value of a header is not supported: {why}")]
-    Substitution {
-        /// What stands between the percent signs.
-        text: Arc<str>,
-        /// Why not.
-        why: &'static str,
-    },
-    /// A path of a rewrite or a redirect.
-    #[error("{0:?} can't be part of a path: blanks, control characters and '#' are not allowed")]
-    Path(Arc<str>),
-    /// A host of a rewrite or a redirect.
-    #[error("{0:?} is no host, or host and port")]
-    Authority(Arc<str>),
-    /// A status.
-    #[error("{0} is no status of an answer")]
-    Status(u16),
-}
 
 /// What happens to a request.
 #[derive(Debug)]
@@ -171,8 +140,4 @@ impl BackendRule {
             mirrors: forward.mirrors.iter().chain(&backend.mirrors).cloned().collect(),
         })
     }
-}
-
-pub(super) fn header_name(name: &Arc<str>) -> Result<HeaderName, RuleError> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| RuleError::HeaderName(Arc::clone(name)))
 }

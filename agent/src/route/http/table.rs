@@ -2,11 +2,12 @@
 
 use super::condition::{Conditions, PathPart, Unmet};
 use super::index::Index;
-use super::pattern::Patterns;
+use super::pattern::{Checks, Patterns};
 use super::request::RequestView;
-use super::rule::{Rule, RuleError};
+use super::rule::Rule;
 use std::sync::Arc;
 use warren_common::model::Labels;
+use warren_common::model::traffic::values::RuleError;
 use warren_common::model::traffic::{HttpMatch, HttpRule, ObjectName, RouteApi, RouteTable, Traffic};
 
 /// Who calls: what tables and matches can ask of a client.
@@ -209,7 +210,8 @@ pub fn table_of<'a>(traffic: &'a Traffic, client: &ClientView<'_>, port: u16) ->
 ///
 /// # Errors
 /// The first that can't.
-pub fn check(traffic: &Traffic, patterns: &Patterns) -> Result<(), TableError> {
+pub fn check(traffic: &Traffic, checks: &Checks) -> Result<(), TableError> {
+    let patterns = checks.patterns();
     for table in &traffic.tables {
         for (index, rule) in table.rules.http.iter().flatten().enumerate() {
             let failed = |source| failed(table, index, rule, source);

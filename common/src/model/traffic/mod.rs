@@ -14,6 +14,8 @@
 mod http;
 mod l4;
 mod policy;
+#[cfg(feature = "rules")]
+pub mod values;
 
 pub use http::{
     Cors, Fault, FaultAbort, FaultDelay, Forward, HeaderChange, HeaderChanges, HeaderMatch, HttpAction,

@@ -83,6 +83,16 @@ impl<'n> Fields<'n> {
         &self.path
     }
 
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.values().all(Value::is_null)
+    }
+
+    /// The first of its fields that was not taken, for people.
+    pub(super) fn first(&self) -> Option<String> {
+        self.map.keys().next().map(|name| shorten(name))
+    }
+
     /// An error about one of its fields.
     pub(super) fn wrong(&self, name: &str, reason: impl Display) -> ConvertError {
         wrong(self.at(name), reason)

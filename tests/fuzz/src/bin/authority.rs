@@ -1,7 +1,8 @@
 //! `Host` and `:authority` of a request. What is read can be written again and is the same.
 #![no_main]
 
-use warren_agent::route::http::{Authority, shadow};
+use warren_agent::route::http::shadow;
+use warren_common::model::Authority;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     if let Ok(authority) = Authority::parse(text) {

@@ -138,7 +138,7 @@ fn rules_that_cannot_be_applied_are_named() {
     let traffic = |rule: &HttpRule| {
         traffic(vec![table(RouteApi::Istio, vec![super::rule("good", vec![exact("/a")]), rule.clone()])])
     };
-    let error = check(&traffic(&bad), &Patterns::default()).unwrap_err();
+    let error = check(&traffic(&bad), &Checks::default()).unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with(r#"rule 1 ("bad") of VirtualService shop/web: "(?=a)" is not"#), "{text}");
     let labels = labels(&[]);
@@ -148,5 +148,5 @@ fn rules_that_cannot_be_applied_are_named() {
     // What this client never meets does not matter to it.
     bad.matches[0].port = Some(81);
     assert!(HttpTable::compile(&traffic(&bad), &client, 80, &Patterns::default()).is_ok());
-    assert!(check(&traffic(&bad), &Patterns::default()).is_err());
+    assert!(check(&traffic(&bad), &Checks::default()).is_err());
 }

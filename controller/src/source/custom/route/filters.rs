@@ -3,13 +3,14 @@
 use super::super::MAX_TEXT;
 use super::super::endpoint::host;
 use super::super::fields::{Fields, per_million, wrong};
-use super::super::virtual_service::values::{MAX_VALUE, header_name, header_value};
+use super::super::virtual_service::values::{MAX_VALUE, header_name};
 use super::reference;
 use crate::objects::{BackendRef, Filters};
 use crate::source::ConvertError;
 use std::sync::Arc;
+use warren_common::model::traffic::values::check_path;
 use warren_common::model::traffic::{
-    Cors, HeaderChange, HeaderChanges, PathChange, Redirect, RedirectPort, Rewrite, TextMatch,
+    Cors, HeaderChange, HeaderChanges, PathChange, Redirect, RedirectPort, Rewrite, RouteApi, TextMatch,
 };
 
 const KINDS: [(&str, &str); 8] = [
@@ -65,9 +66,9 @@ fn header_changes(mut fields: Fields<'_>) -> Result<HeaderChanges, ConvertError>
             let name = entry.required("name", MAX_TEXT)?;
             let name = header_name(&name, false).map_err(|reason| entry.wrong("name", reason))?;
             let value = entry.text("value", MAX_VALUE)?.unwrap_or_default();
-            header_value(&value).map_err(|reason| entry.wrong("value", reason))?;
-            // Nothing is put in for %...% here, which is Istio's.
-            Ok(HeaderChange { name, value: value.replace('%', "%%").into() })
+            let change = HeaderChange { name, value };
+            change.pieces(RouteApi::Gateway).map_err(|reason| entry.wrong("value", reason))?;
+            Ok(change)
         })?;
         // Of several with one name the first counts.
         let mut first: Vec<HeaderChange> = Vec::with_capacity(all.len());
@@ -101,7 +102,7 @@ fn path_change(fields: &mut Fields<'_>) -> Result<Option<PathChange>, ConvertErr
         None => return Ok(None),
     };
     let text = path.text(field, 1024)?.unwrap_or_default();
-    header_value(&text).map_err(|_| path.wrong(field, "a path has no control characters"))?;
+    check_path(&text).map_err(|reason| path.wrong(field, reason))?;
     Ok(Some(if kind == Some(true) { PathChange::Full(text) } else { PathChange::Segments(text) }))
 }
 

@@ -1,11 +1,12 @@
 //! Conditions of rules, and their rank: Gateway API, "Proxy or Load Balancer routing configuration ... MUST prioritize".
 
 use super::super::MAX_TEXT;
-use super::super::fields::Fields;
+use super::super::fields::{Fields, wrong};
 use super::super::virtual_service::values::{MAX_VALUE, regex};
 use crate::objects::RankedMatch;
 use crate::source::ConvertError;
 use std::sync::Arc;
+use warren_common::model::traffic::values::{Expression, Extent};
 use warren_common::model::traffic::{HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch};
 
 const METHODS: [(&str, &str); 9] = [
@@ -109,7 +110,12 @@ pub(super) fn grpc(mut fields: Fields<'_>) -> Result<RankedMatch, ConvertError> 
                 }
             }
             let length = |part: &Option<Arc<str>>| part.as_ref().map_or(0, |part| part.len());
-            (called_path(is_regex, service.as_deref(), method.as_deref()), length(&service), length(&method))
+            let path = called_path(is_regex, service.as_deref(), method.as_deref());
+            if let Some(PathMatch::Regex(text)) = &path {
+                // Of two that can be used the whole may be too much.
+                Expression::new(text, Extent::Whole).map_err(|reason| wrong(called.path(), reason))?;
+            }
+            (path, length(&service), length(&method))
         }
     };
     let headers = headers(&mut fields)?;

@@ -7,6 +7,7 @@ use crate::objects::{HttpRoute, Name, RouteAction};
 use crate::source::ConvertError;
 use base64::Engine as _;
 use std::sync::Arc;
+use warren_common::model::traffic::values::{Extent, RuleError, check_authority, check_path};
 use warren_common::model::traffic::{PathChange, Redirect, RedirectPort, Reply, Rewrite};
 
 const MAX_BODY: usize = 1 << 20;
@@ -59,18 +60,25 @@ fn delegate(mut fields: Fields<'_>, own: &Arc<str>) -> Result<Name, ConvertError
     Ok(Name::new(fields.text("namespace", MAX_TEXT)?.unwrap_or_else(|| own.clone()), name))
 }
 
-fn path(text: Arc<str>, fields: &Fields<'_>, name: &str) -> Result<Arc<str>, ConvertError> {
-    values::header_value(&text).map_err(|_| fields.wrong(name, "a path has no control characters"))?;
-    Ok(text)
+/// A text of `fields` that passes a check.
+fn checked(
+    fields: &mut Fields<'_>,
+    name: &str,
+    longest: usize,
+    check: impl Fn(&Arc<str>) -> Result<(), RuleError>,
+) -> Result<Option<Arc<str>>, ConvertError> {
+    let Some(text) = fields.text(name, longest)? else { return Ok(None) };
+    check(&text).map_err(|reason| fields.wrong(name, reason))?;
+    Ok(Some(text))
 }
 
 fn rewrite(mut fields: Fields<'_>) -> Result<Rewrite, ConvertError> {
-    let uri = fields.text("uri", MAX_PATH)?.map(|text| path(text, &fields, "uri")).transpose()?;
+    let uri = checked(&mut fields, "uri", MAX_PATH, check_path)?;
     let by_regex = match fields.fields("uriRegexRewrite")? {
         Some(mut regex) => {
             let pattern = regex.required("match", MAX_TEXT * 4)?;
-            values::regex(&pattern).map_err(|reason| regex.wrong("match", reason))?;
-            let substitution = regex.text("rewrite", MAX_TEXT * 4)?.unwrap_or_default();
+            values::expression(&pattern, Extent::Part).map_err(|reason| regex.wrong("match", reason))?;
+            let substitution = checked(&mut regex, "rewrite", MAX_TEXT * 4, check_path)?.unwrap_or_default();
             Some(PathChange::Regex { pattern, substitution })
         }
         None => None,
@@ -78,7 +86,7 @@ fn rewrite(mut fields: Fields<'_>) -> Result<Rewrite, ConvertError> {
     if uri.is_some() && by_regex.is_some() {
         return Err(wrong(fields.path(), "uri and uriRegexRewrite exclude each other"));
     }
-    let authority = fields.text("authority", MAX_TEXT)?;
+    let authority = checked(&mut fields, "authority", MAX_TEXT, check_authority)?;
     let path = uri.map(PathChange::Prefix).or(by_regex);
     if authority.is_none() && path.is_none() {
         return Err(wrong(fields.path(), "it needs uri, uriRegexRewrite or authority"));
@@ -91,8 +99,8 @@ fn redirect(mut fields: Fields<'_>) -> Result<Redirect, ConvertError> {
     if ![301, 302, 303, 307, 308].contains(&status) {
         return Err(fields.wrong("redirectCode", format_args!("{status} is none of 301, 302, 303, 307, 308")));
     }
-    let uri = fields.text("uri", MAX_PATH)?.map(|text| path(text, &fields, "uri")).transpose()?;
-    let authority = fields.text("authority", MAX_TEXT)?;
+    let uri = checked(&mut fields, "uri", MAX_PATH, check_path)?;
+    let authority = checked(&mut fields, "authority", MAX_TEXT, check_authority)?;
     let scheme = fields.text("scheme", 16)?;
     if scheme.as_ref().is_some_and(|scheme| !["http", "https"].contains(&&**scheme)) {
         return Err(fields.wrong("scheme", "it is http or https"));

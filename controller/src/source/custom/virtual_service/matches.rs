@@ -2,7 +2,7 @@
 
 use super::super::MAX_TEXT;
 use super::super::fields::{Fields, wrong};
-use super::values::text_match;
+use super::values::{text_match, text_match_or_presence};
 use crate::objects::{Matching, NoteKind};
 use crate::source::ConvertError;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) fn request(mut entry: Fields<'_>, own: &Arc<str>) -> Result<Matching<
     headers.extend(self::headers(&mut entry, "withoutHeaders", true, &mut never)?);
     let notes = entry.notes();
     let query = entry.entries("queryParams", 256, |path, name, value| {
-        let value = text_match(Fields::of(value, path, notes)?)?;
+        let value = text_match_or_presence(Fields::of(value, path, notes)?)?;
         Ok(QueryMatch { name: name.into(), value })
     })?;
     let when = HttpMatch {
@@ -75,7 +75,7 @@ fn headers(
             return Err(wrong(path, "not the name of a header"));
         }
         let name = name.to_ascii_lowercase();
-        let value = text_match(Fields::of(value, path.clone(), notes)?)?;
+        let value = text_match_or_presence(Fields::of(value, path.clone(), notes)?)?;
         if name.starts_with(CLAIMS) {
             of_claims.push(path);
             return Ok(None);

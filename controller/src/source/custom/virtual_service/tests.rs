@@ -52,7 +52,7 @@ fn heads_are_read() {
 #[test]
 fn matches_are_read() {
     let one = matching(
-        "{name: m, uri: {prefix: /a}, ignoreUriCase: true, method: {exact: GET}, scheme: {}, authority: {exact: Web.Shop},\
+        "{name: m, uri: {prefix: /a}, ignoreUriCase: true, method: {exact: GET}, scheme: {regex: '*'}, authority: {exact: Web.Shop},\
          headers: {X-User: {exact: jason}, x-any: {}, cookie: {regex: '*'}, uri: {exact: x}}, withoutHeaders: {x-not: {prefix: b}},\
          queryParams: {q: {exact: ''}}, port: 80, sourceLabels: {app: web}, sourceNamespace: bank}",
     );
@@ -226,6 +226,34 @@ fn what_is_wrong_is_named_with_its_path() {
         (
             "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{uri: {exact: a, prefix: b}}]}]",
             "spec.http[0].match[0].uri: exact, prefix and regex exclude",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{uri: {exactt: /x}}]}]",
+            "spec.http[0].match[0].uri: it needs exact, prefix or regex; exactt is not known",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{uri: {}}]}]",
+            "spec.http[0].match[0].uri: it needs exact, prefix or regex",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{uri: {prefix: ''}}]}]",
+            "spec.http[0].match[0].uri.prefix: an empty one holds everything",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{headers: {x: {suffix: b}}}]}]",
+            "spec.http[0].match[0].headers[x]: it needs exact, prefix or regex; suffix is not known",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], match: [{queryParams: {q: {exactt: b}}}]}]",
+            "spec.http[0].match[0].queryParams[q]: it needs exact, prefix or regex; exactt is not known",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], corsPolicy: {allowOrigins: [{suffix: x}]}}]",
+            "spec.http[0].corsPolicy.allowOrigins[0]: it needs exact, prefix or regex; suffix is not known",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], corsPolicy: {allowOrigins: [{}]}}]",
+            "spec.http[0].corsPolicy.allowOrigins[0]: it needs exact, prefix or regex",
         ),
         (
             "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], retries: {attempts: 1, retryOn: often}}]",

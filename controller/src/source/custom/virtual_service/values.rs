@@ -7,14 +7,13 @@ use crate::objects::Target;
 use crate::source::ConvertError;
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::traffic::{HeaderChange, HeaderChanges, TextMatch};
+use warren_common::model::traffic::values::{Expression, Extent, is_header_name, is_host};
+use warren_common::model::traffic::{HeaderChange, HeaderChanges, RouteApi, TextMatch};
 
 /// Longest regular expression, as Istio bounds it.
 const MAX_REGEX: usize = 1024;
 /// Longest value of a match or a header.
 pub(in crate::source::custom) const MAX_VALUE: usize = 4096;
-/// A compiled expression may not be larger: each agent holds it.
-const MAX_PROGRAM: usize = 1 << 20;
 
 /// `{host, subset, port: {number}}`.
 pub(super) fn target(mut fields: Fields<'_>) -> Result<Target, ConvertError> {
@@ -47,8 +46,9 @@ fn header_changes(mut fields: Fields<'_>, request: bool) -> Result<HeaderChanges
         fields.entries(name, 256, |path, key, value| {
             let name = header_name(key, request).map_err(|reason| wrong(&path, reason))?;
             let value = text(value, MAX_VALUE).map_err(|reason| wrong(&path, reason))?;
-            header_value(&value).map_err(|reason| wrong(&path, reason))?;
-            Ok(HeaderChange { name, value })
+            let change = HeaderChange { name, value };
+            change.pieces(RouteApi::Istio).map_err(|reason| wrong(&path, reason))?;
+            Ok(change)
         })
     };
     let (set, add) = (list("set")?, list("add")?);
@@ -67,27 +67,24 @@ fn header_changes(mut fields: Fields<'_>, request: bool) -> Result<HeaderChanges
 /// In lower case; the host is `:authority`, which only requests have.
 pub(in crate::source::custom) fn header_name(name: &str, host: bool) -> Result<Arc<str>, String> {
     let lower = name.to_ascii_lowercase();
-    match lower.as_str() {
-        ":authority" | "host" if host => return Ok(":authority".into()),
-        ":authority" | "host" => return Err(format!("{name:?} cannot be changed here")),
-        _ => {}
+    match (is_host(&lower), host) {
+        (true, true) => return Ok(":authority".into()),
+        (true, false) => return Err(format!("{name:?} cannot be changed here")),
+        (false, _) => {}
     }
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if lower.is_empty() || lower.len() > MAX_TEXT || !lower.bytes().all(is_token) {
+    if lower.len() > MAX_TEXT || !is_header_name(&lower) {
         return Err(format!("{name:?} is not the name of a header that can be changed"));
     }
     Ok(lower.into())
 }
 
-/// Nothing that would end the header.
-pub(in crate::source::custom) fn header_value(value: &str) -> Result<(), String> {
-    match value.bytes().all(|b| b == b'\t' || (b >= 0x20 && b != 0x7f)) {
-        true => Ok(()),
-        false => Err("the value of a header has no line breaks and no control characters".to_owned()),
-    }
+/// `{exact}`, `{prefix}` or `{regex}` of a header or a query parameter, whose presence is meant by `{}`.
+pub(super) fn text_match_or_presence(fields: Fields<'_>) -> Result<TextMatch, ConvertError> {
+    if fields.is_empty() { Ok(TextMatch::Present) } else { text_match(fields) }
 }
 
-/// `{exact}`, `{prefix}` or `{regex}`; none of them, or the expression `*`, is presence.
+/// `{exact}`, `{prefix}` or `{regex}`. None of them is an error: a slip of the pen must not hold everything. The expression
+/// `*` does.
 pub(super) fn text_match(mut fields: Fields<'_>) -> Result<TextMatch, ConvertError> {
     let mut found = None;
     for (name, make) in [
@@ -100,6 +97,9 @@ pub(super) fn text_match(mut fields: Fields<'_>) -> Result<TextMatch, ConvertErr
         if found.is_some() {
             return Err(wrong(fields.path(), "exact, prefix and regex exclude each other"));
         }
+        if name == "prefix" && value.is_empty() {
+            return Err(fields.wrong(name, "an empty one holds everything; leave the condition out instead"));
+        }
         if name == "regex" && *value != *"*" {
             regex(&value).map_err(|reason| fields.wrong(name, reason))?;
         }
@@ -108,20 +108,23 @@ pub(super) fn text_match(mut fields: Fields<'_>) -> Result<TextMatch, ConvertErr
             _ => make(value),
         });
     }
-    Ok(found.unwrap_or(TextMatch::Present))
+    found.ok_or_else(|| match fields.first() {
+        None => wrong(fields.path(), "it needs exact, prefix or regex"),
+        Some(other) => {
+            wrong(fields.path(), format_args!("it needs exact, prefix or regex; {other} is not known"))
+        }
+    })
+}
+
+/// Checks that an expression of all of a text can be used.
+pub(in crate::source::custom) fn regex(text: &str) -> Result<(), String> {
+    expression(text, Extent::Whole)
 }
 
 /// Checks that an expression can be used.
-pub(in crate::source::custom) fn regex(text: &str) -> Result<(), String> {
+pub(super) fn expression(text: &str, extent: Extent) -> Result<(), String> {
     if text.len() > MAX_REGEX {
         return Err(format!("a regular expression has at most {MAX_REGEX} bytes"));
     }
-    let anchored = format!("^(?:{text})$");
-    let built = regex::RegexBuilder::new(&anchored).size_limit(MAX_PROGRAM).build();
-    built.map(drop).map_err(|error| {
-        let reason = error.to_string();
-        // The first lines draw the expression, which the path names already.
-        let last = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("{text:?} is not a regular expression (RE2): {last}")
-    })
+    Expression::new(text, extent).map(drop).map_err(|error| error.to_string())
 }
