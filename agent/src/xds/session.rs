@@ -17,6 +17,7 @@
 //! left. After a reconnect the answered ones are resumed and the others asked for again.
 
 use crate::policy::Refused;
+use crate::route::http::{Checks, TableError, check};
 use crate::store::MeshChange;
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +97,8 @@ enum RejectionReason {
     Name(String),
     #[error(transparent)]
     Content(#[from] WireError),
+    #[error(transparent)]
+    Rules(#[from] TableError),
 }
 
 /// What follows from a response.
@@ -118,6 +121,7 @@ pub struct Session {
     rejections: BTreeMap<String, String>,
     rejected: u64,
     sharing: Sharing,
+    checks: Checks,
 }
 
 impl Default for Session {
@@ -204,6 +208,7 @@ impl Session {
             rejections: BTreeMap::new(),
             rejected: 0,
             sharing: Sharing::default(),
+            checks: Checks::default(),
         }
     }
 
@@ -269,7 +274,9 @@ impl Session {
                         continue;
                     }
                 };
-                let decoded = (subscription.decode)(&resource).map_err(|reason| reason.to_string());
+                let decoded = (subscription.decode)(&resource)
+                    .and_then(|change| usable(change, &self.checks))
+                    .map_err(|reason| reason.to_string());
                 for ip in subscription.answers(&resource.aliases, decoded.is_ok()) {
                     if let Err(reason) = &decoded {
                         // Somebody has it: that nobody had it is over.
@@ -396,6 +403,14 @@ impl Subscription {
         }
         asked
     }
+}
+
+/// What can be read can be applied, too: rules that cannot be compiled are found here, while the last good ones are in force.
+fn usable(change: MeshChange, checks: &Checks) -> Result<MeshChange, RejectionReason> {
+    if let MeshChange::Traffic(traffic) = &change {
+        check(traffic, checks)?;
+    }
+    Ok(change)
 }
 
 /// Keeps once what a workload has in common with others, and its name, which the versions need too.

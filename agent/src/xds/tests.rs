@@ -5,7 +5,10 @@ mod interest;
 mod session;
 
 use std::sync::Arc;
-use warren_common::model::traffic::Traffic;
+use warren_common::model::traffic::{
+    Clients, HeaderChange, HeaderChanges, HttpAction, HttpRule, ObjectName, RouteApi, RouteTable, Rules,
+    Traffic,
+};
 use warren_common::model::{AuthorizationPolicy, PolicyAction, PolicyScope};
 use warren_common::model::{Service, ServiceName, ServiceOrigin, Steering};
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
@@ -88,6 +91,37 @@ fn traffic(name: &str, version: &str) -> Resource {
         version: version.to_owned(),
         resource: Some(prost_types::Any { type_url: TRAFFIC_TYPE_URL.to_owned(), value }),
         aliases: vec![],
+    }
+}
+
+/// The same with one rule, which gives every request the header `x`.
+fn traffic_with(name: &str, version: &str, x: &str) -> Resource {
+    let rule = HttpRule {
+        name: "all".into(),
+        matches: vec![],
+        action: HttpAction::Forward(Box::default()),
+        request_headers: HeaderChanges {
+            set: vec![HeaderChange { name: "x".into(), value: x.into() }],
+            ..HeaderChanges::default()
+        },
+        response_headers: HeaderChanges::default(),
+        cors: None,
+    };
+    let table = RouteTable {
+        clients: Clients::default(),
+        ports: None,
+        api: RouteApi::Istio,
+        objects: vec![ObjectName {
+            kind: "VirtualService".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+        }],
+        rules: Rules { http: Some(vec![rule]), ..Rules::default() },
+    };
+    let value = encode_traffic(&Traffic { tables: vec![table], ..no_traffic(name) });
+    Resource {
+        resource: Some(prost_types::Any { type_url: TRAFFIC_TYPE_URL.to_owned(), value }),
+        ..traffic(name, version)
     }
 }
 

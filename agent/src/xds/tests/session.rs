@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::MeshChange;
+use crate::store::{Mesh, MeshChange};
 use crate::xds::Session;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -73,6 +73,26 @@ fn routes_come_by_the_name_of_their_service() {
     ];
     assert_eq!(outcome.changes, expected);
     assert_eq!(session.versions(TRAFFIC_TYPE_URL).unwrap().len(), 1, "they are sent again");
+}
+
+#[test]
+fn routes_that_cannot_be_compiled_are_refused_and_the_last_ones_stay() {
+    let (mut session, mut mesh) = (Session::new(), Mesh::default());
+    mesh.apply(session.on_response(routes("1", vec![traffic_with("a", "1", "50%%")], &[])).changes);
+    let both = vec![traffic_with("a", "2", "50%"), traffic_with("b", "1", "%START_TIME%")];
+    let outcome = session.on_response(routes("2", both, &[]));
+    let error = outcome.request.error_detail.unwrap().message;
+    assert!(error.starts_with("shop/a: rule 0 (\"all\") of VirtualService shop/a: "), "{error}");
+    assert!(error.contains("no percent sign ends it"), "{error}");
+    mesh.apply(outcome.changes);
+    let versions = session.versions(TRAFFIC_TYPE_URL).unwrap();
+    let version = |name: &str| versions.get(name).map(|version| &**version);
+    assert_eq!((version("shop/a"), version("shop/b")), (Some("1"), Some("1")));
+    let held = mesh.traffic(&key("a")).unwrap();
+    assert!(held.refused.is_none() && held.tables.len() == 1, "the last good one is in force");
+    // What never was understood stops its service.
+    mesh.apply(session.on_response(routes("3", vec![traffic_with("c", "1", "50%")], &[])).changes);
+    assert!(mesh.traffic(&key("c")).unwrap().refused.is_some());
 }
 
 #[test]
