@@ -144,6 +144,28 @@ fn what_leads_nowhere_says_so() {
 }
 
 #[test]
+fn rules_that_cannot_be_applied_let_nothing_through() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |_| async { text(200, "hello") });
+        *world.broken.borrow_mut() = Some("rule 0 of VirtualService shop/web: no header".to_owned());
+        let answer = world.say(GET).await;
+        assert!(answer.starts_with("HTTP/1.1 500 ") && !answer.contains("hello"), "{answer}");
+        assert_eq!(world.last(), (500, "NC".into(), "route_not_usable".into(), 0));
+        let error = world.records().pop().unwrap().error.unwrap();
+        assert!(error.contains("rule 0 of VirtualService shop/web"), "{error}");
+        assert_eq!(world.opened.get(), 0);
+        let grpc =
+            "POST /s/m HTTP/1.1\r\nHost: web\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+        let answer = world.say(grpc).await;
+        assert!(answer.contains("grpc-status: 14\r\n"), "{answer}");
+        // With rules again it goes on.
+        *world.broken.borrow_mut() = None;
+        assert!(world.say(GET).await.ends_with("hello"));
+    });
+}
+
+#[test]
 fn faults_are_made_on_purpose() {
     run(async {
         let world = World::new(&json!([forward(

@@ -43,6 +43,8 @@ pub(super) const PIPE: usize = 16 << 10;
 /// Services are named by the host of their destination, with endpoints that are tried in turn.
 pub(super) struct World {
     table: RefCell<Arc<HttpTable>>,
+    /// Why there are no rules that can be applied.
+    pub(super) broken: RefCell<Option<String>>,
     services: RefCell<BTreeMap<String, Vec<Server>>>,
     turn: Cell<usize>,
     pub(super) h2_endpoints: Cell<bool>,
@@ -101,6 +103,7 @@ impl World {
     pub(super) fn limited(rules: &Value, limits: LimitsConfig) -> Rc<Self> {
         let world = Self {
             table: RefCell::new(table(rules)),
+            broken: RefCell::default(),
             services: RefCell::default(),
             turn: Cell::new(0),
             h2_endpoints: Cell::new(false),
@@ -232,7 +235,10 @@ impl Outlets for World {
     type Seat = OwnedSemaphorePermit;
 
     fn rules(&self) -> Result<Arc<HttpTable>, String> {
-        Ok(Arc::clone(&self.table.borrow()))
+        match &*self.broken.borrow() {
+            Some(why) => Err(why.clone()),
+            None => Ok(Arc::clone(&self.table.borrow())),
+        }
     }
 
     fn pick(&self, to: &Destination, ask: &Ask<'_>) -> Result<Way<Server>, NoWay> {
