@@ -125,6 +125,7 @@ impl Attempts<'_> {
                 Verdict::Again(pause) => match journey.outlets.retry(&way.place) {
                     Ok(slot) => {
                         retrying = slot;
+                        self.body.hold();
                         drop((sent, way));
                         if policy.other_endpoints {
                             tried.extend(endpoint);
@@ -223,7 +224,7 @@ impl Attempts<'_> {
             outlets.connected(journey.exchange.flow(), way);
             let request = match unsent.take() {
                 Some(request) => *request,
-                None => self.request(&way.key, tries),
+                None => self.request(&way.key, tries)?,
             };
             let sent_at = Instant::now();
             match lease.send(request).await {
@@ -242,20 +243,31 @@ impl Attempts<'_> {
                 Err(SendError { unsent: Some(request), .. }) if lease.reused => unsent = Some(request),
                 // It closed the connection when the request was on its way: it may have read it, which does no harm to some.
                 Err(SendError { error, unsent: None })
-                    if lease.reused && !way.key.h2 && ended_early(&error) && self.is_repeatable() => {}
+                    if lease.reused && !way.key.h2 && ended_early(&error) && self.is_repeatable() =>
+                {
+                    self.body.hold();
+                }
                 Err(SendError { error, .. }) => return Err(self.failed(way, &error)),
             }
         }
     }
 
-    fn request(&self, key: &PoolKey, tries: u32) -> Request<Outgoing> {
-        let mut request = Request::from_parts(self.parts.clone(), self.body.copy());
+    fn request(&self, key: &PoolKey, tries: u32) -> Result<Request<Outgoing>, Failed> {
+        let body = self.body.copy().ok_or_else(|| self.lost())?;
+        let mut request = Request::from_parts(self.parts.clone(), body);
         request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(tries));
         shape(&mut request, key.h2);
         if key.h2 && key.tls.is_some() {
             set_https(&mut request);
         }
-        request
+        Ok(request)
+    }
+
+    /// Its body is not there any more: a part of it would be another request.
+    fn lost(&self) -> Failed {
+        let why = "the request cannot be sent again: not all of its body was kept".to_owned();
+        let local = if self.body.is_broken() { Local::client_gone(why) } else { Local::terminated(why) };
+        Failed { ended: Ended::Overflow, local }
     }
 
     /// Whether sending it twice is as good as once, and can be done.

@@ -77,11 +77,11 @@ struct Copy<O> {
 impl<O: Outlets> Copy<O> {
     /// Sends it, and reads its response away. It has a record of its own.
     async fn send(self) {
-        if !self.body.complete().await {
+        let Some(copy) = self.body.complete().await else {
             return tracing::debug!("a request is not copied: its body is too long to be kept");
-        }
+        };
         let Self { outlets, asked, to, parts, body, h2, api } = self;
-        let mut request = Request::from_parts(parts, body.copy());
+        let mut request = Request::from_parts(parts, copy);
         let mut exchange = Exchange::begin(outlets.begin(), &request);
         exchange.body(&body);
         let view = asked.view();

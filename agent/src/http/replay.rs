@@ -33,6 +33,8 @@ struct Shared {
     /// The client's connection failed before the end.
     broken: bool,
     waiting: Option<Waker>,
+    /// The copy that waits for more of it.
+    reading: Option<Waker>,
     /// The copy that may read on; those before it are on connections that are being given up.
     newest: u64,
 }
@@ -80,15 +82,29 @@ impl Replay {
             overflowed: false,
             broken: false,
             waiting: None,
+            reading: None,
             newest: 0,
         })))
     }
 
-    /// A copy from the beginning; only one that is made before anything was lost is whole.
-    pub(crate) fn copy(&self) -> Outgoing {
+    /// A copy from the beginning; none once anything was lost.
+    pub(crate) fn copy(&self) -> Option<Outgoing> {
+        if !self.is_whole() {
+            return None;
+        }
         let mut shared = self.0.borrow_mut();
         shared.newest += 1;
-        Outgoing { of: self.clone(), number: shared.newest, next: 0, sent_trailers: false }
+        Some(Outgoing { of: self.clone(), number: shared.newest, next: 0, sent_trailers: false })
+    }
+
+    /// It will be sent once more: the copy that is on its way reads no further, and fails unless it has all already. What it read
+    /// would be lost to the next one as soon as it is too much to be kept.
+    pub(crate) fn hold(&self) {
+        let mut shared = self.0.borrow_mut();
+        shared.newest += 1;
+        if let Some(waker) = shared.reading.take() {
+            waker.wake();
+        }
     }
 
     /// Whether a copy can be made of all of it.
@@ -113,8 +129,8 @@ impl Replay {
         self.0.borrow_mut().limit = 0;
     }
 
-    /// Waits until all of it came; whether it is whole.
-    pub(crate) async fn complete(&self) -> bool {
+    /// Waits until all of it came: a copy of all of it, if it is whole.
+    pub(crate) async fn complete(&self) -> Option<Outgoing> {
         std::future::poll_fn(|cx| {
             let mut shared = self.0.borrow_mut();
             if shared.source.is_none() || shared.overflowed || shared.broken {
@@ -124,11 +140,16 @@ impl Replay {
             Poll::Pending
         })
         .await;
-        self.is_whole()
+        self.copy()
     }
 }
 
 impl Shared {
+    /// A later copy has read what this one was yet to read, and it was not kept.
+    fn is_lost_to(&self, number: u64) -> bool {
+        self.overflowed && number != self.newest
+    }
+
     fn settle(&mut self) {
         if let Some(waker) = self.waiting.take() {
             waker.wake();
@@ -199,6 +220,9 @@ impl Body for Outgoing {
         if shared.broken {
             return Poll::Ready(Some(Err("the client's connection ended within the request".into())));
         }
+        if shared.is_lost_to(this.number) {
+            return Poll::Ready(Some(Err("the request is sent once more elsewhere".into())));
+        }
         if let Some(chunk) = shared.chunks.get(this.next) {
             this.next += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk.clone()))));
@@ -211,13 +235,19 @@ impl Body for Outgoing {
         if this.number != shared.newest {
             return Poll::Ready(Some(Err("the request is sent once more elsewhere".into())));
         }
-        shared.poll_source(cx, this)
+        let polled = shared.poll_source(cx, this);
+        // One that is sent only once is never held.
+        if polled.is_pending() && shared.limit > 0 {
+            shared.reading = Some(cx.waker().clone());
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
         let shared = self.of.0.borrow();
         shared.source.is_none()
             && !shared.broken
+            && !shared.is_lost_to(self.number)
             && self.next >= shared.chunks.len()
             && (self.sent_trailers || shared.trailers.is_none())
     }

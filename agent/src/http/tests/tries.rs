@@ -3,10 +3,12 @@
 use super::world::{World, body, forward, run, script, silent, text};
 use crate::balance::Circuit;
 use crate::route::http::Ended;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep};
 use warren_common::model::traffic::ConnectionPool;
 
@@ -131,6 +133,58 @@ fn a_body_that_was_not_kept_is_not_sent_again() {
             .await;
         assert!(answer.ends_with("\r\n\r\n100000"), "{answer}");
         assert_eq!(world.last().3, 1);
+    });
+}
+
+#[test]
+fn what_comes_between_two_tries_is_not_lost_to_the_second() {
+    run(async {
+        const ALL: usize = 200_000;
+        const FIRST: usize = 30_000;
+        for h2 in [false, true] {
+            let world = World::new(&json!([forward("web", json!({"retries": retries(3, &["5xx"])}))]));
+            world.h2_endpoints.set(h2);
+            // One answers early, and would read on for ever.
+            let answered = Rc::new(Notify::new());
+            let (tell, read) = (Rc::clone(&answered), Rc::new(Cell::new(0)));
+            let count = Rc::clone(&read);
+            world.answers("web", move |request| {
+                let (tell, count) = (Rc::clone(&tell), Rc::clone(&count));
+                async move {
+                    let mut body = request.into_body();
+                    while count.get() < FIRST {
+                        count.set(count.get() + body.frame().await.unwrap().unwrap().into_data().unwrap().len());
+                    }
+                    tell.notify_one();
+                    tokio::task::spawn_local(async move {
+                        while let Some(Ok(frame)) = body.frame().await {
+                            count.set(count.get() + frame.into_data().unwrap().len());
+                        }
+                    });
+                    text(503, "not now")
+                }
+            });
+            world.answers("web", |request| async move { text(200, body(request).await.len().to_string()) });
+            for framing in [format!("Content-Length: {ALL}"), "Transfer-Encoding: chunked".to_owned()] {
+                read.set(0);
+                world.turn.set(0);
+                let chunk = |n: usize| match framing.starts_with('T') {
+                    true => format!("{n:x}\r\n{}\r\n", "x".repeat(n)),
+                    false => "x".repeat(n),
+                };
+                let end = if framing.starts_with('T') { "0\r\n\r\n" } else { "" };
+                let mut client = world.connect(false);
+                let head = format!("POST / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n{framing}\r\n\r\n");
+                client.write_all(format!("{head}{}", chunk(FIRST)).as_bytes()).await.unwrap();
+                answered.notified().await;
+                client.write_all(format!("{}{end}", chunk(ALL - FIRST)).as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(&ALL.to_string()), "{answer}");
+                assert_eq!(world.last().3, 2);
+                assert!(read.get() < ALL, "the first one got no more than it had");
+            }
+        }
     });
 }
 

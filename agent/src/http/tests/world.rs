@@ -46,7 +46,8 @@ pub(super) struct World {
     /// Why there are no rules that can be applied.
     pub(super) broken: RefCell<Option<String>>,
     services: RefCell<BTreeMap<String, Vec<Server>>>,
-    turn: Cell<usize>,
+    /// Which endpoint is the next one's.
+    pub(super) turn: Cell<usize>,
     pub(super) h2_endpoints: Cell<bool>,
     pub(super) opened: Cell<usize>,
     pub(super) ended: RefCell<Vec<Ended>>,
