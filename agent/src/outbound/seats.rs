@@ -55,6 +55,7 @@ pub(super) struct Seat {
     slot: Option<Slot>,
     seats: Arc<Seats>,
     who: Option<Who>,
+    /// It is to end, or has given its place away.
     leaving: Arc<AtomicBool>,
 }
 
@@ -123,12 +124,17 @@ impl Seats {
         }
     }
 
-    /// Whether somebody waits for whom no other connection is ending already, and the first of them is such a one; if so, this
-    /// one is to end.
-    fn claim(&self, first: impl Fn(&Waiting) -> bool) -> bool {
+    /// Whether the connection is to end: it is `leaving`, or somebody waits for whom no other one is ending already, and the first
+    /// of them is such a one.
+    fn claim(&self, leaving: &AtomicBool, first: impl Fn(&Waiting) -> bool) -> bool {
+        if leaving.load(Relaxed) {
+            return true;
+        }
         let mut queue = self.queue.lock();
         let needed = queue.waiting.len() > queue.leaving && queue.waiting.front().is_some_and(first);
-        queue.leaving += usize::from(needed);
+        if needed && !leaving.swap(true, Relaxed) {
+            queue.leaving += 1;
+        }
         needed
     }
 }
@@ -188,11 +194,7 @@ impl Seat {
         let (seats, leaving, who) = (Arc::clone(&self.seats), Arc::clone(&self.leaving), self.who);
         move || {
             let overdue = |first: &Waiting| Some(first.who) != who && first.since.elapsed() >= PATIENCE;
-            leaving.load(Relaxed) || {
-                let needed = seats.claim(overdue);
-                leaving.store(needed, Relaxed);
-                needed
-            }
+            seats.claim(&leaving, overdue)
         }
     }
 
@@ -210,8 +212,8 @@ impl Seat {
                     // Who waits for this very connection comes first.
                     tokio::task::yield_now().await;
                     let is_idle = *phase.borrow() == Phase::Idle;
-                    if is_idle && (self.leaving.load(Relaxed) || seats.claim(|_| true)) {
-                        return self.leaving.store(true, Relaxed);
+                    if is_idle && seats.claim(&self.leaving, |_| true) {
+                        return;
                     }
                 }
                 Phase::Over => {
@@ -228,7 +230,10 @@ impl Seat {
 
     fn release(&mut self) {
         if self.slot.take().is_some() {
-            self.seats.queue.lock().leaving -= usize::from(self.leaving.load(Relaxed));
+            let mut queue = self.seats.queue.lock();
+            // Who asks from now on whether it is needed frees no place by ending it.
+            queue.leaving -= usize::from(self.leaving.swap(true, Relaxed));
+            drop(queue);
             self.seats.call_next();
         }
     }
@@ -409,6 +414,29 @@ mod tests {
             busy.gives_way(phase.subscribe()).await;
             drop(busy);
             drop(other.await);
+            assert_eq!(world.seats.queue.lock().leaving, 0);
+        });
+    }
+
+    #[test]
+    fn one_whose_place_is_anothers_is_not_needed_once_more() {
+        run(async {
+            let world = World::new(1);
+            let mut ended = world.seat(ONE).await;
+            let is_needed = ended.is_needed();
+            let mut second = pin!(world.seat(OTHER));
+            let mut third = pin!(world.seat(Who(3)));
+            assert!(tokio::time::timeout(PATIENCE, &mut second).await.is_err());
+            assert!(tokio::time::timeout(PATIENCE, &mut third).await.is_err());
+            let phase = watch::Sender::new(Phase::Over);
+            assert!(tokio::time::timeout(TICK, ended.gives_way(phase.subscribe())).await.is_err());
+            let second = second.await;
+            assert!(is_needed() && is_needed(), "it carries no more requests");
+            drop(ended);
+            assert_eq!(world.seats.queue.lock().leaving, 0);
+            assert!(second.is_needed()(), "the third still waits, and nobody else ends for it");
+            drop(second);
+            drop(third.await);
             assert_eq!(world.seats.queue.lock().leaving, 0);
         });
     }

@@ -362,7 +362,7 @@ impl Lease {
     /// The response has ended: the connection may carry another request.
     pub(crate) fn give_back(mut self) {
         let (Some(Held::H1(mut h1)), Some(pool)) = (self.held.take(), self.pool.upgrade()) else { return };
-        if h1.is_spent(&self.terms, Instant::now()) {
+        if h1.is_closed() || h1.is_spent(&self.terms, Instant::now()) {
             return;
         }
         h1.no_switch();
