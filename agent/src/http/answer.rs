@@ -138,7 +138,8 @@ impl Body for Answer {
         }
         match ready!(Pin::new(&mut *body).poll_frame(cx)) {
             Some(Ok(frame)) => {
-                let ended = body.is_end_stream();
+                // Nothing follows trailers, and nobody asks whether.
+                let ended = frame.is_trailers() || body.is_end_stream();
                 if let Some(exchange) = &this.exchange {
                     if let Some(data) = frame.data_ref() {
                         exchange.received(data.len());

@@ -164,7 +164,7 @@ impl Shared {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
         match ready!(Pin::new(&mut *source).poll_frame(cx)) {
             Some(Ok(frame)) => {
-                let ended = source.is_end_stream();
+                let ended = frame.is_trailers() || source.is_end_stream();
                 let frame = match frame.into_data() {
                     Ok(data) => {
                         self.received.set(self.received.get() + data.len() as u64);

@@ -160,6 +160,7 @@ fn trailers_pass() {
                 assert!(request.ends_with("0\r\nx-sum: 1\r\n\r\n"), "{request}");
                 let reply = "HTTP/1.1 200 OK\r\nTrailer: x-back\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-back: 2\r\n\r\n";
                 stream.write_all(reply.as_bytes()).await.unwrap();
+                let _ended = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
             }),
         );
         let answer = world
@@ -169,6 +170,8 @@ fn trailers_pass() {
             )
             .await;
         assert!(answer.ends_with("2\r\nok\r\n0\r\nx-back: 2\r\n\r\n"), "{answer}");
+        assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 1));
+        assert_eq!(world.pool.idle(), 1, "its connection may be used again");
     });
 }
 
