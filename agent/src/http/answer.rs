@@ -6,8 +6,7 @@ use super::pool::Lease;
 use super::visits::Visit;
 use crate::observe::ResponseFlag;
 use bytes::Bytes;
-use http::header::CONNECTION;
-use http::{HeaderValue, Response, StatusCode};
+use http::Response;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::any::Any;
 use std::pin::Pin;
@@ -56,14 +55,6 @@ impl Answer {
     pub(super) fn none() -> Self {
         let body = Inner::Full(Bytes::new());
         Self { body, exchange: None, lease: None, deadline: None, place: None, _visit: None }
-    }
-
-    /// Nobody is there to read it; it ends the connection.
-    pub(super) fn unread() -> Response<Self> {
-        let mut response = Response::new(Self::none());
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
     }
 
     /// An endpoint's; it has to be over at `deadline`.

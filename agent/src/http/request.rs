@@ -64,19 +64,13 @@ pub(super) async fn answer<O: Outlets>(
     let answered = match admitted {
         Ok(ticket) => {
             exchange.counts_as(ticket);
-            tokio::select! {
-                biased;
-                answered = forward(&outlets, &downstream, request, &mut exchange) => Some(answered),
-                () = outlets.client_gone(), if !downstream.h2 => None,
-            }
+            forward(&outlets, &downstream, request, &mut exchange).await
         }
-        Err(local) => Some(Err(local.into())),
+        Err(local) => Err(local.into()),
     };
     let mut switches = false;
     let response = match answered {
-        // The record says so when it is dropped.
-        None => Answer::unread(),
-        Some(Ok(Forwarded { mut response, reached, deadline })) => {
+        Ok(Forwarded { mut response, reached, deadline }) => {
             let Reached { lease, place, .. } = reached;
             switches = is_switch(&response, is_connect);
             let keeps_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -97,7 +91,7 @@ pub(super) async fn answer<O: Outlets>(
                 false => Answer::upstream(response, exchange, lease, place, deadline),
             }
         }
-        Some(Err(Stopped { local, extra })) => {
+        Err(Stopped { local, extra }) => {
             exchange.local(&local);
             let (mut response, _) = local.into_response(exchange.is_grpc);
             if let Some(extra) = extra {

@@ -89,6 +89,17 @@ where
     }
 }
 
+/// Completes when the client of a request that is under way will read no answer any more. hyper does not see that: it reads nothing
+/// before the answer is out.
+async fn client_gone<O: Outlets>(outlets: &O, visits: &Visits) {
+    loop {
+        outlets.client_gone().await;
+        if visits.is_any() {
+            return;
+        }
+    }
+}
+
 async fn serve_h1<O, S>(outlets: Rc<O>, client: Client, stay: Stay, stream: S)
 where
     O: Outlets,
@@ -116,6 +127,7 @@ where
                 // The guard is stricter, and what it says instead of a head that is too large has to fit.
                 .max_buf_size(2 * MAX_HEAD)
                 .serve_connection(TokioIo::new(guarded), service_fn(|request| Box::pin(service(request))));
+            let mut gone = pin!(client_gone(&*outlets, &downstream.visits));
             let ended = loop {
                 tokio::select! {
                     biased;
@@ -129,15 +141,17 @@ where
                             break None;
                         }
                     }
+                    // Its requests end with it, and their records say why.
+                    () = &mut gone => return None,
                 }
             };
             let parts = connection.into_parts();
             let (stream, held) = parts.io.into_inner().into_parts();
             let mut read = BytesMut::from(&*parts.read_buf);
             read.extend_from_slice(&held);
-            (ended, stream, read)
+            Some((ended, stream, read))
         });
-        let (ended, mut stream, mut read) = awake.await;
+        let Some((ended, mut stream, mut read)) = awake.await else { return };
         if let Some(ended) = ended {
             break (ended, stream, read);
         }

@@ -39,6 +39,11 @@ impl Visits {
         Visit(Rc::clone(self))
     }
 
+    /// Whether a request is under way.
+    pub(super) fn is_any(&self) -> bool {
+        self.open.get() > 0
+    }
+
     /// Whether the next response is to be the last.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.get()
@@ -65,7 +70,7 @@ impl Visits {
     pub(super) async fn rest(&self, pause: Duration) {
         loop {
             sleep(pause).await;
-            if self.open.get() == 0 && self.last.get().elapsed() >= pause {
+            if !self.is_any() && self.last.get().elapsed() >= pause {
                 return;
             }
         }

@@ -284,17 +284,25 @@ fn nobody_works_for_a_client_that_has_gone() {
         let told = Rc::clone(&cut);
         world.endpoint(
             "web",
-            script(move |_, mut stream| {
+            script(move |head, mut stream| {
                 let told = Rc::clone(&told);
                 async move {
                     let mut byte = [0];
+                    if head.contains("/events") {
+                        let begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+                        stream.write_all(begun).await.unwrap();
+                    }
                     told.set(
                         tokio::io::AsyncReadExt::read(&mut stream, &mut byte).await.is_ok_and(|n| n == 0),
                     );
                 }
             }),
         );
-        for ask in [GET, "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"] {
+        for ask in [
+            GET,
+            "GET / HTTP/1.1\r\nHost: web\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "GET /events HTTP/1.1\r\nHost: web\r\n\r\n",
+        ] {
             cut.set(false);
             let mut client = world.connect(false);
             client.write_all(ask.as_bytes()).await.unwrap();
@@ -303,6 +311,8 @@ fn nobody_works_for_a_client_that_has_gone() {
             world.gone.notify_one();
             let mut answer = Vec::new();
             tokio::io::AsyncReadExt::read_to_end(&mut client, &mut answer).await.unwrap();
+            assert_eq!(answer.ends_with(b"data: 1\n\n\r\n"), ask.contains("/events"));
+            sleep(Duration::from_millis(1)).await;
             assert!(cut.get(), "the endpoint is told");
             let (_, flags, details, tries) = world.last();
             assert_eq!((&*flags, &*details, tries), ("DC", "downstream_remote_disconnect", 1));
