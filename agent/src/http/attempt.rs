@@ -280,11 +280,11 @@ impl Attempts<'_> {
         if self.body.is_broken() {
             return Failed { ended: Ended::Overflow, local: Local::client_gone(why) };
         }
-        let reason = h2_reason(error);
-        if reason == Some(h2::Reason::REFUSED_STREAM) {
+        let h2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        if h2.is_some_and(is_refused) {
             return Failed { ended: Ended::Refused, local: Local::reset(why) };
         }
-        if reason.is_some_and(|reason| reason != h2::Reason::NO_ERROR) {
+        if h2.and_then(h2::Error::reason).is_some_and(|reason| reason != h2::Reason::NO_ERROR) {
             return Failed { ended: Ended::Reset, local: Local::reset(why) };
         }
         if error.is_parse() {
@@ -325,8 +325,10 @@ fn is_reset(error: &hyper::Error) -> bool {
     })
 }
 
-fn h2_reason(error: &hyper::Error) -> Option<h2::Reason> {
-    error.source()?.downcast_ref::<h2::Error>()?.reason()
+/// The endpoint has not looked at the request: it said so, or its GOAWAY named an earlier stream as its last (RFC 9113, 6.8), for h2
+/// gives that error to the later ones alone.
+fn is_refused(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
 }
 
 /// An error with what it was caused by.

@@ -206,6 +206,35 @@ fn an_endpoint_that_breaks_off_is_a_503_and_another_one_is_tried_where_allowed()
 }
 
 #[test]
+fn who_goes_away_without_looking_at_a_request_has_refused_it() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"retries": retries(1, &["refused-stream"])}))]));
+        world.h2_endpoints.set(true);
+        for reason in [0, 11] {
+            world.endpoint(
+                "web",
+                script(move |_, mut stream| async move {
+                    // SETTINGS; then GOAWAY, whose last stream is none.
+                    stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                    sleep(Duration::from_secs(1)).await;
+                    let frame = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reason];
+                    stream.write_all(&frame).await.unwrap();
+                    let mut rest = Vec::new();
+                    let _ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+                }),
+            );
+            world.answers("web", |_| async { text(200, "other") });
+        }
+        for _ in 0..2 {
+            assert!(world.say(GET).await.ends_with("other"));
+            assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 2));
+        }
+        let answered = Ended::Response { status: 200, grpc: None };
+        assert_eq!(*world.ended.borrow(), [Ended::Refused, answered, Ended::Refused, answered]);
+    });
+}
+
+#[test]
 fn a_response_that_breaks_off_is_cut_and_said_so() {
     run(async {
         let world = World::new(&json!([forward("web", json!({"retries": retries(5, &["5xx", "reset"])}))]));
