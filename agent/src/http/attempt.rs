@@ -9,9 +9,9 @@ use super::reply::Local;
 use super::request::Journey;
 use crate::observe::{FlowHandle, ResponseFlag};
 use crate::route::http::{BackendRule, Ended, Forwarding, Situation, Verdict};
-use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::any::Any;
 use std::cell::Cell;
@@ -229,12 +229,8 @@ impl Attempts<'_> {
             let sent_at = Instant::now();
             match lease.send(request).await {
                 Ok(response) => {
-                    let both = [CONTENT_LENGTH, TRANSFER_ENCODING]
-                        .iter()
-                        .all(|name| response.headers().contains_key(name));
-                    if both {
-                        let local =
-                            Local::not_http(format!("{} framed its response in two ways", way.key.address));
+                    if let Err(odd) = check(&response, self.parts.headers.contains_key(UPGRADE)) {
+                        let local = Local::not_http(format!("{} {odd}", way.key.address));
                         return Err(Failed { ended: Ended::Reset, local });
                     }
                     return Ok((response, lease, sent_at));
@@ -307,6 +303,18 @@ fn not_reached(error: NotReached) -> Failed {
         local.flag = Some(ResponseFlag::Deny);
     }
     Failed { ended, local }
+}
+
+/// Whether the response can be passed on; `upgrades`: the request asked for another protocol.
+fn check<B>(response: &Response<B>, upgrades: bool) -> Result<(), &'static str> {
+    let headers = response.headers();
+    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
+        return Err("framed its response in two ways");
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
+        return Err("switched to another protocol, which nobody asked for");
+    }
+    Ok(())
 }
 
 fn grpc_status<B>(response: &Response<B>) -> Option<u8> {

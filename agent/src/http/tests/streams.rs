@@ -117,6 +117,30 @@ fn a_websocket_is_joined_with_its_server_and_h2c_is_not() {
 }
 
 #[test]
+fn another_protocol_that_nobody_asked_for_is_not_passed_on() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                let answer =
+                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                let _ended = stream.read_u8().await;
+            }),
+        );
+        for ask in ["GET / HTTP/1.1\r\nHost: web", "CONNECT far:443 HTTP/1.1\r\nHost: far:443"] {
+            let answer = world.say(&format!("{ask}\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+            assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
+        }
+        let mut client = h2(world.connect(true)).await;
+        assert_eq!(client.send_request(post("/", "")).await.unwrap().status(), 502);
+        assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
+    });
+}
+
+#[test]
 fn a_connection_that_has_switched_ends_with_its_permit() {
     run(async {
         let world = World::simple("web");
