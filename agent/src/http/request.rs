@@ -64,7 +64,11 @@ pub(super) async fn answer<O: Outlets>(
     let answered = match admitted {
         Ok(ticket) => {
             exchange.counts_as(ticket);
-            forward(&outlets, &downstream, request, &mut exchange).await
+            let answered = forward(&outlets, &downstream, request, &mut exchange).await;
+            answered.and_then(|forwarded| match stream.is_some() && !is_connect {
+                true => established(forwarded),
+                false => Ok(forwarded),
+            })
         }
         Err(local) => Err(local.into()),
     };
@@ -145,6 +149,15 @@ impl<L: Into<Local>> From<L> for Stopped {
 
 fn is_switch<B>(response: &Response<B>, connect: bool) -> bool {
     response.status() == StatusCode::SWITCHING_PROTOCOLS || (connect && response.status().is_success())
+}
+
+/// To a stream of HTTP/2 that asks for another protocol, any success says that it has it (RFC 8441, 5).
+fn established(forwarded: Forwarded) -> Result<Forwarded, Stopped> {
+    let status = forwarded.response.status();
+    if status.is_success() {
+        return Err(Local::not_http(format!("the endpoint answered {status} instead of switching")).into());
+    }
+    Ok(forwarded)
 }
 
 async fn forward<O: Outlets>(

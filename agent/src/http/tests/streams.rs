@@ -351,13 +351,23 @@ fn streams_of_http_2_become_other_protocols_with_servers_of_http_1() {
 fn who_does_not_become_another_protocol_is_answered() {
     run(async {
         let world = World::simple("web");
-        world.answers("web", |_| async { text(403, "no") });
+        world.answers("web", |request| async move {
+            match request.uri().path() {
+                "/chat" => text(403, "no"),
+                _ => text(200, "a page"),
+            }
+        });
         let mut client = h2(world.connect(true)).await;
         client.send_request(post("/first", "")).await.unwrap();
-        let mut socket = Request::connect("http://web/chat").body(Full::default()).unwrap();
-        socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-        let response = client.send_request(socket).await.unwrap();
-        assert_eq!(response.status(), 403);
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+        // A success would say that the stream is another protocol's.
+        for (path, status, expected) in [("/chat", 403, "no"), ("/page", 502, "protocol error")] {
+            let mut socket = Request::connect(format!("http://web{path}")).body(Full::default()).unwrap();
+            socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+            let response = client.send_request(socket).await.unwrap();
+            assert_eq!(response.status(), status);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(body.ends_with(expected.as_bytes()), "{body:?}");
+        }
+        assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
     });
 }
