@@ -47,8 +47,8 @@ impl Answer {
     }
 
     /// As long as it is there, its request is.
-    pub(super) fn during(self, visit: Visit) -> Self {
-        Self { _visit: Some(visit), ..self }
+    pub(super) fn during(self, visit: Option<Visit>) -> Self {
+        Self { _visit: visit, ..self }
     }
 
     /// No body.

@@ -2,6 +2,7 @@
 //! that mean the same, with which endpoints can be asked.
 
 use super::switch::Switching;
+use super::visits::Visit;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -41,9 +42,10 @@ pub(super) fn answer<B>(response: &mut Response<B>) {
     }
 }
 
-/// Joins the stream with the endpoint that has switched.
-pub(super) fn join(stream: OnUpgrade, switching: Switching) {
+/// Joins the stream with the endpoint that has switched. Its connection has a request, `visit`, for as long.
+pub(super) fn join(stream: OnUpgrade, switching: Switching, visit: Option<Visit>) {
     tokio::task::spawn_local(async move {
+        let _visit = visit;
         match stream.await {
             Ok(stream) => switching.join(&mut TokioIo::new(stream)).await,
             // Its record says that the client has gone.

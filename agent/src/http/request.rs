@@ -22,6 +22,7 @@ use super::replay::Replay;
 use super::reply::Local;
 use super::serve::Downstream;
 use super::switch::Switching;
+use super::visits::Visit;
 use crate::limits::{Excess, Ticket};
 use crate::observe::ResponseFlag;
 use crate::route::http::{
@@ -46,12 +47,14 @@ pub(super) struct Journey<'a, O> {
     pub(super) exchange: &'a mut Exchange,
 }
 
-/// Answers one request.
+/// Answers one request; `visit` lasts until the answer is out, or the stream that it has become has ended.
 pub(super) async fn answer<O: Outlets>(
     outlets: Rc<O>,
     downstream: Rc<Downstream>,
     mut request: Request<Incoming>,
+    visit: Visit,
 ) -> Response<Answer> {
+    let mut visit = Some(visit);
     let stream = extended::read(&mut request, rand::random());
     let is_http11 = request.version() == Version::HTTP_11;
     let may_switch = is_http11 && request.headers().contains_key(http::header::UPGRADE)
@@ -87,7 +90,7 @@ pub(super) async fn answer<O: Outlets>(
                     exchange.head(response.status().as_u16(), response.headers());
                     let switching = Switching { lease, exchange, place };
                     match stream {
-                        Some(stream) => extended::join(stream, switching),
+                        Some(stream) => extended::join(stream, switching, visit.take()),
                         None => downstream.switch_to(switching),
                     }
                     response.map(|_| Answer::none())
@@ -107,7 +110,7 @@ pub(super) async fn answer<O: Outlets>(
     if may_switch {
         downstream.decide(switches);
     }
-    response
+    response.map(|body| body.during(visit))
 }
 
 /// Its place among all that are under way.

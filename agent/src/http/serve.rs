@@ -111,9 +111,9 @@ where
         let visit = downstream.visits.begin();
         let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
         async move {
-            let mut response = answer(outlets, Rc::clone(&downstream), request).await;
+            let mut response = answer(outlets, Rc::clone(&downstream), request, visit).await;
             downstream.take_leave(&mut response);
-            Ok::<_, Infallible>(response.map(|body| body.during(visit)))
+            Ok::<_, Infallible>(response)
         }
     };
     let mut over = pin!(downstream.visits.over(stay, false));
@@ -199,8 +199,8 @@ where
     let visits = Rc::clone(&downstream.visits);
     let service = service_fn(move |request| {
         let visit = downstream.visits.begin();
-        let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request);
-        async move { Ok::<_, Infallible>(answered.await.map(|body| body.during(visit))) }
+        let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request, visit);
+        async move { Ok::<_, Infallible>(answered.await) }
     });
     let mut connection = pin!(
         http2::Builder::new(OnWorker)

@@ -1,6 +1,7 @@
 //! HTTP/2, gRPC, other protocols after a switch, and back-pressure.
 
 use super::super::io::OnWorker;
+use super::super::limits::{IDLE, LEAVE};
 use super::world::{PIPE, World, body, run, script, text};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -329,6 +330,8 @@ fn streams_of_http_2_become_other_protocols_with_servers_of_http_1() {
             assert_eq!(response.status(), 200);
             assert!(!response.headers().contains_key("upgrade"));
             let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+            // Quiet for longer than a connection may be without a request.
+            sleep(IDLE * 2 + Duration::from_secs(1)).await;
             stream.write_all(b"frames").await.unwrap();
             let mut frames = [0; 6];
             stream.read_exact(&mut frames).await.unwrap();
@@ -344,6 +347,30 @@ fn streams_of_http_2_become_other_protocols_with_servers_of_http_1() {
             assert_eq!((&*request.path, request.status, &*flow.flags), (path, 200, "-"));
             assert_eq!(&*request.protocol, "HTTP/2");
         }
+    });
+}
+
+#[test]
+fn a_stream_that_is_another_protocols_outlasts_the_leave_of_its_connection() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|_, mut stream| async move {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let (mut read, mut write) = tokio::io::split(stream);
+                let _ended = tokio::io::copy(&mut read, &mut write).await;
+            }),
+        );
+        let mut client = h2(world.connect(true)).await;
+        let response = client.send_request(Request::connect("far:443").body(Full::default()).unwrap());
+        let mut stream = TokioIo::new(hyper::upgrade::on(response.await.unwrap()).await.unwrap());
+        drop(world.open.take());
+        sleep(LEAVE * 3).await;
+        stream.write_all(b"still").await.unwrap();
+        let mut still = [0; 5];
+        stream.read_exact(&mut still).await.unwrap();
+        assert_eq!(&still, b"still");
     });
 }
 
