@@ -11,7 +11,7 @@ use crate::observe::{FlowHandle, ResponseFlag};
 use crate::route::http::{BackendRule, Ended, Forwarding, Situation, Verdict};
 use http::header::{CONTENT_LENGTH, SET_COOKIE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use std::any::Any;
 use std::cell::Cell;
@@ -213,6 +213,9 @@ impl Attempts<'_> {
         tries: u32,
         queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
+        if way.key.h2 && self.switches() {
+            return Err(no_switch(way));
+        }
         let outlets = journey.outlets;
         let mut unsent: Option<Box<Request<Outgoing>>> = None;
         loop {
@@ -229,7 +232,7 @@ impl Attempts<'_> {
             let sent_at = Instant::now();
             match lease.send(request).await {
                 Ok(response) => {
-                    if let Err(odd) = check(&response, self.parts.headers.contains_key(UPGRADE)) {
+                    if let Err(odd) = check(&response, self.upgrades()) {
                         let local = Local::not_http(format!("{} {odd}", way.key.address));
                         return Err(Failed { ended: Ended::Reset, local });
                     }
@@ -266,6 +269,15 @@ impl Attempts<'_> {
         Failed { ended: Ended::Overflow, local }
     }
 
+    /// Whether its connection is to become another protocol's.
+    fn switches(&self) -> bool {
+        self.parts.method == Method::CONNECT || self.upgrades()
+    }
+
+    fn upgrades(&self) -> bool {
+        self.parts.headers.contains_key(UPGRADE)
+    }
+
     /// Whether sending it twice is as good as once, and can be done.
     fn is_repeatable(&self) -> bool {
         self.parts.method.is_idempotent() && self.body.is_whole()
@@ -288,6 +300,15 @@ impl Attempts<'_> {
         }
         Failed { ended: Ended::Reset, local: Local::terminated(why) }
     }
+}
+
+/// The endpoint is asked for nothing: what it would answer is no connection of its own.
+fn no_switch<P>(way: &Way<P>) -> Failed {
+    let why = format!(
+        "{} is spoken to in HTTP/2, which carries no WebSocket and no CONNECT there: that needs a port of the service that is declared as http",
+        way.key.address
+    );
+    Failed { ended: Ended::Overflow, local: Local::not_http(why) }
 }
 
 fn not_reached(error: NotReached) -> Failed {

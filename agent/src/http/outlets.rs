@@ -5,6 +5,8 @@ use crate::balance::{Overflow, Slot};
 use crate::limits::OfPod;
 use crate::observe::FlowHandle;
 use crate::route::http::{Ended, HttpTable, Refusal, RequestView};
+use http::Method;
+use http::header::UPGRADE;
 use std::rc::Rc;
 use std::sync::Arc;
 use warren_common::model::WorkloadUid;
@@ -27,6 +29,13 @@ pub(crate) struct Ask<'a> {
     pub grpc: bool,
     /// Whose rules lead there.
     pub api: RouteApi,
+}
+
+impl Ask<'_> {
+    /// Whether the request asks for another protocol (WebSocket, CONNECT), which its connection then is.
+    pub(crate) fn switches(&self) -> bool {
+        self.request.method == Method::CONNECT.as_str() || self.request.headers.contains_key(UPGRADE)
+    }
 }
 
 /// An endpoint that was picked.

@@ -165,11 +165,13 @@ impl Outlets for Requests {
         let cluster = cluster(name, port, subset.map(|subset| &**subset));
         let pool = balanced.as_ref().and_then(|place| place.policy().pool.as_ref());
         let counted = pool.map(|_| Arc::clone(&cluster));
+        let declared = service.ports.iter().find(|known| known.service_port == port);
+        let declared = declared.map_or(AppProtocol::Unknown, |port| port.app_protocol);
         Ok(Way {
             key: PoolKey {
                 cluster: counted,
                 tls,
-                ..key(&client, &target, speaks_h2(service, port, ask, pool))
+                ..key(&client, &target, speaks_h2(declared, ask, pool))
             },
             terms: pool.map_or(Terms::DEFAULT, terms),
             cluster,
@@ -350,15 +352,16 @@ fn terms(pool: &ConnectionPool) -> Terms {
     }
 }
 
-/// What the port says; where it says nothing, what the client speaks. gRPC is nothing without HTTP/2.
-fn speaks_h2(service: &Service, port: u16, ask: &Ask<'_>, pool: Option<&ConnectionPool>) -> bool {
+/// What the port says; where it says nothing, what the client speaks. gRPC is nothing without HTTP/2, and a request for another
+/// protocol goes to a server of HTTP/1 unless the port says that there is none.
+fn speaks_h2(declared: AppProtocol, ask: &Ask<'_>, pool: Option<&ConnectionPool>) -> bool {
     match pool {
+        _ if ask.switches() => return matches!(declared, AppProtocol::Http2 | AppProtocol::Grpc),
         Some(pool) if pool.use_client_protocol => return ask.h2,
         Some(pool) if pool.upgrade_to_h2 => return true,
         _ => {}
     }
-    let declared = service.ports.iter().find(|known| known.service_port == port);
-    match declared.map_or(AppProtocol::Unknown, |port| port.app_protocol) {
+    match declared {
         AppProtocol::Http2 | AppProtocol::Grpc => true,
         AppProtocol::Http11 => ask.grpc && ask.h2,
         AppProtocol::Unknown => ask.h2,
@@ -448,6 +451,40 @@ mod tests {
             authorization_policies: Vec::new(),
             placement: Placement::default(),
         })
+    }
+
+    #[test]
+    fn what_an_endpoint_is_spoken_to_in() {
+        use crate::route::http::RequestView;
+        use ::http::HeaderMap;
+        use AppProtocol::{Grpc, Http2, Http11, Unknown};
+        let plain = ConnectionPool::default();
+        let client = ConnectionPool { use_client_protocol: true, ..plain.clone() };
+        let upgrade = ConnectionPool { upgrade_to_h2: true, ..plain.clone() };
+        let nothing = HeaderMap::new();
+        let websocket = HeaderMap::from_iter([(::http::header::UPGRADE, "websocket".parse().unwrap())]);
+        // Declared, pool, the client speaks HTTP/2: a request, a WebSocket, CONNECT.
+        for (declared, pool, h2, expected) in [
+            (Unknown, None, false, [false, false, false]),
+            (Unknown, None, true, [true, false, false]),
+            (Unknown, Some(&plain), true, [true, false, false]),
+            (Http11, None, true, [false, false, false]),
+            (Http11, Some(&upgrade), false, [true, false, false]),
+            (Http11, Some(&client), true, [true, false, false]),
+            (Http2, None, false, [true, true, true]),
+            (Http2, Some(&client), false, [false, true, true]),
+            (Grpc, None, true, [true, true, true]),
+        ] {
+            let requests = [("GET", &nothing), ("GET", &websocket), ("CONNECT", &nothing)];
+            let spoken = requests.map(|(method, headers)| {
+                let (scheme, authority, path) = ("http", "web", "/");
+                let request = &RequestView { method, scheme, authority, path, query: None, headers };
+                let api = warren_common::model::traffic::RouteApi::Istio;
+                let ask = Ask { request, authority, entropy: 0, tried: &[], h2, grpc: false, api };
+                speaks_h2(declared, &ask, pool)
+            });
+            assert_eq!(spoken, expected, "{declared:?} {pool:?} {h2}");
+        }
     }
 
     #[test]

@@ -142,6 +142,25 @@ fn another_protocol_that_nobody_asked_for_is_not_passed_on() {
 }
 
 #[test]
+fn a_server_of_http_2_is_asked_for_no_other_protocol() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.answers("web", |_| async { text(200, "no tunnel") });
+        let upgrade = "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket";
+        for ask in [upgrade, "CONNECT far:443 HTTP/1.1\r\nHost: far:443"] {
+            let answer = world.say(&format!("{ask}\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+        }
+        let mut client = h2(world.connect(true)).await;
+        let tunnel = Request::connect("far:443").body(Full::default()).unwrap();
+        assert_eq!(client.send_request(tunnel).await.unwrap().status(), 502);
+        assert_eq!((world.last().0, &*world.last().1, world.opened.get()), (502, "UPE", 0));
+        assert!(world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.ends_with("no tunnel"));
+    });
+}
+
+#[test]
 fn a_connection_that_has_switched_ends_with_its_permit() {
     run(async {
         let world = World::simple("web");
