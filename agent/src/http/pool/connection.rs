@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -68,8 +68,13 @@ pub(super) struct H1 {
 /// An HTTP/2 connection.
 pub(super) struct H2 {
     sender: RefCell<http2::SendRequest<Outgoing>>,
+    /// Its task owns it, and ends with it.
+    driven: Weak<RefCell<Driven>>,
     life: Life,
 }
+
+/// What hands requests to an HTTP/2 connection.
+type Driven = http2::Connection<TokioIo<Severable<BoxIo>>, Outgoing, OnWorker>;
 
 /// How long a connection has been there, what for, and whether it has anything to do.
 struct Life {
@@ -198,9 +203,19 @@ impl H2 {
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(Severable::until(opened.evicted, opened.io)))
             .await?;
-        // It belongs to a task of hyper's, which lives as long as its last stream.
-        tokio::task::spawn_local(connection);
-        Ok(Self { sender: RefCell::new(sender), life: Life::new(opened.phase, opened.is_ending) })
+        // The socket belongs to a task of hyper's, which lives as long as its last stream.
+        let connection = Rc::new(RefCell::new(connection));
+        let driven = Rc::downgrade(&connection);
+        tokio::task::spawn_local(async move {
+            let _ended = poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
+        });
+        Ok(Self { sender: RefCell::new(sender), driven, life: Life::new(opened.phase, opened.is_ending) })
+    }
+
+    /// Requests that its endpoint takes at a time (SETTINGS_MAX_CONCURRENT_STREAMS): hyper keeps more, and sends them when others
+    /// have ended.
+    pub(super) fn max_streams(&self) -> usize {
+        self.driven.upgrade().map_or(0, |driven| driven.borrow().current_max_send_streams())
     }
 
     /// A request begins.

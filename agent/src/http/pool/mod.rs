@@ -204,7 +204,8 @@ impl Pool {
         if key.h2 {
             entry.prune(true, now);
             let may = |shared: &&Rc<Shared>| {
-                shared.active.get() < terms.max_streams && !shared.h2.is_spent(terms, now)
+                shared.active.get() < terms.max_streams.min(shared.h2.max_streams())
+                    && !shared.h2.is_spent(terms, now)
             };
             let shared = entry.shared.iter().filter(may).min_by_key(|shared| shared.active.get())?;
             return Some(self.lease(key, terms, Held::H2(Stream::new(shared)), true));

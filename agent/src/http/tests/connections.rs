@@ -155,6 +155,41 @@ fn an_http_2_connection_carries_no_more_at_a_time_than_it_may() {
     });
 }
 
+#[test]
+fn an_http_2_endpoint_gets_no_more_at_a_time_than_it_takes() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.endpoint(
+            "web",
+            Rc::new(|stream| {
+                Box::pin(async move {
+                    let service = hyper::service::service_fn(|_| async {
+                        sleep(SECOND).await;
+                        Ok::<_, std::convert::Infallible>(text(200, "done"))
+                    });
+                    let mut h2 = hyper::server::conn::http2::Builder::new(OnWorker);
+                    let _ended = h2.max_concurrent_streams(2).serve_connection(TokioIo::new(stream), service).await;
+                })
+            }),
+        );
+        let mut client = h2(world.connect(true)).await;
+        // The first one is there before the others come, and its endpoint has said what it takes.
+        assert!(get(&mut client, "").await);
+        let began = Instant::now();
+        let many = (0..6).map(|_| {
+            let mut client = client.clone();
+            spawn_local(async move { get(&mut client, "").await })
+        });
+        for one in many.collect::<Vec<_>>() {
+            assert!(one.await.unwrap());
+        }
+        assert_eq!(began.elapsed(), SECOND, "nobody waited for another");
+        // Two on the first, and one on each that was opened before its endpoint had said anything.
+        assert_eq!(world.opened.get(), 5);
+    });
+}
+
 /// The world's seats, as many as `connections`, for which `waiting` requests may wait.
 fn limited(h2: bool, connections: usize, waiting: usize) -> Rc<World> {
     let world = slow_service(h2, Terms { max_streams: 2, ..Terms::DEFAULT });
