@@ -5,7 +5,7 @@ use crate::limits::Exceeded;
 use crate::observe::ResponseFlag;
 use crate::route::http::Refusal;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, SERVER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, SERVER};
 use http::{Response, StatusCode};
 use std::borrow::Cow;
 
@@ -168,8 +168,21 @@ impl Local {
         self
     }
 
-    /// The response: in gRPC's form for a client that speaks it.
-    pub(super) fn into_response(self, is_grpc: bool) -> (Response<Bytes>, Option<u8>) {
+    /// The response: in gRPC's form for a client that speaks it, and only the head of it where there can be no more.
+    pub(super) fn into_response(self, is_grpc: bool, is_head: bool) -> (Response<Bytes>, Option<u8>) {
+        let (mut response, grpc_status) = self.whole(is_grpc);
+        let length = response.body().len();
+        let is_empty = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if is_head && !is_empty {
+            response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if is_head || is_empty {
+            response.body_mut().clear();
+        }
+        (response, grpc_status)
+    }
+
+    fn whole(self, is_grpc: bool) -> (Response<Bytes>, Option<u8>) {
         let Self { status, grpc_status, body, headers, .. } = self;
         let mut response = Response::new(Bytes::new());
         *response.headers_mut() = headers.map(|headers| *headers).unwrap_or_default();
@@ -243,16 +256,31 @@ mod tests {
 
     #[test]
     fn grpc_clients_get_grpc_answers() {
-        let (response, status) = Local::from(Refusal::no_rule()).into_response(true);
+        let (response, status) = Local::from(Refusal::no_rule()).into_response(true, false);
         assert_eq!((response.status(), status), (StatusCode::OK, Some(12)));
         assert_eq!(response.headers()["grpc-status"], "12");
-        let (response, _) = Local::from(Refusal::no_endpoint()).into_response(true);
+        let (response, _) = Local::from(Refusal::no_endpoint()).into_response(true, false);
         assert_eq!(response.headers()["grpc-message"], "no healthy upstream");
-        let (response, status) = Local::timed_out(false, "slow".to_owned()).into_response(false);
+        let (response, status) = Local::timed_out(false, "slow".to_owned()).into_response(false, false);
         assert_eq!((response.status().as_u16(), status), (504, None));
         assert_eq!(response.body(), "upstream request timeout");
-        let (response, _) = Local::from(Refusal::overflow()).into_response(false);
+        let (response, _) = Local::from(Refusal::overflow()).into_response(false, false);
         assert_eq!(response.headers()[OVERLOADED], "true");
+    }
+
+    #[test]
+    fn what_can_have_no_body_has_none() {
+        for (status, is_head, length, body) in [
+            (200, false, None, "text"),
+            (200, true, Some("4"), ""),
+            (204, false, None, ""),
+            (204, true, None, ""),
+            (304, false, None, ""),
+        ] {
+            let (response, _) = Local::direct(status, b"text").into_response(false, is_head);
+            let told = response.headers().get(CONTENT_LENGTH).map(|length| length.to_str().unwrap());
+            assert_eq!((response.status().as_u16(), told, &response.body()[..]), (status, length, body.as_bytes()));
+        }
     }
 
     #[test]

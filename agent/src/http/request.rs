@@ -60,6 +60,7 @@ pub(super) async fn answer<O: Outlets>(
     let may_switch = is_http11 && request.headers().contains_key(http::header::UPGRADE)
         || request.method() == Method::CONNECT;
     let is_connect = request.method() == Method::CONNECT;
+    let is_head = request.method() == Method::HEAD;
     let upgrade = wants_upgrade(&request) || (stream.is_some() && !is_connect);
     let admitted = admit(&*outlets, &request);
     prepare(&mut request, upgrade, rand::random());
@@ -100,7 +101,7 @@ pub(super) async fn answer<O: Outlets>(
         }
         Err(Stopped { local, extra }) => {
             exchange.local(&local);
-            let (mut response, _) = local.into_response(exchange.is_grpc);
+            let (mut response, _) = local.into_response(exchange.is_grpc, is_head);
             if let Some(extra) = extra {
                 extra(response.headers_mut());
             }

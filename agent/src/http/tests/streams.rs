@@ -8,6 +8,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
+use serde_json::json;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -45,6 +46,21 @@ fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
         }
         assert_eq!(world.opened.get(), 20);
         assert!(world.records().iter().all(|flow| &*flow.request.as_ref().unwrap().protocol == "HTTP/2"));
+    });
+}
+
+#[test]
+fn the_head_of_an_answer_of_ours_has_no_body() {
+    run(async {
+        let reply = json!({"status": 404, "body": b"nothing here".to_vec()});
+        let world = World::new(&json!([{"name": "all", "action": {"reply": reply}}]));
+        let mut client = h2(world.connect(true)).await;
+        let head = Request::head("http://web/").body(Full::default()).unwrap();
+        let response = client.send_request(head).await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()["content-length"]), (404, &"12".parse().unwrap()));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 0);
+        let answer = world.say("HEAD / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert!(answer.contains("content-length: 12\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     });
 }
 
