@@ -329,8 +329,13 @@ fn not_reached(error: NotReached) -> Failed {
 /// Whether the response can be passed on; `upgrades`: the request asked for another protocol.
 fn check<B>(response: &Response<B>, upgrades: bool) -> Result<(), &'static str> {
     let headers = response.headers();
-    if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
-        return Err("framed its response in two ways");
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => return Err("framed its response in two ways"),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        // The header is not passed on, and nobody would decode it.
+        _ => return Err("encoded its response for the transfer, and not just in chunks"),
     }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
         return Err("switched to another protocol, which nobody asked for");

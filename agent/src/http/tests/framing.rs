@@ -129,6 +129,34 @@ fn responses_without_a_body_have_none() {
 }
 
 #[test]
+fn responses_that_are_framed_oddly_are_not_passed_on() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                let framing = match head.split(' ').nth(1).unwrap() {
+                    "/gzip" => "Transfer-Encoding: gzip, chunked",
+                    "/lines" => "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+                    "/end" => "Transfer-Encoding: gzip",
+                    "/two" => "Transfer-Encoding: chunked\r\nContent-Length: 2",
+                    _ => "transfer-encoding: Chunked",
+                };
+                let answer = format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }),
+        );
+        for path in ["/gzip", "/lines", "/end", "/two"] {
+            let answer = world.say(&format!("GET {path} HTTP/1.1\r\nHost: web\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{path}: {answer}");
+            assert_eq!(world.last().1, "UPE");
+        }
+        let answer = world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("ok"), "{answer}");
+    });
+}
+
+#[test]
 fn http_1_0_is_served_and_closed() {
     run(async {
         let world = World::simple("web");
