@@ -21,7 +21,7 @@ use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
 use connection::{H1, H2};
 use http::header::UPGRADE;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -343,10 +343,17 @@ impl Lease {
             // A lease is held until it is given back or switched, and both take it away.
             None => std::future::pending().await,
         };
-        sent.map_err(|mut error| {
+        let mut response = sent.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
             SendError { error: error.into_error(), unsent }
-        })
+        })?;
+        if response.version() == Version::HTTP_10 {
+            // hyper would speak HTTP/1.0 from here on, in which nothing is chunked.
+            self.terms.max_uses = Some(0);
+            // How it is carried on is no matter of the endpoint's.
+            *response.version_mut() = Version::HTTP_11;
+        }
+        Ok(response)
     }
 
     /// The connection itself, once its endpoint has switched to another protocol.

@@ -174,6 +174,33 @@ fn http_1_0_is_served_and_closed() {
 }
 
 #[test]
+fn an_endpoint_of_http_1_0_is_served_by_a_connection_each() {
+    run(async {
+        let world = World::simple("web");
+        world.endpoint(
+            "web",
+            script(|head, mut stream| async move {
+                assert!(head.starts_with("POST / HTTP/1.1\r\n"), "{head}");
+                let mut request = String::new();
+                while !request.ends_with("0\r\n\r\n") {
+                    request.push(char::from(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap()));
+                }
+                let answer = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+                let _ended = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
+            }),
+        );
+        for opened in 1..=2 {
+            let answer = world
+                .say("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+                .await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
+            assert_eq!(world.opened.get(), opened);
+        }
+    });
+}
+
+#[test]
 fn trailers_pass() {
     run(async {
         let world = World::simple("web");
