@@ -36,6 +36,8 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 
 /// Takes away what is meant for this connection alone (RFC 9110, 7.6.1), except an upgrade that is passed on.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    // `te: trailers` is the one value that has a meaning from end to end, and gRPC asks for it.
+    let wants_trailers = names(headers, &TE, "trailers");
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -47,12 +49,6 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     for name in named {
         headers.remove(name);
     }
-    // `te: trailers` is the one value that has a meaning from end to end, and gRPC asks for it.
-    let wants_trailers = headers.get_all(TE).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case("trailers")))
-    });
     for name in [
         CONNECTION,
         KEEP_ALIVE,
@@ -78,12 +74,22 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
-/// Whether a client asks for another protocol on its HTTP/1.1 connection. `h2c` is not passed on: who may ask for it may as
-/// well begin with it, and behind an upgrade nobody would look into its requests.
+/// Whether a client asks for another protocol on its HTTP/1.1 connection: `Upgrade` means nothing where `Connection` does not name it
+/// (RFC 9110, 7.8). `h2c` is not passed on: who may ask for it may as well begin with it, and behind an upgrade nobody would look
+/// into its requests.
 pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
     let asked = || request.headers().get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
     let is_h2c = |value: &str| value.split(',').any(|one| one.trim().to_ascii_lowercase().starts_with("h2c"));
-    request.version() == Version::HTTP_11 && asked().next().is_some() && !asked().any(is_h2c)
+    request.version() == Version::HTTP_11
+        && asked().next().is_some()
+        && names(request.headers(), &CONNECTION, UPGRADE.as_str())
+        && !asked().any(is_h2c)
+}
+
+/// Whether one of the values of `header`, which are lists, is `wanted`.
+fn names(headers: &HeaderMap, header: &HeaderName, wanted: &str) -> bool {
+    let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(wanted))
 }
 
 /// The host that a request is for, port included.
@@ -154,6 +160,10 @@ pub(crate) fn shape<B: Body>(request: &mut Request<B>, h2: bool) {
     }
     *request.version_mut() = Version::HTTP_11;
     join_cookies(request.headers_mut());
+    if request.headers().contains_key(TE) {
+        // RFC 9110, 10.1.4.
+        request.headers_mut().append(CONNECTION, HeaderValue::from_static("te"));
+    }
     if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
         request.headers_mut().insert(HOST, host);
     }
@@ -208,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_for_this_connection_stays_here() {
         let mut map = headers(&[
-            ("connection", "close, X-Mine, authorization"),
+            ("connection", "close, X-Mine, authorization, TE"),
             ("x-mine", "1"),
             ("authorization", "kept"),
             ("keep-alive", "5"),
@@ -227,11 +237,37 @@ mod tests {
 
     #[test]
     fn h2c_is_not_passed_on() {
-        let asks =
-            |value: &str| wants_upgrade(&Request::builder().header("upgrade", value).body(()).unwrap());
+        let asks = |value: &str| {
+            let request = Request::builder().header("connection", "Upgrade").header("upgrade", value);
+            wants_upgrade(&request.body(()).unwrap())
+        };
         assert!(asks("websocket") && asks("any/1.0"));
         assert!(!asks("h2c") && !asks("websocket, H2C"));
         assert!(!wants_upgrade(&Request::new(())));
+    }
+
+    #[test]
+    fn an_upgrade_is_one_where_connection_names_it() {
+        for (connection, expected) in [
+            (None, false),
+            (Some("keep-alive"), false),
+            (Some("upgrades"), false),
+            (Some("upgrade"), true),
+            (Some("keep-alive, Upgrade"), true),
+        ] {
+            let mut request = Request::builder().header("upgrade", "websocket").body(()).unwrap();
+            request.headers_mut().extend(connection.map(|value| (CONNECTION, value.parse().unwrap())));
+            assert_eq!(wants_upgrade(&request), expected, "{connection:?}");
+        }
+    }
+
+    #[test]
+    fn te_is_for_the_next_connection_too() {
+        let mut request = Request::builder().uri("http://web/").header("te", "trailers").body(Empty::<Bytes>::new()).unwrap();
+        shape(&mut request, true);
+        assert!(!request.headers().contains_key(CONNECTION));
+        shape(&mut request, false);
+        assert_eq!(request.headers()[CONNECTION], "te");
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn trailers_pass() {
         world.endpoint(
             "web",
             script(|head, mut stream| async move {
-                assert!(head.contains("trailer: x-sum"), "{head}");
+                assert!(head.contains("trailer: x-sum") && head.contains("connection: te\r\n"), "{head}");
                 let mut request = String::new();
                 while !request.ends_with("\r\n\r\n") {
                     request.push(char::from(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap()));
