@@ -184,6 +184,11 @@ where
     }
     match ended {
         Ok(()) => Box::pin(close_on_client(stream)).await,
+        // hyper has answered it: 400.
+        Err(error) if error.is_parse() => {
+            refused(&outlets, Malformed::Unreadable);
+            Box::pin(close(stream)).await;
+        }
         Err(error) => {
             tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early")
         }

@@ -14,6 +14,12 @@ pub enum Malformed {
     /// Not `METHOD target HTTP/1.x`.
     #[error("the request line is not METHOD, target and HTTP/1.0 or HTTP/1.1, each after one space")]
     RequestLine,
+    /// Not a path, an absolute URL, `*` of OPTIONS, or the authority of CONNECT (RFC 9112, 3.2).
+    #[error("the request's target is not a path, a URL with its scheme, * of OPTIONS, or host and port of CONNECT")]
+    Target,
+    /// Nothing of the above, and hyper does not read it.
+    #[error("the head cannot be read, for example because of a character that no URL may have")]
+    Unreadable,
     /// A header without a name, with a space before its colon, or with control characters.
     #[error("a header line is not a name, a colon and a value")]
     Header,
@@ -149,11 +155,29 @@ fn request_line(line: &[u8]) -> Result<(bool, bool), Malformed> {
     if method.is_empty() || !method.iter().all(is_token) || !is_target {
         return Err(Malformed::RequestLine);
     }
-    match version {
-        b"HTTP/1.1" => Ok((method == b"CONNECT", true)),
-        b"HTTP/1.0" => Ok((method == b"CONNECT", false)),
-        _ => Err(Malformed::RequestLine),
+    let is_http11 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ => return Err(Malformed::RequestLine),
+    };
+    if !has_form(method, target) {
+        return Err(Malformed::Target);
     }
+    Ok((method == b"CONNECT", is_http11))
+}
+
+/// Whether a target has one of the forms that its method may have. A host alone would count for more than `Host`.
+fn has_form(method: &[u8], target: &[u8]) -> bool {
+    let is_absolute = || {
+        let colon = target.iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte));
+        colon.is_some_and(|at| at > 0 && target[at..].strip_prefix(b"://").is_some_and(|rest| !rest.is_empty()))
+    };
+    let has_form = match method {
+        b"CONNECT" => !target.iter().any(|byte| b"/?#@".contains(byte)),
+        b"OPTIONS" if target == b"*" => true,
+        _ => target.starts_with(b"/") || is_absolute(),
+    };
+    has_form && std::str::from_utf8(target).is_ok()
 }
 
 fn header(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
@@ -236,6 +260,30 @@ mod tests {
             let head = format!("{line}\r\nHost: web\r\n\r\n");
             assert_eq!(read(head.as_bytes()), Err(Malformed::RequestLine), "{line:?}");
         }
+        for (line, is_one) in [
+            ("GET /a?b", true),
+            ("GET http://web/a", true),
+            ("GET HTTPS://web:443", true),
+            ("GET /gr\u{fc}n", true),
+            ("OPTIONS *", true),
+            ("CONNECT web:80", true),
+            ("CONNECT [::1]:80", true),
+            ("GET *", false),
+            ("GET web", false),
+            ("GET web:80", false),
+            ("GET http:/web/a", false),
+            ("GET http://", false),
+            ("GET ://web", false),
+            ("GET ?a", false),
+            ("CONNECT /a", false),
+            ("CONNECT http://web/", false),
+            ("CONNECT user@web:80", false),
+        ] {
+            let head = format!("{line} HTTP/1.1\r\nHost: web\r\n\r\n");
+            let expected = if is_one { Ok(()) } else { Err(Malformed::Target) };
+            assert_eq!(read(head.as_bytes()).map(|_| ()), expected, "{line:?}");
+        }
+        assert_eq!(read(b"GET /\xff HTTP/1.1\r\nHost: web\r\n\r\n"), Err(Malformed::Target));
         assert_eq!(read(b"GET / HTTP/1.1\r\n\r\n"), Err(Malformed::Host));
         assert_eq!(read(b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(Malformed::Coding));
     }

@@ -10,6 +10,7 @@ fn what_is_ambiguous_is_refused_and_nobody_behind_sees_it() {
     run(async {
         let world = World::simple("web");
         world.answers("web", |_| async { text(200, "seen") });
+        let mut seen = 0;
         for bad in [
             "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
@@ -19,11 +20,15 @@ fn what_is_ambiguous_is_refused_and_nobody_behind_sees_it() {
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
             "GET / HTTP/1.1\r\n\r\n",
             "nonsense\r\n\r\n",
+            "GET web HTTP/1.1\r\nHost: web\r\n\r\n",
+            "GET /<b> HTTP/1.1\r\nHost: web\r\n\r\n",
         ] {
             let answer = world.say(bad).await;
             assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{bad:?}: {answer}");
             let (status, flags, ..) = world.last();
             assert_eq!((status, &*flags), (400, "DPE"), "{bad:?}");
+            seen += 1;
+            assert_eq!(world.records().len(), seen, "{bad:?}");
         }
         let many = "a: b\r\n".repeat(200);
         let answer = world.say(&format!("GET / HTTP/1.1\r\nHost: web\r\n{many}\r\n")).await;
