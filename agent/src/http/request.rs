@@ -29,7 +29,7 @@ use crate::route::http::{
     Action, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal, Rule, draw_fault,
     is_drawn, put_on, timeout_of,
 };
-use http::header::{HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -125,6 +125,10 @@ fn admit<O: Outlets>(outlets: &O, request: &Request<Incoming>) -> Result<Ticket,
     if request.headers().len() > MAX_HEADERS {
         let exceeded = limits.exceeded(Excess::HeaderCount(MAX_HEADERS));
         return Err(Local::too_large(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, exceeded));
+    }
+    // HTTP/2 lets the same number come twice, and in HTTP/1 readers disagree about that.
+    if request.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Local::bad_request("http2.invalid.header.field", "Content-Length is there more than once"));
     }
     limits.request().map_err(Local::too_many)
 }

@@ -50,6 +50,23 @@ fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
 }
 
 #[test]
+fn a_length_that_is_said_twice_is_refused() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move { text(200, body(request).await) });
+        let mut client = h2(world.connect(true)).await;
+        for (count, status) in [(1, 200), (2, 400)] {
+            let mut request = post("/", "hello");
+            for _ in 0..count {
+                request.headers_mut().append("content-length", "5".parse().unwrap());
+            }
+            assert_eq!(client.send_request(request).await.unwrap().status(), status);
+            assert_eq!(world.last().0, status);
+        }
+    });
+}
+
+#[test]
 fn the_head_of_an_answer_of_ours_has_no_body() {
     run(async {
         let reply = json!({"status": 404, "body": b"nothing here".to_vec()});
