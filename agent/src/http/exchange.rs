@@ -1,7 +1,7 @@
 //! The record of one request, from its head to the end of its response.
 
 use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
-use super::replay::Replay;
+use super::replay::Upload;
 use super::reply::Local;
 use crate::limits::Ticket;
 use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId};
@@ -60,7 +60,7 @@ impl Exchange {
     }
 
     /// Where the request's bytes are counted.
-    pub(super) fn body(&mut self, body: &Replay) {
+    pub(super) fn body(&mut self, body: &Upload) {
         self.body = body.received();
     }
 

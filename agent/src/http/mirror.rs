@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::headers::shape;
 use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
 use super::outlets::{Ask, NoWay, Outlets};
-use super::replay::Replay;
+use super::replay::Upload;
 use super::reply::Local;
 use super::request::Journey;
 use crate::route::http::shadow;
@@ -20,6 +20,12 @@ use warren_common::model::traffic::{Destination, Mirror, RouteApi};
 thread_local! {
     /// Copies on their way.
     static COPIES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Copies on their way.
+#[cfg(test)]
+pub(super) fn under_way() -> usize {
+    COPIES.with(Cell::get)
 }
 
 /// A copy's place among all of the worker.
@@ -39,7 +45,7 @@ impl Drop for Place {
 }
 
 /// Sends a copy to where `mirror` says. A request with a longer body than is kept is not copied, and neither is one too many.
-pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, parts: &Parts, body: &Replay) {
+pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, parts: &Parts, body: &Upload) {
     let Some(place) = Place::take() else {
         return tracing::debug!("a request is not copied: too many copies are on their way");
     };
@@ -69,7 +75,7 @@ struct Copy<O> {
     asked: Asked,
     to: Destination,
     parts: Parts,
-    body: Replay,
+    body: Upload,
     h2: bool,
     api: RouteApi,
 }

@@ -11,9 +11,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-/// The body of one request, of which several copies may be sent, one after the other.
-#[derive(Clone, Debug)]
+/// The body of one request, of which several copies may be sent, one after the other. What no copy has read when this and all of
+/// them are gone is read by nobody.
+#[derive(Debug)]
 pub(crate) struct Replay(Rc<RefCell<Shared>>);
+
+/// Sees how a body fares, and keeps it from nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload(Rc<RefCell<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
@@ -30,9 +35,12 @@ struct Shared {
     received: Rc<Cell<u64>>,
     /// More came than may be kept: what has been sent cannot be sent again.
     overflowed: bool,
-    /// The client's connection failed before the end.
+    /// The client's connection failed before the end, or nobody is left who would read it.
     broken: bool,
-    waiting: Option<Waker>,
+    /// Those who may read it, or make others who do.
+    readers: usize,
+    /// Who waits for its end.
+    waiting: Vec<Waker>,
     /// The copy that waits for more of it.
     reading: Option<Waker>,
     /// The copy that may read on; those before it are on connections that are being given up.
@@ -42,7 +50,7 @@ struct Shared {
 /// One copy on its way.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    of: Replay,
+    of: Rc<RefCell<Shared>>,
     number: u64,
     next: usize,
     sent_trailers: bool,
@@ -81,7 +89,8 @@ impl Replay {
             received: Rc::default(),
             overflowed: false,
             broken: false,
-            waiting: None,
+            readers: 1,
+            waiting: Vec::new(),
             reading: None,
             newest: 0,
         })))
@@ -89,12 +98,12 @@ impl Replay {
 
     /// A copy from the beginning; none once anything was lost.
     pub(crate) fn copy(&self) -> Option<Outgoing> {
-        if !self.is_whole() {
-            return None;
-        }
-        let mut shared = self.0.borrow_mut();
-        shared.newest += 1;
-        Some(Outgoing { of: self.clone(), number: shared.newest, next: 0, sent_trailers: false })
+        Outgoing::of(&self.0)
+    }
+
+    /// Sees how it fares.
+    pub(crate) fn upload(&self) -> Upload {
+        Upload(Rc::clone(&self.0))
     }
 
     /// It will be sent once more: the copy that is on its way reads no further, and fails unless it has all already. What it read
@@ -109,8 +118,7 @@ impl Replay {
 
     /// Whether a copy can be made of all of it.
     pub(crate) fn is_whole(&self) -> bool {
-        let shared = self.0.borrow();
-        !shared.overflowed && !shared.broken
+        self.0.borrow().is_whole()
     }
 
     /// Whether the client's connection failed before the end of the body.
@@ -118,29 +126,43 @@ impl Replay {
         self.0.borrow().broken
     }
 
-    /// Bytes of it that came: counted there as long as they come.
-    pub(crate) fn received(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.0.borrow().received)
-    }
-
     /// No further copy will be asked for: nothing more is kept. What is there takes its room until the last copy has gone, which
     /// may not have read it yet.
     pub(crate) fn stop_keeping(&self) {
         self.0.borrow_mut().limit = 0;
     }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        self.0.borrow_mut().leave();
+    }
+}
+
+impl Upload {
+    /// Bytes of it that came: counted there as long as they come.
+    pub(crate) fn received(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.0.borrow().received)
+    }
 
     /// Waits until all of it came: a copy of all of it, if it is whole.
     pub(crate) async fn complete(&self) -> Option<Outgoing> {
+        self.until(|shared| shared.source.is_none() || shared.overflowed).await;
+        Outgoing::of(&self.0)
+    }
+
+    async fn until(&self, is_so: impl Fn(&Shared) -> bool) {
         std::future::poll_fn(|cx| {
             let mut shared = self.0.borrow_mut();
-            if shared.source.is_none() || shared.overflowed || shared.broken {
+            if is_so(&shared) {
                 return Poll::Ready(());
             }
-            shared.waiting = Some(cx.waker().clone());
+            if !shared.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                shared.waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await;
-        self.copy()
     }
 }
 
@@ -150,9 +172,27 @@ impl Shared {
         self.overflowed && number != self.newest
     }
 
+    fn is_whole(&self) -> bool {
+        !self.overflowed && !self.broken
+    }
+
+    /// No more of it will come.
+    fn end(&mut self) {
+        self.source = None;
+        self.settle();
+    }
+
+    /// Who waits looks again.
     fn settle(&mut self) {
-        if let Some(waker) = self.waiting.take() {
-            waker.wake();
+        self.waiting.drain(..).for_each(Waker::wake);
+    }
+
+    /// One reader less. The client of a body that nobody reads must not be kept waiting for that.
+    fn leave(&mut self) {
+        self.readers -= 1;
+        if self.readers == 0 && self.source.is_some() {
+            self.broken = true;
+            self.end();
         }
     }
 
@@ -176,6 +216,8 @@ impl Shared {
                             self.overflowed = true;
                             self.chunks = Vec::new();
                             self.ticket = None;
+                            // Who waits for all of it waits in vain.
+                            self.settle();
                         }
                         Frame::data(data)
                     }
@@ -186,23 +228,38 @@ impl Shared {
                     }
                 };
                 if ended {
-                    self.source = None;
-                    self.settle();
+                    self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 self.broken = true;
-                self.source = None;
-                self.settle();
+                self.end();
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
-                self.source = None;
-                self.settle();
+                self.end();
                 Poll::Ready(None)
             }
         }
+    }
+}
+
+impl Outgoing {
+    fn of(body: &Rc<RefCell<Shared>>) -> Option<Self> {
+        let mut shared = body.borrow_mut();
+        if !shared.is_whole() {
+            return None;
+        }
+        shared.newest += 1;
+        shared.readers += 1;
+        Some(Self { of: Rc::clone(body), number: shared.newest, next: 0, sent_trailers: false })
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.of.borrow_mut().leave();
     }
 }
 
@@ -215,8 +272,8 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let of = this.of.clone();
-        let mut shared = of.0.borrow_mut();
+        let of = Rc::clone(&this.of);
+        let mut shared = of.borrow_mut();
         if shared.broken {
             return Poll::Ready(Some(Err("the client's connection ended within the request".into())));
         }
@@ -244,7 +301,7 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        let shared = self.of.0.borrow();
+        let shared = self.of.borrow();
         shared.source.is_none()
             && !shared.broken
             && !shared.is_lost_to(self.number)
@@ -253,7 +310,7 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let shared = self.of.0.borrow();
+        let shared = self.of.borrow();
         let kept: u64 = shared.chunks.iter().skip(self.next).map(|chunk| chunk.len() as u64).sum();
         let Some(source) = &shared.source else {
             return if shared.trailers.is_some() { SizeHint::default() } else { SizeHint::with_exact(kept) };

@@ -261,10 +261,11 @@ impl<O: Outlets> Journey<'_, O> {
             true => Replay::new(body, MAX_REPLAY, self.outlets.limits()),
             false => Replay::once(body),
         };
-        self.exchange.body(&body);
+        let upload = body.upload();
+        self.exchange.body(&upload);
         let mirrored = !mirrors.is_empty();
         for one in mirrors {
-            mirror(self, one, &parts, &body);
+            mirror(self, one, &parts, &upload);
         }
         let attempts = Attempts { forwarding, backend, parts, body, deadline, mirrored };
         let (mut response, reached) = attempts.run(self).await?;

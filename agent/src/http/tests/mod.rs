@@ -3,6 +3,7 @@
 mod connections;
 mod framing;
 mod limits;
+mod mirrors;
 mod rest;
 mod routing;
 mod streams;
