@@ -1,8 +1,10 @@
 //! The body of a response on its way to the client.
 
 use super::BoxError;
+use super::attempt::Reached;
 use super::exchange::Exchange;
 use super::pool::Lease;
+use super::replay::Upload;
 use super::visits::Visit;
 use crate::observe::ResponseFlag;
 use bytes::Bytes;
@@ -21,6 +23,8 @@ pub(super) struct Answer {
     deadline: Option<Pin<Box<Sleep>>>,
     /// What the endpoint's place in the balance is held by.
     place: Option<Box<dyn Any>>,
+    /// The request's body.
+    upload: Option<Upload>,
     /// Its connection has something to do as long as it is there.
     _visit: Option<Visit>,
 }
@@ -42,6 +46,7 @@ impl Answer {
             lease: None,
             deadline: None,
             place: None,
+            upload: None,
             _visit: None,
         })
     }
@@ -54,15 +59,14 @@ impl Answer {
     /// No body.
     pub(super) fn none() -> Self {
         let body = Inner::Full(Bytes::new());
-        Self { body, exchange: None, lease: None, deadline: None, place: None, _visit: None }
+        Self { body, exchange: None, lease: None, deadline: None, place: None, upload: None, _visit: None }
     }
 
     /// An endpoint's; it has to be over at `deadline`.
     pub(super) fn upstream(
         response: Response<Incoming>,
         exchange: Exchange,
-        lease: Lease,
-        place: Box<dyn Any>,
+        Reached { lease, place, upload, .. }: Reached,
         deadline: Option<Instant>,
     ) -> Response<Self> {
         exchange.head(response.status().as_u16(), response.headers());
@@ -75,6 +79,7 @@ impl Answer {
                 lease: Some(lease),
                 deadline,
                 place: Some(place),
+                upload: Some(upload),
                 _visit: None,
             };
             // Such a body is dropped without a look.
@@ -86,14 +91,15 @@ impl Answer {
     }
 
     fn finish(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            exchange.finish();
-        }
+        let ticket = self.exchange.take().and_then(Exchange::finish);
         if let Some(lease) = self.lease.take() {
             lease.give_back();
         }
-        self.place = None;
+        let place = self.place.take();
         self.deadline = None;
+        if let Some(upload) = self.upload.take().filter(|upload| !upload.is_over()) {
+            upload.outlives((ticket, place));
+        }
     }
 
     fn break_off(&mut self, flag: ResponseFlag, details: &'static str, why: &str) {

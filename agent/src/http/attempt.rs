@@ -4,7 +4,7 @@
 use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
 use super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
 use super::pool::{Lease, PoolKey, SendError};
-use super::replay::{Outgoing, Replay};
+use super::replay::{Outgoing, Replay, Upload};
 use super::reply::Local;
 use super::request::Journey;
 use crate::observe::{FlowHandle, ResponseFlag};
@@ -23,8 +23,10 @@ use warren_common::model::WorkloadUid;
 /// A connection that a response is coming on.
 pub(super) struct Reached {
     pub(super) lease: Lease,
-    /// Held until the response has ended.
+    /// Held until the response has ended, and the request.
     pub(super) place: Box<dyn Any>,
+    /// The request's body, of which some may still be to come.
+    pub(super) upload: Upload,
     /// When the request was sent.
     pub(super) sent_at: Instant,
 }
@@ -150,7 +152,8 @@ impl Attempts<'_> {
                     {
                         response.headers_mut().append(SET_COOKIE, cookie);
                     }
-                    Ok((response, Reached { lease, place: Box::new(way.place), sent_at }))
+                    let (place, upload) = (Box::new(way.place), self.body.upload());
+                    Ok((response, Reached { lease, place, upload, sent_at }))
                 }
                 Err(failed) => Err(failed.local),
             };

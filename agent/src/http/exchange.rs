@@ -123,9 +123,10 @@ impl Exchange {
         self.finished = true;
     }
 
-    /// All of the response is out.
-    pub(super) fn finish(mut self) {
+    /// All of the response is out. Its place among all that are under way, for as long as the request is not.
+    pub(super) fn finish(mut self) -> Option<Ticket> {
         self.finished = true;
+        self.ticket.take()
     }
 }
 

@@ -2,10 +2,12 @@
 //! sent once more.
 
 use super::BoxError;
+use super::limits::SETTLE;
 use crate::limits::{OfPod, Ticket};
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -109,11 +111,7 @@ impl Replay {
     /// It will be sent once more: the copy that is on its way reads no further, and fails unless it has all already. What it read
     /// would be lost to the next one as soon as it is too much to be kept.
     pub(crate) fn hold(&self) {
-        let mut shared = self.0.borrow_mut();
-        shared.newest += 1;
-        if let Some(waker) = shared.reading.take() {
-            waker.wake();
-        }
+        self.0.borrow_mut().hold();
     }
 
     /// Whether a copy can be made of all of it.
@@ -145,6 +143,22 @@ impl Upload {
         Rc::clone(&self.0.borrow().received)
     }
 
+    /// Whether no more of it will come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.borrow().source.is_none()
+    }
+
+    /// Its response is out already, and its client still sends it: `held` is held until it is over, which it must be soon.
+    pub(crate) fn outlives(self, held: impl Any) {
+        tokio::task::spawn_local(async move {
+            let _held = held;
+            let over = self.until(|shared| shared.source.is_none());
+            if tokio::time::timeout(SETTLE, over).await.is_err() {
+                self.0.borrow_mut().stop();
+            }
+        });
+    }
+
     /// Waits until all of it came: a copy of all of it, if it is whole.
     pub(crate) async fn complete(&self) -> Option<Outgoing> {
         self.until(|shared| shared.source.is_none() || shared.overflowed).await;
@@ -174,6 +188,23 @@ impl Shared {
 
     fn is_whole(&self) -> bool {
         !self.overflowed && !self.broken
+    }
+
+    /// The copy that may read on may no longer.
+    fn hold(&mut self) {
+        self.newest += 1;
+        if let Some(waker) = self.reading.take() {
+            waker.wake();
+        }
+    }
+
+    /// The copy on its way fails.
+    fn stop(&mut self) {
+        self.hold();
+        if self.source.is_some() {
+            self.broken = true;
+            self.end();
+        }
     }
 
     /// No more of it will come.
@@ -293,8 +324,7 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Err("the request is sent once more elsewhere".into())));
         }
         let polled = shared.poll_source(cx, this);
-        // One that is sent only once is never held.
-        if polled.is_pending() && shared.limit > 0 {
+        if polled.is_pending() && !shared.reading.as_ref().is_some_and(|reading| reading.will_wake(cx.waker())) {
             shared.reading = Some(cx.waker().clone());
         }
         polled

@@ -79,7 +79,6 @@ pub(super) async fn answer<O: Outlets>(
     let mut switches = false;
     let response = match answered {
         Ok(Forwarded { mut response, reached, deadline }) => {
-            let Reached { lease, place, .. } = reached;
             switches = is_switch(&response, is_connect);
             let keeps_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             remove_hop_by_hop(response.headers_mut(), keeps_upgrade);
@@ -89,6 +88,7 @@ pub(super) async fn answer<O: Outlets>(
                         extended::answer(&mut response);
                     }
                     exchange.head(response.status().as_u16(), response.headers());
+                    let Reached { lease, place, .. } = reached;
                     let switching = Switching { lease, exchange, place };
                     match stream {
                         Some(stream) => extended::join(stream, switching, visit.take()),
@@ -96,7 +96,7 @@ pub(super) async fn answer<O: Outlets>(
                     }
                     response.map(|_| Answer::none())
                 }
-                false => Answer::upstream(response, exchange, lease, place, deadline),
+                false => Answer::upstream(response, exchange, reached, deadline),
             }
         }
         Err(Stopped { local, extra }) => {

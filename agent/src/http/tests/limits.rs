@@ -1,6 +1,6 @@
 //! What a pod's requests may take, and what it hears when that is reached.
 
-use super::super::limits::{MAX_HEADERS, MAX_TARGET};
+use super::super::limits::{MAX_HEADERS, MAX_TARGET, SETTLE};
 use super::world::{World, body, forward, run, script, text};
 use crate::limits::LimitsConfig;
 use http_body_util::Empty;
@@ -77,6 +77,44 @@ fn a_place_is_given_back_with_the_responses_last_byte() {
         let answer = world.say(&GET.repeat(20)).await;
         assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 20, "{answer}");
         assert_eq!(refusals(&world, "requests_per_pod"), 0);
+    });
+}
+
+#[test]
+fn an_upload_that_outlasts_its_response_keeps_its_place_and_not_for_ever() {
+    run(async {
+        for ends in [true, false] {
+            let world = limited(LimitsConfig { requests_per_pod: 1, ..LimitsConfig::DEFAULT });
+            let cut = Rc::new(Cell::new(false));
+            let told = Rc::clone(&cut);
+            world.endpoint(
+                "web",
+                script(move |_, mut stream| {
+                    let told = Rc::clone(&told);
+                    async move {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await.unwrap();
+                        let mut rest = Vec::new();
+                        let _ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+                        told.set(true);
+                    }
+                }),
+            );
+            world.answers("web", |_| async { text(200, "room") });
+            let mut client = world.connect(false);
+            client.write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 8\r\n\r\nhalf").await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(world.records().len(), 1, "the response is out");
+            let answer = world.say(GET).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            if ends {
+                client.write_all(b"half").await.unwrap();
+                sleep(Duration::from_secs(1)).await;
+            } else {
+                sleep(SETTLE).await;
+            }
+            assert!(world.say(GET).await.ends_with("room"));
+            assert_eq!(cut.get(), !ends, "the endpoint hears of it");
+        }
     });
 }
 
