@@ -2,6 +2,7 @@
 
 use super::BoxError;
 use super::attempt::Reached;
+use super::clock::Clock;
 use super::exchange::Exchange;
 use super::pool::Lease;
 use super::replay::Upload;
@@ -13,14 +14,13 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use std::any::Any;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::time::{Instant, Sleep};
 
 /// The body of a response, with what lasts as long as it.
 pub(super) struct Answer {
     body: Inner,
     exchange: Option<Exchange>,
     lease: Option<Lease>,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// What the endpoint's place in the balance is held by.
     place: Option<Box<dyn Any>>,
     /// The request's body.
@@ -62,16 +62,19 @@ impl Answer {
         Self { body, exchange: None, lease: None, deadline: None, place: None, upload: None, _visit: None }
     }
 
-    /// An endpoint's; it has to be over at `deadline`.
+    /// An endpoint's; it has to be over when `deadline` has run out.
     pub(super) fn upstream(
         response: Response<Incoming>,
         exchange: Exchange,
         Reached { lease, place, upload, .. }: Reached,
-        deadline: Option<Instant>,
+        deadline: Option<Clock>,
     ) -> Response<Self> {
         exchange.head(response.status().as_u16(), response.headers());
         response.map(|body| {
-            let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
+            let deadline = deadline.map(|clock| {
+                let late: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { clock.run_out().await });
+                late
+            });
             let ended = body.is_end_stream();
             let mut answer = Self {
                 body: Inner::Upstream(body),

@@ -1,6 +1,7 @@
 //! A request is sent to an endpoint, and to another one where that is allowed: not after a response has begun, and only while
 //! all of its body is still there.
 
+use super::clock::Clock;
 use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
 use super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
 use super::pool::{Lease, PoolKey, SendError};
@@ -17,7 +18,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::error::Error;
 use std::future::pending;
-use tokio::time::{Instant, sleep_until};
+use std::time::Duration;
+use tokio::time::Instant;
 use warren_common::model::WorkloadUid;
 
 /// A connection that a response is coming on.
@@ -37,7 +39,9 @@ pub(super) struct Attempts<'r> {
     pub(super) backend: &'r BackendRule,
     pub(super) parts: Parts,
     pub(super) body: Replay,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Option<Clock>,
+    /// A try's own time begins when all of the request is there.
+    pub(super) waits: bool,
     /// The body is needed for copies of the request, too.
     pub(super) mirrored: bool,
 }
@@ -77,6 +81,13 @@ pub(super) async fn lease<O: Outlets>(
     pool.begin(&way.key, &way.terms, opened).await.map_err(NoLease::NotHttp)
 }
 
+async fn run_out(clock: Option<&Clock>) {
+    match clock {
+        Some(clock) => clock.run_out().await,
+        None => pending().await,
+    }
+}
+
 /// A try that brought no response.
 struct Failed {
     ended: Ended,
@@ -88,7 +99,7 @@ impl Attempts<'_> {
     pub(super) async fn run<O: Outlets>(
         self,
         journey: &mut Journey<'_, O>,
-    ) -> Result<(Response<Incoming>, Reached), Local> {
+    ) -> Result<(Response<Incoming>, Reached, Option<Clock>), Local> {
         let policy = &self.forwarding.retries;
         let mut tried: Vec<WorkloadUid> = Vec::new();
         let entropy = rand::random();
@@ -115,7 +126,7 @@ impl Attempts<'_> {
             let situation = Situation {
                 tries,
                 replayable: self.body.is_whole(),
-                left: self.deadline.map(|at| at.saturating_duration_since(Instant::now())),
+                left: self.left(),
                 entropy: rand::random(),
             };
             let verdict = policy.decide(ended, &situation);
@@ -153,12 +164,18 @@ impl Attempts<'_> {
                         response.headers_mut().append(SET_COOKIE, cookie);
                     }
                     let (place, upload) = (Box::new(way.place), self.body.upload());
-                    Ok((response, Reached { lease, place, upload, sent_at }))
+                    Ok((response, Reached { lease, place, upload, sent_at }, self.deadline))
                 }
                 Err(failed) => Err(failed.local),
             };
         }
         Err(Local::not_connected("there were too many tries".to_owned()))
+    }
+
+    /// Of its time; none where that has no end, or does not pass.
+    fn left(&self) -> Option<Duration> {
+        let ends = self.deadline.as_ref()?.ends()?;
+        Some(ends.saturating_duration_since(Instant::now()))
     }
 
     fn pick<O: Outlets>(
@@ -183,23 +200,19 @@ impl Attempts<'_> {
         tries: u32,
         queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
-        let per_try = self.forwarding.retries.per_try_timeout;
-        let try_ends = per_try.map(|timeout| Instant::now() + timeout);
-        let (ends, is_per_try) = match (self.deadline, try_ends) {
-            (Some(all), Some(one)) if one < all => (Some(one), true),
-            (None, Some(one)) => (Some(one), true),
-            (all, _) => (all, false),
-        };
+        let upload = self.waits.then(|| self.body.upload());
+        let own = self.forwarding.retries.per_try_timeout.map(|timeout| Clock::new(timeout, upload));
         let late = async {
-            match ends {
-                Some(at) => sleep_until(at).await,
-                None => pending().await,
+            tokio::select! {
+                biased;
+                () = run_out(self.deadline.as_ref()) => false,
+                () = run_out(own.as_ref()) => true,
             }
         };
         tokio::select! {
             biased;
             sent = self.once(journey, way, tries, queued) => sent,
-            () = late => {
+            is_per_try = late => {
                 let why = match queued.get() {
                     true => format!("no connection to {} was free in time", way.key.address),
                     false => format!("{} did not answer in time", way.key.address),

@@ -15,6 +15,7 @@
 mod answer;
 mod asked;
 mod attempt;
+mod clock;
 mod exchange;
 mod extended;
 pub mod guard;

@@ -12,6 +12,8 @@ use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The body of one request, of which several copies may be sent, one after the other. What no copy has read when this and all of
 /// them are gone is read by nobody.
@@ -39,6 +41,10 @@ struct Shared {
     overflowed: bool,
     /// The client's connection failed before the end, or nobody is left who would read it.
     broken: bool,
+    /// Since when it is read, while it is.
+    begun: Option<Instant>,
+    /// How long it was read before.
+    took: Duration,
     /// Those who may read it, or make others who do.
     readers: usize,
     /// Who waits for its end.
@@ -91,6 +97,8 @@ impl Replay {
             received: Rc::default(),
             overflowed: false,
             broken: false,
+            begun: None,
+            took: Duration::ZERO,
             readers: 1,
             waiting: Vec::new(),
             reading: None,
@@ -148,12 +156,22 @@ impl Upload {
         self.0.borrow().source.is_none()
     }
 
+    /// Waits for that.
+    pub(crate) async fn over(&self) {
+        self.until(|shared| shared.source.is_none()).await;
+    }
+
+    /// How long it was read: none while it is.
+    pub(crate) fn took(&self) -> Option<Duration> {
+        let shared = self.0.borrow();
+        shared.begun.is_none().then_some(shared.took)
+    }
+
     /// Its response is out already, and its client still sends it: `held` is held until it is over, which it must be soon.
     pub(crate) fn outlives(self, held: impl Any) {
         tokio::task::spawn_local(async move {
             let _held = held;
-            let over = self.until(|shared| shared.source.is_none());
-            if tokio::time::timeout(SETTLE, over).await.is_err() {
+            if tokio::time::timeout(SETTLE, self.over()).await.is_err() {
                 self.0.borrow_mut().stop();
             }
         });
@@ -193,6 +211,7 @@ impl Shared {
     /// The copy that may read on may no longer.
     fn hold(&mut self) {
         self.newest += 1;
+        self.pause();
         if let Some(waker) = self.reading.take() {
             waker.wake();
         }
@@ -210,7 +229,13 @@ impl Shared {
     /// No more of it will come.
     fn end(&mut self) {
         self.source = None;
+        self.pause();
         self.settle();
+    }
+
+    /// It is not read any more, for now.
+    fn pause(&mut self) {
+        self.took += self.begun.take().map(|begun| begun.elapsed()).unwrap_or_default();
     }
 
     /// Who waits looks again.
@@ -233,6 +258,7 @@ impl Shared {
         out: &mut Outgoing,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        self.begun.get_or_insert_with(Instant::now);
         match ready!(Pin::new(&mut *source).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 let ended = frame.is_trailers() || source.is_end_stream();

@@ -12,6 +12,7 @@
 use super::answer::Answer;
 use super::asked::Asked;
 use super::attempt::{Attempts, Reached};
+use super::clock::Clock;
 use super::exchange::Exchange;
 use super::extended;
 use super::headers::{SERVICE_TIME, prepare, remove_hop_by_hop, wants_upgrade};
@@ -35,8 +36,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::SystemTime;
-use tokio::time::Instant;
-use warren_common::model::traffic::Destination;
+use warren_common::model::traffic::{Destination, RouteApi};
 
 /// What the steps of one request share.
 pub(super) struct Journey<'a, O> {
@@ -137,7 +137,7 @@ fn admit<O: Outlets>(outlets: &O, request: &Request<Incoming>) -> Result<Ticket,
 struct Forwarded {
     response: Response<Incoming>,
     reached: Reached,
-    deadline: Option<Instant>,
+    deadline: Option<Clock>,
 }
 
 /// What rules put on a response.
@@ -239,8 +239,10 @@ impl<O: Outlets> Journey<'_, O> {
         body: Incoming,
     ) -> Result<(Forwarded, &'r BackendRule), Local> {
         self.fault(forwarding).await?;
-        let timeout = timeout_of(forwarding.timeout, self.grpc_timeout());
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let of_client = self.grpc_timeout();
+        let timeout = timeout_of(forwarding.timeout, of_client);
+        // The Gateway API's begin with the request, and so does what the client itself says.
+        let waits = self.table.api() == RouteApi::Istio && of_client.is_none();
         let no_backend = || Local::from(Refusal::no_backend(self.table.api()));
         let backend = forwarding.next_backend(rand::random()).ok_or_else(no_backend)?;
         if let Destination::Broken { wanted, why } = &backend.to {
@@ -267,8 +269,10 @@ impl<O: Outlets> Journey<'_, O> {
         for one in mirrors {
             mirror(self, one, &parts, &upload);
         }
-        let attempts = Attempts { forwarding, backend, parts, body, deadline, mirrored };
-        let (mut response, reached) = attempts.run(self).await?;
+        let clock = |timeout| Clock::new(timeout, waits.then(|| upload.clone()));
+        let deadline = timeout.map(clock);
+        let attempts = Attempts { forwarding, backend, parts, body, deadline, waits, mirrored };
+        let (mut response, reached, deadline) = attempts.run(self).await?;
         let took = reached.sent_at.elapsed().as_millis();
         self.exchange.flow().request(|about| {
             about.seen.upstream_ms = u64::try_from(took).ok();

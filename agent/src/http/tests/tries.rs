@@ -36,6 +36,46 @@ fn who_does_not_answer_in_time_is_not_waited_for() {
 }
 
 #[test]
+fn the_time_in_which_a_request_comes_is_its_clients() {
+    run(async {
+        const SECOND: Duration = Duration::from_secs(1);
+        // The route's time, or a try's; all of the body comes after so many seconds; is answered after as many.
+        for (own, comes, answers, status, after) in
+            [(false, 5, 1, 200, 6), (false, 5, 10, 504, 7), (true, 5, 1, 200, 6), (true, 5, 10, 504, 7), (false, 0, 10, 504, 2)]
+        {
+            let limits = match own {
+                false => json!({"timeout_ms": 2000}),
+                true => json!({"retries": {"attempts": 0, "on": [], "backoff_ms": 25, "other_endpoints": true, "per_try_timeout_ms": 2000}}),
+            };
+            let world = World::new(&json!([forward("web", limits)]));
+            world.answers("web", move |request| async move {
+                let body = body(request).await;
+                sleep(SECOND * answers).await;
+                text(200, body)
+            });
+            let mut client = world.connect(false);
+            let began = Instant::now();
+            let (head, body) = POST.split_at(POST.len() - 3);
+            client.write_all(head.as_bytes()).await.unwrap();
+            sleep(SECOND * comes).await;
+            client.write_all(body.as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut answer = String::new();
+            tokio::io::AsyncReadExt::read_to_string(&mut client, &mut answer).await.unwrap();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert_eq!(began.elapsed(), SECOND * after, "{own} {comes} {answers}");
+        }
+        // Nobody reads it: nobody waits for its client.
+        let world = World::new(&json!([forward("web", json!({"timeout_ms": 2000}))]));
+        world.endpoint("web", silent());
+        let _all = world.seats.clone().acquire_many_owned(1000).await.unwrap();
+        let began = Instant::now();
+        assert!(world.say(POST).await.starts_with("HTTP/1.1 504 "));
+        assert_eq!(began.elapsed(), SECOND * 2);
+    });
+}
+
+#[test]
 fn a_try_may_be_slow_when_another_one_is_not() {
     run(async {
         let mut retry = retries(2, &["gateway-error"]);
