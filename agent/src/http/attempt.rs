@@ -348,7 +348,9 @@ fn check<B>(response: &Response<B>, upgrades: bool) -> Result<(), &'static str> 
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => {}
-        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => return Err("framed its response in two ways"),
+        (Some(_), _) if headers.contains_key(CONTENT_LENGTH) => {
+            return Err("framed its response in two ways");
+        }
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
         // The header is not passed on, and nobody would decode it.
         _ => return Err("encoded its response for the transfer, and not just in chunks"),

@@ -263,7 +263,11 @@ mod tests {
 
     #[test]
     fn te_is_for_the_next_connection_too() {
-        let mut request = Request::builder().uri("http://web/").header("te", "trailers").body(Empty::<Bytes>::new()).unwrap();
+        let mut request = Request::builder()
+            .uri("http://web/")
+            .header("te", "trailers")
+            .body(Empty::<Bytes>::new())
+            .unwrap();
         shape(&mut request, true);
         assert!(!request.headers().contains_key(CONNECTION));
         shape(&mut request, false);

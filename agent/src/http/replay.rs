@@ -350,7 +350,9 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Err("the request is sent once more elsewhere".into())));
         }
         let polled = shared.poll_source(cx, this);
-        if polled.is_pending() && !shared.reading.as_ref().is_some_and(|reading| reading.will_wake(cx.waker())) {
+        if polled.is_pending()
+            && !shared.reading.as_ref().is_some_and(|reading| reading.will_wake(cx.waker()))
+        {
             shared.reading = Some(cx.waker().clone());
         }
         polled

@@ -279,7 +279,10 @@ mod tests {
         ] {
             let (response, _) = Local::direct(status, b"text").into_response(false, is_head);
             let told = response.headers().get(CONTENT_LENGTH).map(|length| length.to_str().unwrap());
-            assert_eq!((response.status().as_u16(), told, &response.body()[..]), (status, length, body.as_bytes()));
+            assert_eq!(
+                (response.status().as_u16(), told, &response.body()[..]),
+                (status, length, body.as_bytes())
+            );
         }
     }
 

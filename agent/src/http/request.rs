@@ -128,7 +128,10 @@ fn admit<O: Outlets>(outlets: &O, request: &Request<Incoming>) -> Result<Ticket,
     }
     // HTTP/2 lets the same number come twice, and in HTTP/1 readers disagree about that.
     if request.headers().get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Local::bad_request("http2.invalid.header.field", "Content-Length is there more than once"));
+        return Err(Local::bad_request(
+            "http2.invalid.header.field",
+            "Content-Length is there more than once",
+        ));
     }
     limits.request().map_err(Local::too_many)
 }

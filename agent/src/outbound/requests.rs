@@ -168,11 +168,7 @@ impl Outlets for Requests {
         let declared = service.ports.iter().find(|known| known.service_port == port);
         let declared = declared.map_or(AppProtocol::Unknown, |port| port.app_protocol);
         Ok(Way {
-            key: PoolKey {
-                cluster: counted,
-                tls,
-                ..key(&client, &target, speaks_h2(declared, ask, pool))
-            },
+            key: PoolKey { cluster: counted, tls, ..key(&client, &target, speaks_h2(declared, ask, pool)) },
             terms: pool.map_or(Terms::DEFAULT, terms),
             cluster,
             set_cookie,

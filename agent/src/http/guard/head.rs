@@ -15,7 +15,9 @@ pub enum Malformed {
     #[error("the request line is not METHOD, target and HTTP/1.0 or HTTP/1.1, each after one space")]
     RequestLine,
     /// Not a path, an absolute URL, `*` of OPTIONS, or the authority of CONNECT (RFC 9112, 3.2).
-    #[error("the request's target is not a path, a URL with its scheme, * of OPTIONS, or host and port of CONNECT")]
+    #[error(
+        "the request's target is not a path, a URL with its scheme, * of OPTIONS, or host and port of CONNECT"
+    )]
     Target,
     /// Nothing of the above, and hyper does not read it.
     #[error("the head cannot be read, for example because of a character that no URL may have")]
@@ -170,7 +172,9 @@ fn request_line(line: &[u8]) -> Result<(bool, bool), Malformed> {
 fn has_form(method: &[u8], target: &[u8]) -> bool {
     let is_absolute = || {
         let colon = target.iter().position(|byte| !byte.is_ascii_alphanumeric() && !b"+-.".contains(byte));
-        colon.is_some_and(|at| at > 0 && target[at..].strip_prefix(b"://").is_some_and(|rest| !rest.is_empty()))
+        colon.is_some_and(|at| {
+            at > 0 && target[at..].strip_prefix(b"://").is_some_and(|rest| !rest.is_empty())
+        })
     };
     let has_form = match method {
         b"CONNECT" => !target.iter().any(|byte| b"/?#@".contains(byte)),

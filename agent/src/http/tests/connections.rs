@@ -169,7 +169,8 @@ fn an_http_2_endpoint_gets_no_more_at_a_time_than_it_takes() {
                         Ok::<_, std::convert::Infallible>(text(200, "done"))
                     });
                     let mut h2 = hyper::server::conn::http2::Builder::new(OnWorker);
-                    let _ended = h2.max_concurrent_streams(2).serve_connection(TokioIo::new(stream), service).await;
+                    let _ended =
+                        h2.max_concurrent_streams(2).serve_connection(TokioIo::new(stream), service).await;
                 })
             }),
         );

@@ -197,7 +197,9 @@ fn an_endpoint_of_http_1_0_is_served_by_a_connection_each() {
         );
         for opened in 1..=2 {
             let answer = world
-                .say("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+                .say(
+                    "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                )
                 .await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("ok"), "{answer}");
             assert_eq!(world.opened.get(), opened);

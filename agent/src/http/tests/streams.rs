@@ -74,7 +74,10 @@ fn the_head_of_an_answer_of_ours_has_no_body() {
         let mut client = h2(world.connect(true)).await;
         let head = Request::head("http://web/").body(Full::default()).unwrap();
         let response = client.send_request(head).await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["content-length"]), (404, &"12".parse().unwrap()));
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["content-length"]),
+            (404, &"12".parse().unwrap())
+        );
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 0);
         let answer = world.say("HEAD / HTTP/1.1\r\nHost: web\r\n\r\n").await;
         assert!(answer.contains("content-length: 12\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");

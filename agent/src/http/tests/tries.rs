@@ -40,12 +40,18 @@ fn the_time_in_which_a_request_comes_is_its_clients() {
     run(async {
         const SECOND: Duration = Duration::from_secs(1);
         // The route's time, or a try's; all of the body comes after so many seconds; is answered after as many.
-        for (own, comes, answers, status, after) in
-            [(false, 5, 1, 200, 6), (false, 5, 10, 504, 7), (true, 5, 1, 200, 6), (true, 5, 10, 504, 7), (false, 0, 10, 504, 2)]
-        {
+        for (own, comes, answers, status, after) in [
+            (false, 5, 1, 200, 6),
+            (false, 5, 10, 504, 7),
+            (true, 5, 1, 200, 6),
+            (true, 5, 10, 504, 7),
+            (false, 0, 10, 504, 2),
+        ] {
             let limits = match own {
                 false => json!({"timeout_ms": 2000}),
-                true => json!({"retries": {"attempts": 0, "on": [], "backoff_ms": 25, "other_endpoints": true, "per_try_timeout_ms": 2000}}),
+                true => {
+                    json!({"retries": {"attempts": 0, "on": [], "backoff_ms": 25, "other_endpoints": true, "per_try_timeout_ms": 2000}})
+                }
             };
             let world = World::new(&json!([forward("web", limits)]));
             world.answers("web", move |request| async move {
@@ -193,7 +199,9 @@ fn what_comes_between_two_tries_is_not_lost_to_the_second() {
                 async move {
                     let mut body = request.into_body();
                     while count.get() < FIRST {
-                        count.set(count.get() + body.frame().await.unwrap().unwrap().into_data().unwrap().len());
+                        count.set(
+                            count.get() + body.frame().await.unwrap().unwrap().into_data().unwrap().len(),
+                        );
                     }
                     tell.notify_one();
                     tokio::task::spawn_local(async move {
