@@ -178,16 +178,18 @@ fn an_http_2_endpoint_gets_no_more_at_a_time_than_it_takes() {
         // The first one is there before the others come, and its endpoint has said what it takes.
         assert!(get(&mut client, "").await);
         let began = Instant::now();
-        let many = (0..6).map(|_| {
+        let mut all = Vec::new();
+        for _ in 0..4 {
             let mut client = client.clone();
-            spawn_local(async move { get(&mut client, "").await })
-        });
-        for one in many.collect::<Vec<_>>() {
+            all.push(spawn_local(async move { get(&mut client, "").await }));
+            // Long enough for a new one to be told, too.
+            sleep(SECOND / 100).await;
+        }
+        for one in all {
             assert!(one.await.unwrap());
         }
-        assert_eq!(began.elapsed(), SECOND, "nobody waited for another");
-        // Two on the first, and one on each that was opened before its endpoint had said anything.
-        assert_eq!(world.opened.get(), 5);
+        assert!(began.elapsed() < SECOND * 2, "nobody waited for another: {:?}", began.elapsed());
+        assert_eq!(world.opened.get(), 2);
     });
 }
 

@@ -233,6 +233,7 @@ fn trailers_pass() {
             .await;
         assert!(answer.ends_with("2\r\nok\r\n0\r\nx-back: 2\r\n\r\n"), "{answer}");
         assert_eq!(world.last(), (200, "-".into(), "via_upstream".into(), 1));
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         assert_eq!(world.pool.idle(), 1, "its connection may be used again");
     });
 }
