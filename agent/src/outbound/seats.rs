@@ -434,6 +434,8 @@ mod tests {
             assert!(is_needed() && is_needed(), "it carries no more requests");
             drop(ended);
             assert_eq!(world.seats.queue.lock().leaving, 0);
+            // It was called in turn, and finds nothing.
+            assert!(tokio::time::timeout(TICK, &mut third).await.is_err());
             assert!(second.is_needed()(), "the third still waits, and nobody else ends for it");
             drop(second);
             drop(third.await);
