@@ -23,6 +23,8 @@ fn shop(test: impl FnOnce(&Lab) -> Result<()>) {
         .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
         .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
+        .service("near", |service| service.namespace("shop").port("tcp", 80, 8080).select("version", "v1"))
+        .service("far", |service| service.namespace("shop").port("tcp", 80, 8080).select("version", "v2"))
         .test(|lab| {
             lab.start_mesh()?;
             let _servers = [server(lab, "near")?, server(lab, "far")?];
@@ -41,6 +43,7 @@ fn destination_rules_hold_for_connections_and_endpoints() {
                 shares_are_exact,
                 a_silent_endpoint_is_asked_as_it_is_said,
                 passthrough_reaches_the_service,
+                a_rule_about_connections_alone_holds_for_requests,
                 another_zone_serves_while_the_near_one_is_left_out,
             ],
         )
@@ -63,6 +66,13 @@ fn who_is_not_there_is_waited_for_as_long_as_is_said() {
         ensure!(found[0]["status"] == 503, "{found:?}");
         // Three tries; without the rule each would have 2 s.
         ensure!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        // A connection that nobody looks into is reset instead; without the rule after 10 s.
+        of_connections(lab, "far", &policy)?;
+        poll_until("a connection that is given up soon", SOON, || {
+            let began = Instant::now();
+            let is_reset = client(lab, &["steps", "far", "/"]).is_err();
+            (is_reset && began.elapsed() < Duration::from_secs(5)).then_some(())
+        })?;
         lab.plug_node("n2", true)
     });
 }
@@ -106,6 +116,17 @@ fn in_force(lab: &Lab, marker: &str, policy: &Value, shares: &[(&str, u32)]) -> 
     poll_until(&format!("the rules of {marker}"), SOON, || {
         (client(lab, &["steps", "web", &format!("/{marker}")]).ok()?[0]["status"] == 299).then_some(())
     })
+}
+
+/// A DestinationRule with this policy for a service whose connections nobody looks into.
+fn of_connections(lab: &Lab, service: &str, policy: &Value) -> Result<()> {
+    let rule = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": { "name": service, "namespace": "shop" },
+        "spec": { "host": service, "trafficPolicy": policy },
+    });
+    lab.write_manifest(&format!("{service}.yaml"), &rule.to_string())
 }
 
 fn client(lab: &Lab, args: &[&str]) -> Result<Value> {
@@ -188,9 +209,21 @@ fn a_silent_endpoint_is_asked_as_it_is_said(lab: &Lab) -> Result<()> {
     in_force(lab, "alive", &policy, &[("v1", 1)])?;
     ensure!(answers(lab, &["steps", "web", "/"])?[0]["status"] == 200);
     // On the same node the agent's end is in the server's namespace.
-    let sockets = lab.pod("near").command("ss").args(["-tnoH", "dport = :8080"]).stdout()?;
-    ensure!(sockets.contains("timer:(keepalive,1min"), "{sockets}");
-    Ok(())
+    let sockets = || lab.pod("near").command("ss").args(["-tnoH", "dport = :8080"]).stdout();
+    let found = sockets()?;
+    ensure!(found.contains("timer:(keepalive,1min"), "{found}");
+    // The same of a connection that nobody looks into, while it stands.
+    let alive = json!({ "time": "1000s", "interval": "7s", "probes": 4 });
+    of_connections(lab, "near", &json!({ "connectionPool": { "tcp": { "tcpKeepalive": alive } } }))?;
+    poll_until("a connection that is kept alive", SOON, || {
+        let command = lab.pod("client").command("python3").resolve_names().with_stdin();
+        let mut held = command.args(["-c", CLIENT, "load", "near"]).spawn().ok()?;
+        held.wait_for("begun", SOON).ok()?;
+        let is_it = poll_until("its socket", Duration::from_secs(1), || {
+            sockets().ok()?.contains("timer:(keepalive,16min").then_some(())
+        });
+        is_it.ok()
+    })
 }
 
 fn passthrough_reaches_the_service(lab: &Lab) -> Result<()> {
@@ -199,6 +232,21 @@ fn passthrough_reaches_the_service(lab: &Lab) -> Result<()> {
     let found = answers(lab, &[&["steps", "web"], &["/"; 20][..]].concat())?;
     let who: BTreeSet<_> = found.iter().map(|one| one["who"].to_string()).collect();
     ensure!(found.iter().all(|one| one["status"] == 200) && who.len() == 2, "{found:?}");
+    Ok(())
+}
+
+/// A declared HTTP port without a VirtualService: who comes when no more may be open waits, and is not reset.
+fn a_rule_about_connections_alone_holds_for_requests(lab: &Lab) -> Result<()> {
+    let policy = json!({ "connectionPool": { "tcp": { "maxConnections": 1 } } });
+    in_force(lab, "alone", &policy, &[("", 1)])?;
+    lab.remove_manifest("rules.yaml")?;
+    poll_until("the end of the VirtualService", SOON, || {
+        let found = answers(lab, &["steps", "web", "/bad/nobody"]).ok()?;
+        let routes = lab.node("n1").warren(["routes", "web", "--client", "shop/client"]).stdout().ok()?;
+        (found[0]["status"] == 200 && !routes.contains("VirtualService")).then_some(())
+    })?;
+    let found = answers(lab, &["burst", "web", "4", "/0.4"])?;
+    ensure!(found.len() == 4 && found.iter().all(|one| one["status"] == 200), "{found:?}");
     Ok(())
 }
 

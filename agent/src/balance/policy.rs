@@ -38,29 +38,17 @@ impl Effective {
         balancer.is_none() && pool.is_none() && outliers.is_none() && self.retry_budget.is_none()
     }
 
-    /// Whether any of it is about requests, where requests are known to be what is carried: what counts connections alone is not.
+    /// Whether any of it is about requests, where requests are known to be what is carried. So is what a pool says of
+    /// connections: they are those that requests wait for, and share.
     pub fn is_about_requests(&self) -> bool {
         let PortPolicy { balancer, pool, outliers, tls } = &self.policy;
         let is_originated = |tls: &TlsOrigination| matches!(tls.mode, TlsMode::Simple | TlsMode::Mutual);
         balancer.is_some()
             || outliers.is_some()
             || self.retry_budget.is_some()
-            || pool.as_ref().is_some_and(is_of_requests)
+            || pool.as_ref().is_some_and(|pool| *pool != ConnectionPool::default())
             || tls.as_ref().is_some_and(is_originated)
     }
-}
-
-/// Whether a pool limits more than connections.
-fn is_of_requests(pool: &ConnectionPool) -> bool {
-    let connections_alone = ConnectionPool {
-        max_connections: pool.max_connections,
-        connect_timeout_ms: pool.connect_timeout_ms,
-        max_connection_duration_ms: pool.max_connection_duration_ms,
-        idle_timeout_ms: pool.idle_timeout_ms,
-        keepalive: pool.keepalive,
-        ..ConnectionPool::default()
-    };
-    *pool != connections_alone
 }
 
 /// Retries at a time, as a share of what is active.
@@ -312,18 +300,21 @@ mod tests {
             };
             PortPolicy { tls: Some(tls), ..PortPolicy::default() }
         };
-        let connections = ConnectionPool {
-            max_connections: Some(1),
-            idle_timeout_ms: Some(1),
-            keepalive: Some((1, 1, 1)),
-            ..ConnectionPool::default()
+        let of_pool = |change: fn(&mut ConnectionPool)| {
+            let mut said = ConnectionPool::default();
+            change(&mut said);
+            pool(said)
         };
-        let requests = ConnectionPool { max_requests: Some(1), ..connections.clone() };
         for (policy, nothing, expected) in [
             (PortPolicy::default(), true, false),
             (policy(Some(SimpleBalancer::Random), None), false, true),
-            (pool(connections), false, false),
-            (pool(requests), false, true),
+            (pool(ConnectionPool::default()), false, false),
+            (of_pool(|pool| pool.max_connections = Some(1)), false, true),
+            (of_pool(|pool| pool.connect_timeout_ms = Some(1)), false, true),
+            (of_pool(|pool| pool.max_connection_duration_ms = Some(1)), false, true),
+            (of_pool(|pool| pool.idle_timeout_ms = Some(1)), false, true),
+            (of_pool(|pool| pool.keepalive = Some((1, 1, 1))), false, true),
+            (of_pool(|pool| pool.max_requests = Some(1)), false, true),
             (tls(TlsMode::Simple), false, true),
             (tls(TlsMode::IstioMutual), false, false),
             (tls(TlsMode::Disable), false, false),
