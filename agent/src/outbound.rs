@@ -27,7 +27,7 @@ mod tried;
 mod wire;
 
 pub(crate) use endpoints::Balances;
-pub(crate) use originate::wanted as originated;
+pub(crate) use originate::{named, wanted as originated};
 pub(crate) use requests::is_current;
 pub(crate) use rules::Routes;
 

@@ -5,7 +5,7 @@ use super::tale::{Tale, row};
 use super::whom::shown;
 use super::{Scene, Seen, words};
 use crate::balance::{Ask as Turn, Effective, Group, HashInput, Health as _, hash_input, hash_of_connection};
-use crate::outbound::originated;
+use crate::outbound::{named, originated};
 use crate::policy::{self, Connection, Denial};
 use crate::route::http::RequestView;
 use crate::route::{Backend, Choice, Doubts, Failing, Hop, Target, rank, resolve_backend, target_of};
@@ -242,6 +242,10 @@ pub(super) fn arrive(
         (_, Some(who)) => format!("{who} at {}", target.address),
         (_, None) => target.address.to_string(),
     };
+    if let Err(unnamed) = named(policy, target, target.service.as_deref()) {
+        tale.outcome.flag = Some("UF".to_owned());
+        return tale.end(format!("refused by the client's agent: {unnamed}"));
+    }
     let refused =
         target.workload.as_deref().and_then(|server| judge(scene, client, ask, target, server, tale));
     match refused {

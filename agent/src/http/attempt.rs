@@ -3,7 +3,7 @@
 
 use super::clock::Clock;
 use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
-use super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
+use super::outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
 use super::pool::{Lease, PoolKey, SendError};
 use super::replay::{Outgoing, Replay, Upload};
 use super::reply::Local;
@@ -327,18 +327,21 @@ fn no_switch<P>(way: &Way<P>) -> Failed {
     Failed { ended: Ended::Overflow, local: Local::not_http(why) }
 }
 
-fn not_reached(error: NotReached) -> Failed {
-    let NotReached { why, denied, overload } = error;
-    if overload {
-        let refusal = crate::route::http::Refusal::overflow();
-        return Failed { ended: Ended::Overflow, local: Local::from(refusal).because(why) };
-    }
-    let mut local = Local::not_connected(why);
-    // Another try, and another endpoint, would be refused by the same rule.
-    let ended = if denied { Ended::Overflow } else { Ended::NoConnection };
-    if denied {
-        local.flag = Some(ResponseFlag::Deny);
-    }
+fn not_reached(NotReached { why, cause }: NotReached) -> Failed {
+    let (ended, local) = match cause {
+        Cause::Failed => (Ended::NoConnection, Local::not_connected(why)),
+        Cause::Unknown => (Ended::NoConnection, Local::not_found(why)),
+        // Another try, and another endpoint, would be refused by the same rule.
+        Cause::Denied => {
+            let mut local = Local::not_connected(why);
+            local.flag = Some(ResponseFlag::Deny);
+            (Ended::Overflow, local)
+        }
+        Cause::Overload => {
+            let refusal = crate::route::http::Refusal::overflow();
+            (Ended::Overflow, Local::from(refusal).because(why))
+        }
+    };
     Failed { ended, local }
 }
 

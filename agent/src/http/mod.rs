@@ -39,7 +39,7 @@ mod visits;
 pub(crate) use asked::Asked;
 pub(crate) use io::{BoxIo, close};
 pub(crate) use limits::{FIRST_LINE_DEADLINE, IDLE, MAX_FIRST_LINE};
-pub(crate) use outlets::{Ask, NoWay, NotReached, Outlets, Way};
+pub(crate) use outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
 pub(crate) use pool::{Opened, Origination, Phase, Pool, PoolKey, Terms};
 pub(crate) use serve::{Client, serve};
 pub(crate) use sniff::{Spoken, spoken};

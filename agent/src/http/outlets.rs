@@ -66,10 +66,21 @@ pub(crate) struct NoWay {
 pub(crate) struct NotReached {
     /// For people.
     pub why: String,
+    /// What it means for the request.
+    pub cause: Cause,
+}
+
+/// What it means that an endpoint was not reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// There is no connection; another try, or another endpoint, may have one.
+    Failed,
+    /// The same: its name cannot be looked up.
+    Unknown,
     /// A policy refused it.
-    pub denied: bool,
+    Denied,
     /// A limit of the endpoint's node was reached.
-    pub overload: bool,
+    Overload,
 }
 
 /// What a pipeline asks of its story.

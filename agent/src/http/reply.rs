@@ -86,6 +86,12 @@ impl Local {
         .because(why)
     }
 
+    /// The endpoint's name was not found: 503.
+    pub(super) fn not_found(why: String) -> Self {
+        let flag = Some(ResponseFlag::DnsFailure);
+        Self { flag, details: "dns_resolution_failure".into(), ..Self::not_connected(why) }
+    }
+
     /// The endpoint's connection ended without a response: 503.
     pub(super) fn terminated(why: String) -> Self {
         let details = "upstream_reset_before_response_started{connection_termination}";
@@ -214,6 +220,7 @@ impl From<Refusal> for Local {
             "NC" => Some(ResponseFlag::NoCluster),
             "UH" => Some(ResponseFlag::NoHealthyUpstream),
             "UO" => Some(ResponseFlag::Overflow),
+            "UF" => return Self::not_connected(String::new()),
             _ => None,
         };
         let status = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);

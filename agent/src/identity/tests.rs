@@ -4,4 +4,5 @@ mod controller;
 mod fake;
 mod handshake;
 mod manager;
+mod outside;
 mod peer;

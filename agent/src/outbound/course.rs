@@ -160,16 +160,23 @@ fn balanced(
                 return Err(RouteError::NoHealthyEndpoint { service: hostname, port, known }.into());
             }
             let target = target_of(&mesh, client, service, &endpoint.workload, endpoint.port, like)?;
+            if let Err(error) = originate::named(place.policy(), &target, Some(service)) {
+                if matches!(load, Load::Connection(_)) {
+                    place.connected(false);
+                }
+                return Err(error.into());
+            }
             let tls = originate::wanted(place.policy(), &target.hop, &name.hostname, Some(service));
             Ok(Next { target, place: Some(Box::new(place)), tls })
         }
-        Chosen::Any(effective) => {
+        Chosen::Any(effective, place) => {
             let backend = Backend { service, port, subset: Some(&effective.labels) };
             let target = chosen(context, client, Some(service), attempts, |choice| {
                 resolve_backend(&mesh, client, &backend, like, choice)
             })?;
+            originate::named(&effective.policy, &target, Some(service))?;
             let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname, Some(service));
-            Ok(Next { target, place: None, tls })
+            Ok(Next { target, place: place.map(Box::new), tls })
         }
     }
 }

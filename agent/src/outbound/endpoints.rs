@@ -120,8 +120,9 @@ pub(super) enum Unpicked {
 
 /// What became of it.
 pub(super) enum Chosen {
-    /// Nothing says how: any endpoint with the labels of this.
-    Any(Arc<Effective>),
+    /// Nothing says which: any endpoint with the labels of this. There is a place where something is counted all the same: a
+    /// service that is passed through has no endpoints to pick among.
+    Any(Arc<Effective>, Option<Balanced>),
     /// This one.
     One(Picked),
 }
@@ -138,7 +139,8 @@ pub(super) struct Picked {
 #[derive(Debug)]
 pub(super) struct Balanced {
     balance: Arc<Balance>,
-    endpoint: WorkloadUid,
+    /// None: whatever was dialled.
+    endpoint: Option<WorkloadUid>,
     known: usize,
     effective: Arc<Effective>,
     held: Option<Held>,
@@ -164,9 +166,8 @@ impl Balances {
         let balance = self.of(wanted);
         let mut state = balance.state.lock();
         let made = state.make(wanted, &balance.seats)?;
-        // A service that is passed through has no endpoints to pick among.
-        if made.effective.counts_nothing() || wanted.service.steering.mode == Mode::Passthrough {
-            return Ok(Chosen::Any(made.effective));
+        if made.effective.counts_nothing() {
+            return Ok(Chosen::Any(made.effective, None));
         }
         let (held, tried) = match load {
             Load::Request(ask) => (Some(Held::Request(state.circuit.take(Kind::Request)?)), ask.tried),
@@ -176,6 +177,12 @@ impl Balances {
             }
             Load::Guess(failed) => (None, failed),
         };
+        if wanted.service.steering.mode == Mode::Passthrough {
+            drop(state);
+            let effective = Arc::clone(&made.effective);
+            let place = Balanced { balance, endpoint: None, known: 0, effective, held };
+            return Ok(Chosen::Any(made.effective, Some(place)));
+        }
         let now = Instant::now();
         if let Some(detector) = &mut state.detector {
             detector.sweep(now);
@@ -202,7 +209,7 @@ impl Balances {
         drop(state);
         let place = Balanced {
             balance,
-            endpoint: uid,
+            endpoint: Some(uid),
             known: made.group.endpoints().len(),
             effective: made.effective,
             held,
@@ -363,16 +370,17 @@ impl Balanced {
     }
 
     fn report(&self, signal: Signal) {
+        let Some(endpoint) = &self.endpoint else { return };
         let cause = self
             .balance
             .state
             .lock()
             .detector
             .as_mut()
-            .and_then(|detector| detector.report(&self.endpoint, signal, self.known, Instant::now()));
+            .and_then(|detector| detector.report(endpoint, signal, self.known, Instant::now()));
         if let Some(cause) = cause {
             self.balance.ejected(cause);
-            tracing::info!(endpoint = %self.endpoint, cause = cause.as_str(), "an endpoint is left out for a while");
+            tracing::info!(%endpoint, cause = cause.as_str(), "an endpoint is left out for a while");
         }
     }
 
@@ -429,11 +437,12 @@ impl Balance {
 
 impl Drop for Balanced {
     fn drop(&mut self) {
+        let Some(endpoint) = &self.endpoint else { return };
         let mut state = self.balance.state.lock();
-        if let Some(active) = state.active.get_mut(&self.endpoint) {
+        if let Some(active) = state.active.get_mut(endpoint) {
             *active -= 1;
             if *active == 0 {
-                state.active.remove(&self.endpoint);
+                state.active.remove(endpoint);
             }
         }
     }

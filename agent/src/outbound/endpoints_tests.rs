@@ -114,6 +114,13 @@ impl World {
     }
 
     fn pick_for(&self, dialled: [u8; 4], load: Load<'_>) -> Result<Picked, Unpicked> {
+        match self.choose(dialled, load)? {
+            Chosen::One(picked) => Ok(picked),
+            Chosen::Any(..) => panic!("the policy says how"),
+        }
+    }
+
+    fn choose(&self, dialled: [u8; 4], load: Load<'_>) -> Result<Chosen, Unpicked> {
         let wanted = Wanted {
             mesh: &self.mesh,
             generation: self.generation,
@@ -124,10 +131,7 @@ impl World {
             address: [10, 0, 0, 9].into(),
             dialled: dialled.into(),
         };
-        match self.balances.pick(&wanted, load)? {
-            Chosen::One(picked) => Ok(picked),
-            Chosen::Any(_) => panic!("the policy says how"),
-        }
+        self.balances.pick(&wanted, load)
     }
 
     fn pick(&self) -> Result<Picked, NoWay> {
@@ -236,6 +240,35 @@ fn passthrough_keeps_to_what_was_dialled() {
     assert!((1..300).contains(&world.share("a")), "the service's own address leads to any");
 }
 
+/// A ServiceEntry with `resolution: NONE`: whatever is dialled is reached, as its rule says.
+#[test]
+fn what_is_passed_through_has_the_limits_of_its_rule() {
+    let pool = ConnectionPool {
+        max_connections: Some(1),
+        idle_timeout_ms: Some(5),
+        connect_timeout_ms: Some(7),
+        ..ConnectionPool::default()
+    };
+    let mut world = World::new(pooled(pool));
+    let mut service = Service::clone(&world.service);
+    service.steering.mode = Mode::Passthrough;
+    world.service = Arc::new(service);
+    let dial = |world: &World| match world.choose([203, 0, 113, 1], Load::Connection(&[])) {
+        Ok(Chosen::Any(_, Some(place))) => Ok(place),
+        Ok(_) => panic!("a place without an endpoint"),
+        Err(error) => Err(error),
+    };
+    let place = dial(&world).unwrap();
+    assert_eq!(place.pool().unwrap().connect_timeout_ms, Some(7));
+    assert_ne!(place.span(), Span::default());
+    assert!(matches!(dial(&world), Err(Unpicked::Overflow(_))), "there is one");
+    place.connected(false);
+    drop(place);
+    assert!(dial(&world).is_ok());
+    world.apply(MeshChange::TrafficGone(name().to_string()));
+    assert!(matches!(world.choose(DIALLED, Load::Connection(&[])), Ok(Chosen::Any(_, None))));
+}
+
 fn left_out_at_once() -> TrafficPolicy {
     let outliers = Outliers {
         consecutive_5xx: 1,
@@ -328,6 +361,8 @@ fn connections_have_places_as_long_as_they_last_and_are_left_out_by_their_failur
     assert_ne!(first.place.span(), Span::default());
     drop(second);
     assert!(connect(&world, &[]).is_ok());
+    let never = World::new(pooled(ConnectionPool { idle_timeout_ms: Some(0), ..ConnectionPool::default() }));
+    assert_eq!(connect(&never, &[]).unwrap().place.span(), Span::default(), "0: it may be idle for ever");
 
     let outliers = Outliers {
         consecutive_5xx: 3,

@@ -1,6 +1,7 @@
 //! Why connections do not leave, and what follows from that: for the record, for another try, for others.
 
 use super::endpoints::Unpicked;
+use super::originate::Unnamed;
 use crate::identity::{CredentialError, OutsideError, PeerError};
 use crate::inbound::Refusal;
 use crate::interest::Unlearned;
@@ -45,6 +46,8 @@ pub(super) enum OutboundError {
     Peer { gateway: SocketAddr, source: PeerError },
     #[error("the identity {0} was revoked: nothing goes there, and nothing leaves in its name")]
     Revoked(Identity),
+    #[error(transparent)]
+    Unnamed(#[from] Unnamed),
     #[error("{gateway} proved to be {found}, expected {expected}")]
     WrongPeer { gateway: SocketAddr, found: Box<Identity>, expected: Box<Identity> },
     #[error("the tunnel to {gateway} failed: {reason}")]
@@ -77,7 +80,9 @@ impl OutboundError {
         match self {
             Self::Tls { .. } => FlowFlag::TlsFailure,
             Self::Outside { .. } => FlowFlag::Outside,
-            Self::Peer { .. } | Self::WrongPeer { .. } | Self::Credential(_) => FlowFlag::IdentityError,
+            Self::Peer { .. } | Self::WrongPeer { .. } | Self::Unnamed(_) | Self::Credential(_) => {
+                FlowFlag::IdentityError
+            }
             Self::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. } => FlowFlag::Deny,
             Self::Tunnel { status: Some(StatusCode::MISDIRECTED_REQUEST), .. } => FlowFlag::IdentityError,
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,

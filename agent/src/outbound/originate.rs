@@ -17,12 +17,13 @@ use crate::store::Store;
 use crate::tunnel::CopyError;
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::TcpStream;
-use warren_common::model::traffic::{PortPolicy, TlsMode};
+use warren_common::model::traffic::{PortPolicy, TlsMode, TlsOrigination};
 use warren_common::model::{Identity, Service};
 
 /// Bytes that are read at once, each way.
@@ -49,12 +50,44 @@ pub(crate) fn wanted(
         return None;
     }
     let name = settings.sni.clone().unwrap_or_else(|| name.to_ascii_lowercase().into());
-    let mut settings = settings.clone();
-    // The rule's own come first.
-    if let (true, Some(service)) = (settings.subject_alt_names.is_empty(), service) {
-        settings.subject_alt_names.clone_from(&service.origin.subject_alt_names);
+    let subject_alt_names = names(settings, service).to_vec();
+    Some(Arc::new(Origination { settings: TlsOrigination { subject_alt_names, ..settings.clone() }, name }))
+}
+
+/// Names of which a server has to have one: the rule's own come first.
+fn names<'a>(settings: &'a TlsOrigination, service: Option<&'a Service>) -> &'a [Arc<str>] {
+    match (&*settings.subject_alt_names, service) {
+        ([], Some(service)) => &service.origin.subject_alt_names,
+        (own, _) => own,
     }
-    Some(Arc::new(Origination { settings, name }))
+}
+
+/// A pod of the mesh that a DestinationRule's `subjectAltNames` do not name.
+#[derive(Debug, thiserror::Error)]
+#[error("{to} is {identity}, which subjectAltNames do not name: {}", names.join(", "))]
+pub(crate) struct Unnamed {
+    to: SocketAddr,
+    identity: Identity,
+    names: Vec<Arc<str>>,
+}
+
+/// Whether the rule lets this pod of the mesh answer: it proves its identity by other means than the rule's TLS, which is not
+/// spoken there, and in mode ISTIO_MUTUAL that has to be one of the names.
+///
+/// # Errors
+/// [`Unnamed`].
+pub(crate) fn named(policy: &PortPolicy, target: &Target, service: Option<&Service>) -> Result<(), Unnamed> {
+    let settings = policy.tls.as_ref().filter(|tls| tls.mode == TlsMode::IstioMutual);
+    let (Some(settings), Some(workload), Hop::SameNode | Hop::Hbone { .. }) =
+        (settings, &target.workload, &target.hop)
+    else {
+        return Ok(());
+    };
+    let (names, identity) = (names(settings, service), &workload.identity);
+    if names.is_empty() || names.iter().any(|name| **name == *identity.to_string()) {
+        return Ok(());
+    }
+    Err(Unnamed { to: target.address, identity: identity.clone(), names: names.to_vec() })
 }
 
 /// The server name that will be asked for, as [`ServerName::Named`] has it: none without TLS, and none for an address.
@@ -224,7 +257,6 @@ mod tests {
     use crate::store::MeshChange;
     use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use warren_common::model::traffic::TlsOrigination;
     use warren_common::model::{ServiceName, ServiceOrigin, Steering};
 
     fn policy(mode: TlsMode, sni: Option<&str>) -> PortPolicy {
@@ -266,6 +298,36 @@ mod tests {
         assert!(names(&rule, &service(&[])).is_empty());
         rule.tls.as_mut().unwrap().subject_alt_names = vec!["rule.example".into()];
         assert_eq!(names(&rule, &entry), ["rule.example"]);
+    }
+
+    #[test]
+    fn a_pod_of_the_mesh_has_to_be_one_that_is_named() {
+        let pod = crate::pods::testing::pod("web", "web", &[], true);
+        let own = pod.identity.to_string();
+        let tunnel = Hop::Hbone { gateway: ([10, 0, 0, 2], 15008).into(), identity: pod.identity.clone() };
+        let named = |mode, names: &[&str], entrys: &[&str], hop: &Hop| {
+            let mut policy = policy(mode, None);
+            policy.tls.as_mut().unwrap().subject_alt_names =
+                names.iter().map(|name| (*name).into()).collect();
+            let target = Target {
+                address: ([10, 0, 0, 2], 80).into(),
+                workload: Some(Arc::clone(&pod)),
+                service: None,
+                endpoints: 1,
+                hop: hop.clone(),
+            };
+            named(&policy, &target, Some(&service(entrys))).map_err(|error| error.to_string())
+        };
+        for hop in [&Hop::SameNode, &tunnel] {
+            assert!(named(TlsMode::IstioMutual, &[], &[], hop).is_ok(), "whoever the mesh says");
+            assert!(named(TlsMode::IstioMutual, &["other", &own], &["other"], hop).is_ok());
+            assert!(named(TlsMode::IstioMutual, &[], &[&own], hop).is_ok(), "the entry's");
+            let why = named(TlsMode::IstioMutual, &["other"], &[&own], hop).unwrap_err();
+            assert!(why.contains(&own) && why.ends_with("do not name: other"), "{why}");
+            // Their own TLS is spoken within the tunnel, and judged there.
+            assert!(named(TlsMode::Simple, &["other"], &[], hop).is_ok());
+        }
+        assert!(named(TlsMode::IstioMutual, &["other"], &[], &Hop::Plaintext).is_ok(), "judged in TLS");
     }
 
     /// What rustls really sends, read as the pod's door would.

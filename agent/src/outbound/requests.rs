@@ -13,7 +13,9 @@ use crate::accept::keep_alive;
 use crate::balance::{Kind, Overflow, Slot};
 use crate::context::Context;
 use crate::flow::{Dialled, Hello, Upstream};
-use crate::http::{self, Ask, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way};
+use crate::http::{
+    self, Ask, Cause, Client, NoWay, NotReached, Opened, Outlets, Pool, PoolKey, Stay, Terms, Way,
+};
 use crate::identity::Application;
 use crate::inbound::Refusal as LocalRefusal;
 use crate::limits::OfPod;
@@ -147,13 +149,19 @@ impl Outlets for Requests {
                     let target = target_of(&mesh, &client, service, &endpoint.workload, endpoint.port, like);
                     (target.map_err(nobody)?, Some(place), None, set_cookie)
                 }
-                Chosen::Any(effective) => {
+                Chosen::Any(effective, place) => {
                     let backend = Backend { service, port, subset: Some(&effective.labels) };
                     let target = self.any(&mesh, &client, &backend, ask).map_err(nobody)?;
-                    (target, None, Some(effective), None)
+                    (target, place, Some(effective), None)
                 }
             };
         let policy = balanced.as_ref().map(Balanced::policy).or(effective.as_ref().map(|one| &one.policy));
+        if let Some(Err(error)) = policy.map(|policy| originate::named(policy, &target, Some(service))) {
+            if let Some(balanced) = &balanced {
+                balanced.ended(Ended::NoConnection);
+            }
+            return Err(NoWay { refusal: Refusal::no_connection(), why: error.to_string() });
+        }
         let tls =
             policy.and_then(|policy| originate::wanted(policy, &target.hop, name_of_server, Some(service)));
         if let Hop::Hbone { identity, .. } = &target.hop
@@ -178,11 +186,9 @@ impl Outlets for Requests {
 
     async fn seat(&self, way: &Way<Place>) -> Result<Self::Seat, NotReached> {
         let Some(balanced) = &way.place.balanced else { return Ok(None) };
-        let waits = balanced.take(Kind::Pending).map_err(|overflow| NotReached {
-            why: overflow.to_string(),
-            denied: false,
-            overload: true,
-        })?;
+        let waits = balanced
+            .take(Kind::Pending)
+            .map_err(|overflow| NotReached { why: overflow.to_string(), cause: Cause::Overload })?;
         Ok(Some((waits, balanced.seat(who(&way.key)).await)))
     }
 
@@ -404,24 +410,26 @@ fn who(key: &PoolKey) -> Who {
 }
 
 fn not_reached(error: &OutboundError) -> NotReached {
-    NotReached {
-        why: error.to_string(),
-        denied: matches!(
-            error,
-            OutboundError::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. }
-                | OutboundError::Local(LocalRefusal::Denied(_))
-                | OutboundError::Revoked(_)
-        ),
-        overload: matches!(error, OutboundError::Local(LocalRefusal::Limit(_))),
-    }
+    let cause = match error {
+        OutboundError::Tunnel { status: Some(StatusCode::UNAUTHORIZED), .. }
+        | OutboundError::Local(LocalRefusal::Denied(_))
+        | OutboundError::Revoked(_) => Cause::Denied,
+        OutboundError::Local(LocalRefusal::Limit(_)) => Cause::Overload,
+        OutboundError::Lookup { .. } => Cause::Unknown,
+        _ => Cause::Failed,
+    };
+    NotReached { why: error.to_string(), cause }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::http::RequestView;
     use crate::store::{MeshChange, Store};
+    use warren_common::model::traffic::RouteApi;
     use warren_common::model::{
-        Enrolment, Health, Identity, PeerAuthentication, Placement, TunnelProtocol, WorkloadKind, WorkloadUid,
+        Enrolment, Health, Identity, PeerAuthentication, Placement, ServiceName, ServiceOrigin, ServicePort,
+        Steering, TunnelProtocol, WorkloadKind, WorkloadUid,
     };
 
     fn pod(name: &str, pod_uid: &str, account: &str) -> Arc<Workload> {

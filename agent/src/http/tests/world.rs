@@ -1,7 +1,7 @@
 //! What the pipeline's surroundings are in tests.
 
 use super::super::limits::IDLE;
-use super::super::outlets::{Ask, NoWay, NotReached, Outlets, Way};
+use super::super::outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
 use super::super::pool::{Opened, Phase, Pool, PoolKey, Terms};
 use super::super::serve::{Client, serve};
 use super::super::visits::Stay;
@@ -280,7 +280,7 @@ impl Outlets for World {
     }
 
     async fn seat(&self, _: &Way<Server>) -> Result<OwnedSemaphorePermit, NotReached> {
-        let overflow = || NotReached { why: "too many wait".into(), denied: false, overload: true };
+        let overflow = || NotReached { why: "too many wait".into(), cause: Cause::Overload };
         let _waits = Arc::clone(&self.may_wait).try_acquire_owned().map_err(|_| overflow())?;
         Ok(Arc::clone(&self.seats).acquire_owned().await.unwrap())
     }

@@ -34,10 +34,15 @@ async fn side(ca: &FakeCa, account: &str, recipe: Recipe) -> Side {
     }
 }
 
-async fn roots(ca: &FakeCa) -> Arc<Anchors> {
+pub(super) async fn roots(ca: &FakeCa) -> Arc<Anchors> {
     let folder = tempfile::tempdir().unwrap();
     ca.write_root(&folder.path().join("ca.pem"));
     Trust::new(folder.path().join("ca.pem"), None).refresh().await.unwrap()
+}
+
+/// A server with a certificate after `recipe`, unchecked.
+pub(super) async fn server_of(ca: &FakeCa, recipe: Recipe) -> Arc<ServerConfig> {
+    side(ca, "web", recipe).await.server
 }
 
 type Streams = (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>);

@@ -38,6 +38,16 @@ impl Refusal {
         Self { status: 503, grpc_status: UNAVAILABLE, flag: "UH", details: "no_healthy_upstream" }
     }
 
+    /// The endpoint that was picked may not be connected to: 503.
+    pub fn no_connection() -> Self {
+        Self {
+            status: 503,
+            grpc_status: UNAVAILABLE,
+            flag: "UF",
+            details: "upstream_reset_before_response_started{connection_failure}",
+        }
+    }
+
     /// A circuit breaker is open; goes with `x-envoy-overloaded: true`.
     pub fn overflow() -> Self {
         Self {
