@@ -140,9 +140,9 @@ impl Body for Answer {
             Some(Ok(frame)) => {
                 // Nothing follows trailers, and nobody asks whether.
                 let ended = frame.is_trailers() || body.is_end_stream();
-                if let Some(exchange) = &this.exchange {
+                if let Some(exchange) = &mut this.exchange {
                     if let Some(data) = frame.data_ref() {
-                        exchange.received(data.len());
+                        exchange.received_data(data);
                     }
                     if let Some(trailers) = frame.trailers_ref() {
                         exchange.grpc_status(trailers);

@@ -1,5 +1,6 @@
 //! The record of one request, from its head to the end of its response.
 
+use super::grpc::Messages;
 use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
 use super::replay::Upload;
 use super::reply::Local;
@@ -24,6 +25,8 @@ pub(super) struct Exchange {
     ticket: Option<Ticket>,
     /// Whether it is gRPC.
     pub(super) is_grpc: bool,
+    /// Of its response.
+    messages: Messages,
 }
 
 impl Exchange {
@@ -46,7 +49,8 @@ impl Exchange {
             seen.forwarded_for = text(headers, &FORWARDED_FOR);
         });
         let head_bytes = head as u64;
-        Self { flow, body: Rc::default(), head_bytes, finished: false, ticket: None, is_grpc }
+        let (body, messages) = (Rc::default(), Messages::default());
+        Self { flow, body, head_bytes, finished: false, ticket: None, is_grpc, messages }
     }
 
     /// The record.
@@ -59,9 +63,12 @@ impl Exchange {
         self.ticket = Some(ticket);
     }
 
-    /// Where the request's bytes are counted.
+    /// Where the request's bytes are counted, and its messages.
     pub(super) fn body(&mut self, body: &Upload) {
         self.body = body.received();
+        if self.is_grpc {
+            body.count_messages(Arc::clone(self.flow.messages()));
+        }
     }
 
     /// Says why it is not just answered by an application.
@@ -111,6 +118,14 @@ impl Exchange {
     /// Bytes of the response's body.
     pub(super) fn received(&self, bytes: usize) {
         self.flow.bytes().received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// A part of the response's body.
+    pub(super) fn received_data(&mut self, data: &[u8]) {
+        self.received(data.len());
+        if self.is_grpc {
+            self.flow.messages().received.fetch_add(self.messages.count(data), Relaxed);
+        }
     }
 
     /// The response breaks off.

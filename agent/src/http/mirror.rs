@@ -125,7 +125,7 @@ impl<O: Outlets> Copy<O> {
         exchange.flow().request(|about| about.seen.details = "via_upstream".into());
         let mut answer = response.into_body();
         while let Some(Ok(frame)) = answer.frame().await {
-            exchange.received(frame.data_ref().map_or(0, bytes::Bytes::len));
+            exchange.received_data(frame.data_ref().map_or(&[][..], |data| &data[..]));
         }
         lease.give_back();
         exchange.finish();

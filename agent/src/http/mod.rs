@@ -18,6 +18,7 @@ mod attempt;
 mod clock;
 mod exchange;
 mod extended;
+mod grpc;
 pub mod guard;
 mod headers;
 mod io;

@@ -2,8 +2,10 @@
 //! sent once more.
 
 use super::BoxError;
+use super::grpc::Messages;
 use super::limits::SETTLE;
 use crate::limits::{OfPod, Ticket};
+use crate::observe::ByteCounters;
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -11,6 +13,8 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -37,6 +41,8 @@ struct Shared {
     ticket: Option<Ticket>,
     /// Bytes that came, kept or not.
     received: Rc<Cell<u64>>,
+    /// gRPC messages that came, and where they are counted.
+    messages: Option<(Messages, Arc<ByteCounters>)>,
     /// More came than may be kept: what has been sent cannot be sent again.
     overflowed: bool,
     /// The client's connection failed before the end, or nobody is left who would read it.
@@ -95,6 +101,7 @@ impl Replay {
             kept: 0,
             limit,
             received: Rc::default(),
+            messages: None,
             overflowed: false,
             broken: false,
             begun: None,
@@ -149,6 +156,11 @@ impl Upload {
     /// Bytes of it that came: counted there as long as they come.
     pub(crate) fn received(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.0.borrow().received)
+    }
+
+    /// Its gRPC messages are counted there as they come.
+    pub(crate) fn count_messages(&self, there: Arc<ByteCounters>) {
+        self.0.borrow_mut().messages = Some((Messages::default(), there));
     }
 
     /// Whether no more of it will come.
@@ -265,6 +277,9 @@ impl Shared {
                 let frame = match frame.into_data() {
                     Ok(data) => {
                         self.received.set(self.received.get() + data.len() as u64);
+                        if let Some((messages, there)) = &mut self.messages {
+                            there.sent.fetch_add(messages.count(&data), Relaxed);
+                        }
                         if !self.overflowed && self.kept + data.len() <= self.limit {
                             self.kept += data.len();
                             self.chunks.push(data.clone());

@@ -155,10 +155,11 @@ impl Observer {
         self.inner.metrics.certificates_from(Box::new(read));
     }
 
-    /// Gives the metrics the bytes of open connections that they have not seen yet.
+    /// Gives the metrics the bytes of open connections, and the messages of open requests, that they have not seen yet.
     pub fn count_bytes(&self) {
         for record in self.open_records() {
             record.count_bytes();
+            self.inner.metrics.requests().count_messages(&record);
         }
     }
 
@@ -222,7 +223,7 @@ impl Observer {
     }
 }
 
-/// Gives the metrics the bytes of open connections every `period` (Istio's is 5 s), until it is dropped.
+/// Gives the metrics the bytes of open connections, and messages of requests, every `period` (Istio's is 5 s), until it is dropped.
 pub async fn report_bytes(observer: Observer, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

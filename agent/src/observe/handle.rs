@@ -146,6 +146,11 @@ impl FlowHandle {
         &self.record.bytes
     }
 
+    /// The counters that a gRPC request's messages are added to.
+    pub fn messages(&self) -> &Arc<ByteCounters> {
+        &self.record.messages
+    }
+
     /// Why it failed. The first cause stays: what follows are its consequences.
     pub fn fail(&self, flag: FlowFlag, error: impl Display) {
         let mut details = self.record.details.lock();
@@ -177,6 +182,7 @@ impl Drop for FlowHandle {
                     let (sent, received) = record.bytes.totals();
                     let series = observer.metrics().requests().series(record.direction, &details, request);
                     series.add(duration, request.trace, sent, received);
+                    series.add_messages(record.new_messages());
                     if observer.access_log() {
                         request_log::closed(record, &details, request);
                     }

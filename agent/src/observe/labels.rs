@@ -100,6 +100,14 @@ impl TcpLabels {
         }
     }
 
+    /// The labels of a request. How it travels is said where it arrives, if there: Istio's clients leave that unknown, and so do
+    /// dashboards expect it.
+    pub(super) fn of_request(direction: Direction, details: &Details) -> Self {
+        let labels = Self::new(direction, details, None);
+        let mutual_tls = labels.mutual_tls && direction == Direction::Inbound;
+        Self { mutual_tls, ..labels }
+    }
+
     /// Where everything is counted that would exceed the bound on series.
     pub(super) fn overflow(direction: Direction) -> Self {
         Self {

@@ -68,7 +68,7 @@ impl FlowFlag {
     }
 }
 
-/// Bytes of one connection so far. The copy loop adds, everybody else reads.
+/// Bytes of one connection so far, or messages of a request. The copy loop adds, everybody else reads.
 #[derive(Debug, Default)]
 pub struct ByteCounters {
     /// From client to server.
@@ -81,6 +81,13 @@ impl ByteCounters {
     /// Bytes (sent, received) so far.
     pub fn totals(&self) -> (u64, u64) {
         (self.sent.load(Relaxed), self.received.load(Relaxed))
+    }
+
+    /// What is not among `counted` yet, and is from now on.
+    fn beyond(&self, counted: &Self) -> (u64, u64) {
+        let (sent, received) = self.totals();
+        let sent = sent.saturating_sub(counted.sent.fetch_max(sent, Relaxed));
+        (sent, received.saturating_sub(counted.received.fetch_max(received, Relaxed)))
     }
 }
 
@@ -133,6 +140,10 @@ pub(super) struct Record {
     pub(super) bytes: Arc<ByteCounters>,
     /// What of `bytes` the metrics already have.
     counted: ByteCounters,
+    /// gRPC messages of a request.
+    pub(super) messages: Arc<ByteCounters>,
+    /// What of `messages` the metrics already have.
+    counted_messages: ByteCounters,
     /// Set when the connection is established.
     pub(super) series: OnceLock<Arc<Series>>,
     /// Leaves no trace.
@@ -157,6 +168,8 @@ impl Record {
             started: Instant::now(),
             bytes: Arc::default(),
             counted: ByteCounters::default(),
+            messages: Arc::default(),
+            counted_messages: ByteCounters::default(),
             series: OnceLock::new(),
             discarded: AtomicBool::new(false),
             is_connection: true,
@@ -208,6 +221,8 @@ impl Record {
             started: now.checked_sub(age).unwrap_or(now),
             bytes: Arc::new(bytes()),
             counted: bytes(),
+            messages: Arc::default(),
+            counted_messages: ByteCounters::default(),
             series: OnceLock::new(),
             discarded: AtomicBool::new(false),
             is_connection: true,
@@ -219,10 +234,13 @@ impl Record {
     /// `fetch_max` hands every byte to exactly one of them.
     pub(super) fn count_bytes(&self) {
         let Some(series) = self.series.get() else { return };
-        let (sent, received) = self.bytes.totals();
-        let sent = sent.saturating_sub(self.counted.sent.fetch_max(sent, Relaxed));
-        let received = received.saturating_sub(self.counted.received.fetch_max(received, Relaxed));
+        let (sent, received) = self.bytes.beyond(&self.counted);
         series.add_bytes(sent, received);
+    }
+
+    /// gRPC messages (of request and response) that the metrics have not seen yet; the same holds for them.
+    pub(super) fn new_messages(&self) -> (u64, u64) {
+        self.messages.beyond(&self.counted_messages)
     }
 
     /// The record in words, as it stands. `state` is the reader's: an event "opened" stays one, also when it
@@ -278,6 +296,12 @@ fn peer(peer: &Peer) -> FlowPeer {
     }
 }
 
+/// The same in milliseconds, as Envoy writes it.
+pub(super) fn rfc3339_ms(at: SystemTime) -> String {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    OffsetDateTime::from(at).format(format).unwrap_or_default()
+}
+
 /// RFC 3339, UTC, microseconds.
 fn rfc3339(at: SystemTime) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
@@ -292,6 +316,7 @@ mod tests {
     fn time_reads_as_rfc_3339() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_042);
         assert_eq!(rfc3339(at), "2023-11-14T22:13:20.000042Z");
+        assert_eq!(rfc3339_ms(at), "2023-11-14T22:13:20.000Z");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! One log line per request, target `access`: Envoy's keys, after the two peers as connections have them. `src.addr` is Envoy's
-//! `downstream_remote_address`, `dst.addr` its `upstream_host`, `error` its `upstream_transport_failure_reason`; the line's own
-//! time less `duration` is its `start_time`.
+//! `downstream_remote_address`, `dst.addr` its `upstream_host`, `error` its `upstream_transport_failure_reason`. Three are left out:
+//! no client's TLS ends here (`requested_server_name`), no request's connection is ended by a filter
+//! (`connection_termination_details`), and a request of many on a tunnel has no address of its own (`upstream_local_address`).
 
-use super::record::{Details, Record};
+use super::record::{Details, Record, rfc3339_ms};
 use super::request::RequestDetails;
 use tracing::event;
 use warren_common::model::admin::Direction;
@@ -51,6 +52,7 @@ pub(super) fn closed(record: &Record, details: &Details, request: &RequestDetail
                 trace_id = request.trace.map(display),
                 user_agent = seen.user_agent.as_deref(),
                 x_forwarded_for = seen.forwarded_for.as_deref(),
+                start_time = rfc3339_ms(record.start),
                 duration = format!("{}ms", details.duration.unwrap_or_default().as_millis()),
                 error,
                 "request complete"
@@ -177,6 +179,8 @@ mod tests {
             assert_eq!(found, *value, "{theirs} as {ours}: {line}");
         }
         assert!(line["response_code"].is_number() && line["bytes_sent"].is_number(), "{line}");
+        let start = line["start_time"].as_str().unwrap();
+        assert!(start.len() == 24 && start.ends_with('Z'), "milliseconds: {line}");
         assert!(line["duration"].as_str().is_some_and(|duration| duration.ends_with("ms")), "{line}");
     }
 

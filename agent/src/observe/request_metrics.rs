@@ -1,10 +1,11 @@
-//! Istio's metrics of requests: `istio_requests_total`, and histograms of durations and sizes.
+//! Istio's metrics of requests: `istio_requests_total`, histograms of durations and sizes, and the messages of gRPC, which are
+//! counted while they go.
 //!
 //! A bucket of durations leads to the last traced request in it (an OpenMetrics exemplar): at most 20 of a label set, some
 //! 60 bytes each, and none where nobody traces.
 
 use super::labels::TcpLabels;
-use super::record::Details;
+use super::record::{Details, Record};
 use super::request::RequestDetails;
 use super::trace::TraceId;
 use parking_lot::RwLock;
@@ -83,6 +84,8 @@ pub(super) struct RequestSeries {
     duration: HistogramWithExemplars<Traced>,
     request_bytes: Histogram,
     response_bytes: Histogram,
+    request_messages: AtomicU64,
+    response_messages: AtomicU64,
 }
 
 impl Default for RequestSeries {
@@ -92,6 +95,8 @@ impl Default for RequestSeries {
             duration: HistogramWithExemplars::new(BOUNDS.into_iter()),
             request_bytes: Histogram::default(),
             response_bytes: Histogram::default(),
+            request_messages: AtomicU64::default(),
+            response_messages: AtomicU64::default(),
         }
     }
 }
@@ -110,6 +115,12 @@ impl RequestSeries {
         self.duration.observe(duration.as_secs_f64() * 1000.0, trace.map(Traced), when);
         self.request_bytes.add(request_bytes);
         self.response_bytes.add(response_bytes);
+    }
+
+    /// Counts messages of gRPC: of the request, and of its response.
+    pub(super) fn add_messages(&self, (request, response): (u64, u64)) {
+        self.request_messages.fetch_add(request, Relaxed);
+        self.response_messages.fetch_add(response, Relaxed);
     }
 }
 
@@ -159,7 +170,7 @@ impl Requests {
         request: &RequestDetails,
     ) -> Arc<RequestSeries> {
         let labels = HttpLabels {
-            peers: TcpLabels::new(direction, details, None),
+            peers: TcpLabels::of_request(direction, details),
             grpc: request.seen.grpc,
             status: request.seen.status,
             grpc_status: request.seen.grpc_status,
@@ -176,6 +187,19 @@ impl Requests {
             return Arc::clone(table.entry(overflow).or_default());
         }
         Arc::clone(table.entry(labels).or_default())
+    }
+
+    /// Counts the messages of a request that goes on, under the labels that it has now.
+    pub(super) fn count_messages(&self, record: &Record) {
+        if let (0, 0) = record.messages.totals() {
+            return;
+        }
+        let details = record.details.lock();
+        let Some(request) = &details.request else { return };
+        match record.new_messages() {
+            (0, 0) => {}
+            messages => self.series(record.direction, &details, request).add_messages(messages),
+        }
     }
 
     /// Requests counted under labels that are all unknown.
@@ -195,6 +219,18 @@ impl Requests {
             let count = series.requests.load(Relaxed);
             family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
+        let mut messages = |name, help, part: fn(&RequestSeries) -> &AtomicU64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, series) in rows.iter().filter(|(labels, _)| labels.grpc) {
+                let count = part(series).load(Relaxed);
+                family.encode_family(labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+            Ok::<_, fmt::Error>(())
+        };
+        messages("istio_request_messages", "gRPC messages of requests", |series| &series.request_messages)?;
+        messages("istio_response_messages", "gRPC messages of responses", |series| {
+            &series.response_messages
+        })?;
         let mut histogram = |name, help, part: fn(&RequestSeries) -> &dyn EncodeMetric| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
             for (labels, series) in &rows {
@@ -275,7 +311,7 @@ mod tests {
             ("response_code", "200"),
             ("grpc_response_status", "5"),
             ("response_flags", "-"),
-            ("connection_security_policy", "mutual_tls"),
+            ("connection_security_policy", "unknown"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
@@ -291,6 +327,40 @@ mod tests {
             assert_eq!(labels(&lines[0]), expected, "{name}");
             assert!(lines[0].ends_with(" 1"), "{name}");
         }
+    }
+
+    #[test]
+    fn messages_of_grpc_are_counted_while_they_go() {
+        let observer = observer(10);
+        let flow = call(&observer);
+        flow.request(|request| {
+            request.seen.grpc = true;
+            request.seen.status = 200;
+        });
+        flow.messages().sent.store(1, Relaxed);
+        flow.messages().received.store(20, Relaxed);
+        let counted = |name: &str| -> Vec<_> {
+            let lines = metric(&observer, name);
+            lines.iter().map(|line| (labels(line), line.rsplit_once(' ').unwrap().1.to_owned())).collect()
+        };
+        assert!(counted("istio_response_messages_total").is_empty());
+        observer.count_bytes();
+        observer.count_bytes();
+        let [(going, count)] = &*counted("istio_response_messages_total") else { panic!("one") };
+        assert_eq!((going["grpc_response_status"].as_str(), count.as_str()), ("", "20"), "once");
+        assert_eq!(counted("istio_request_messages_total")[0].1, "1");
+        // The rest with the end.
+        flow.messages().received.store(25, Relaxed);
+        flow.request(|request| request.seen.grpc_status = Some(0));
+        drop(flow);
+        let mut all = counted("istio_response_messages_total");
+        all.sort_by_key(|(labels, _)| labels["grpc_response_status"].clone());
+        let [(_, first), (ended, rest)] = &*all else { panic!("{all:?}") };
+        assert_eq!((first.as_str(), ended["grpc_response_status"].as_str(), rest.as_str()), ("20", "0", "5"));
+        assert_eq!(ended["request_protocol"], "grpc");
+        // Other requests have none.
+        drop(call(&observer));
+        assert_eq!(counted("istio_response_messages_total").len(), 2);
     }
 
     #[test]

@@ -86,6 +86,7 @@ fn the_head_of_an_answer_of_ours_has_no_body() {
 
 #[test]
 fn grpc_passes_with_its_trailers_over_one_connection() {
+    const MESSAGE: &str = "\0\0\0\0\x02hi";
     run(async {
         let world = World::simple("web");
         world.h2_endpoints.set(true);
@@ -100,18 +101,23 @@ fn grpc_passes_with_its_trailers_over_one_connection() {
         });
         let mut client = h2(world.connect(true)).await;
         for _ in 0..3 {
-            let mut request = post("/shop.Cart/Get", "message");
+            let mut request = post("/shop.Cart/Get", MESSAGE);
             request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
             request.headers_mut().insert("te", "trailers".parse().unwrap());
             let response = client.send_request(request).await.unwrap();
             let collected = response.into_body().collect().await.unwrap();
             assert_eq!(collected.trailers().unwrap()["grpc-status"], "5");
-            assert_eq!(collected.to_bytes(), "message");
+            assert_eq!(collected.to_bytes(), MESSAGE);
         }
         assert_eq!(world.opened.get(), 1);
         let request = world.records().pop().unwrap().request.unwrap();
         assert!(request.grpc);
         assert_eq!(request.grpc_status, Some(5));
+        let metrics = world.observer.encode_metrics();
+        for name in ["istio_request_messages_total", "istio_response_messages_total"] {
+            let counted = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+            assert!(counted.ends_with(" 3"), "{counted}");
+        }
     });
 }
 
