@@ -3,7 +3,7 @@
 use super::*;
 use crate::source::Change;
 use crate::source::manifests::parse;
-use warren_common::model::{Health, Service, TunnelProtocol, Workload, WorkloadKind};
+use warren_common::model::{Health, Locality, Service, TunnelProtocol, Workload, WorkloadKind};
 
 pub(crate) fn config() -> ResolveConfig {
     ResolveConfig {
@@ -63,6 +63,23 @@ fn a_pod_becomes_a_workload() {
     assert_eq!((workload.health, workload.tunnel), (Health::Healthy, TunnelProtocol::None));
     assert_eq!((&*workload.enrolment.pod_uid, workload.enrolment.enrolled), ("u1", false));
     assert_eq!(workload.labels.len(), 2);
+}
+
+#[test]
+fn a_pod_is_where_its_label_says_else_where_its_node_is() {
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/region: r1, \
+         topology.kubernetes.io/zone: z1, topology.istio.io/subzone: s1}}\n";
+    for (label, expected) in [
+        ("", ["r1", "z1", "s1"]),
+        (", labels: {istio-locality: ''}", ["r1", "z1", "s1"]),
+        (", labels: {istio-locality: r2.z2.s2}", ["r2", "z2", "s2"]),
+        // What it leaves out is not taken from the node.
+        (", labels: {istio-locality: r2}", ["r2", "", ""]),
+    ] {
+        let workload = pod_of(&(node.to_owned() + &pod(label, "", "")), "web").0.unwrap();
+        let Locality { region, zone, subzone } = &workload.placement.locality;
+        assert_eq!([&**region, &**zone, &**subzone], expected, "{label}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Pods as workloads.
 
 use super::enrolment::enrolment;
-use super::locality::of_node;
+use super::locality::of_pod;
 use super::peer_authentication::peer_authentication;
 use super::{ResolveConfig, host, plaintext_policy};
 use crate::index::Index;
@@ -65,7 +65,7 @@ pub(super) fn workload(
         authorization_policies: policies(index, pod, &mtls),
         peer_authentication: mtls,
         placement: Placement {
-            locality: of_node(index, &pod.node),
+            locality: of_pod(index, pod),
             // Without an address a name would be looked up.
             hostname: dns_name(config, pod).filter(|_| !pod.addresses.is_empty()),
             hints,

@@ -3,12 +3,16 @@
 use super::About;
 use super::virtual_service::full_name_of;
 use crate::index::Index;
-use crate::objects::{DestinationRule, HttpRoute, Kind, RouteAction};
+use crate::objects::{
+    DestinationRule, EntryAddress, EntryEndpoint, HttpRoute, Kind, Name, Resolution, RouteAction,
+};
 use crate::resolve::traffic::is_ruled;
 use crate::resolve::{ResolveConfig, host};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use warren_common::model::traffic::{HashKey, PortPolicy, TlsMode, TrafficPolicy};
+use warren_common::model::traffic::{
+    Balancer, ConnectionPool, HashKey, PortPolicy, SimpleBalancer, TlsMode, TrafficPolicy,
+};
 use warren_common::model::{AppProtocol, ServiceName};
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRule, about: &mut About<'_>) {
@@ -40,49 +44,150 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
             about.warning("policy-conflict", "spec.trafficPolicy", text, None);
         }
     }
-    let in_mesh = held.iter().any(|service| index.kubernetes_service_name(service).is_some());
-    let mut first = None;
-    for (path, policy) in policies(rule) {
-        if in_mesh {
-            mesh_tls_stays(&path, policy, about);
+    let scene = Scene::new(index, config, &host, &held);
+    for (path, ports, policy) in parts(rule) {
+        if scene.in_mesh {
+            between_pods(&path, policy, about);
         }
-        if is_of_requests(policy) {
-            first.get_or_insert(path);
+        if let Some((endpoint, outliers)) = scene.one_endpoint {
+            without_choice(&path, policy, endpoint, outliers, about);
+        }
+        if !held.is_empty() && !scene.is_met(&ports) {
+            without_requests(&path, policy, &scene, about);
         }
     }
-    if let Some(path) = first
-        && !held.is_empty()
-        && !is_met(index, config, &held)
-    {
+    let budgets = policies(rule)
+        .filter(|(_, policy)| policy.retry_budget_percent.is_some() || policy.retry_budget_min.is_some());
+    if !held.is_empty() && !scene.is_met(&Ports::But(Vec::new())) {
+        for (path, _) in budgets {
+            no_http_rules(format!("{path}.retryBudget"), &scene, about);
+        }
+    }
+}
+
+/// What a rule is for.
+struct Scene<'a> {
+    host: &'a str,
+    in_mesh: bool,
+    /// Where there is nothing to choose among: why, and what outlier detection does there; for people.
+    one_endpoint: Option<(&'static str, &'static str)>,
+    /// Ports of the services, and whether requests are seen there.
+    seen: Vec<(u16, bool)>,
+}
+
+/// The ports that a part of a rule is for.
+enum Ports {
+    One(u16),
+    /// All but these.
+    But(Vec<u16>),
+}
+
+impl<'a> Scene<'a> {
+    fn new(index: &Index, config: &ResolveConfig, host: &'a str, held: &[ServiceName]) -> Self {
+        let in_mesh = held.iter().any(|service| index.kubernetes_service_name(service).is_some());
+        let sent_to = destinations(index);
+        let mut seen = Vec::new();
+        for service in held {
+            let ruled = sent_to.contains(&service.hostname) || is_ruled(index, config, service);
+            let ports = host::resolve(index, config, service).map(|service| service.ports);
+            let ports = ports.unwrap_or_default().into_iter();
+            seen.extend(
+                ports.map(|port| (port.service_port, ruled || port.app_protocol != AppProtocol::Unknown)),
+            );
+        }
+        let one_endpoint = held.iter().filter(|_| !in_mesh).find_map(|service| one_endpoint(index, service));
+        Self { host, in_mesh, one_endpoint, seen }
+    }
+
+    /// Whether requests are seen at one of these ports: HTTP is declared, or HTTP rules are there for the service, or send requests
+    /// of others to it.
+    fn is_met(&self, ports: &Ports) -> bool {
+        let holds = |port: u16| match ports {
+            Ports::One(one) => *one == port,
+            Ports::But(others) => !others.contains(&port),
+        };
+        // A port that is not there is another matter.
+        let mut of_part = self.seen.iter().filter(|(port, _)| holds(*port)).peekable();
+        of_part.peek().is_none() && !self.seen.is_empty() || of_part.any(|(_, seen)| *seen)
+    }
+}
+
+fn one_endpoint(index: &Index, service: &ServiceName) -> Option<(&'static str, &'static str)> {
+    let ServiceName { namespace, hostname } = service;
+    let entry = index.service_entry_of_host(&Name::new(namespace.clone(), hostname.clone()))?;
+    let listed = entry.listed();
+    let own: Vec<_> = listed.iter().filter(|(_, hosts)| hosts.contains(hostname)).collect();
+    match (entry.resolution, &*own) {
+        (Resolution::None, _) => Some((
+            "with resolution NONE connections go to what was dialled",
+            "no address is left out for its failures",
+        )),
+        (Resolution::Dns, [(EntryEndpoint { address: EntryAddress::Name(_), .. }, _)]) => Some((
+            "a DNS name is one endpoint, whose addresses are used at random",
+            "its failures leave out the whole name, and not one of its addresses",
+        )),
+        _ => None,
+    }
+}
+
+fn no_http_rules(path: String, scene: &Scene<'_>, about: &mut About<'_>) {
+    let text = format!(
+        "it is about requests; no port of {} that it is for says that it is HTTP, and no HTTP rules lead there: it has no effect",
+        scene.host
+    );
+    let fix = "Say `appProtocol: http` (or http2, grpc) at the Service's port";
+    about.info("no-http-rules", path, text, Some(fix.to_owned()));
+}
+
+/// What means nothing, or less, where no requests are seen.
+fn without_requests(path: &str, policy: &PortPolicy, scene: &Scene<'_>, about: &mut About<'_>) {
+    let PortPolicy { balancer, pool, outliers, tls: _ } = policy;
+    let hash = balancer.as_ref().and_then(|balancer| balancer.hash.as_ref());
+    if hash.is_some_and(|(key, _)| *key != HashKey::SourceIp) {
+        no_http_rules(format!("{path}.loadBalancer.consistentHash"), scene, about);
+    }
+    if pool.as_ref().is_some_and(is_of_requests) {
+        no_http_rules(format!("{path}.connectionPool.http"), scene, about);
+    }
+    if outliers.is_some() {
         let text = format!(
-            "some of it is about requests alone; no port of {host} says that it is HTTP, and no HTTP rules lead there: that has no \
-             effect"
+            "no port of {} that it is for says that it is HTTP, and no HTTP rules lead there: no answers are seen, and only \
+             connections that fail count",
+            scene.host
         );
-        let fix = "Say `appProtocol: http` (or http2, grpc) at the Service's port";
-        about.info("no-http-rules", path, text, Some(fix.to_owned()));
+        about.info("only-connections-count", format!("{path}.outlierDetection"), text, None);
     }
 }
 
 /// Whether a part of it means nothing where no requests are seen.
-fn is_of_requests(policy: &TrafficPolicy) -> bool {
-    let of_port = |policy: &PortPolicy| {
-        let hash = policy.balancer.as_ref().and_then(|balancer| balancer.hash.as_ref());
-        let pool = policy.pool.as_ref().is_some_and(|pool| {
-            pool.max_pending_requests.is_some()
-                || pool.max_requests.is_some()
-                || pool.max_requests_per_connection.is_some()
-                || pool.max_retries.is_some()
-                || pool.http_idle_timeout_ms.is_some()
-                || pool.max_concurrent_streams.is_some()
-                || pool.upgrade_to_h2
-                || pool.use_client_protocol
-        });
-        pool || hash.is_some_and(|(key, _)| *key != HashKey::SourceIp)
-    };
-    of_port(&policy.all)
-        || policy.ports.values().any(of_port)
-        || policy.retry_budget_percent.is_some()
-        || policy.retry_budget_min.is_some()
+fn is_of_requests(pool: &ConnectionPool) -> bool {
+    pool.max_pending_requests.is_some()
+        || pool.max_requests.is_some()
+        || pool.max_requests_per_connection.is_some()
+        || pool.max_retries.is_some()
+        || pool.http_idle_timeout_ms.is_some()
+        || pool.max_concurrent_streams.is_some()
+        || pool.upgrade_to_h2
+        || pool.use_client_protocol
+}
+
+/// What means nothing, or less, where there is one endpoint whatever is said.
+fn without_choice(path: &str, policy: &PortPolicy, endpoint: &str, outliers: &str, about: &mut About<'_>) {
+    use SimpleBalancer::{Passthrough, Random};
+    let is_so =
+        |balancer: &Balancer| balancer.hash.is_none() && matches!(balancer.simple, Random | Passthrough);
+    if policy.balancer.as_ref().is_some_and(|balancer| !is_so(balancer)) {
+        let text = format!("{endpoint}: there is nothing to balance");
+        about.info("one-endpoint", format!("{path}.loadBalancer"), text, None);
+    }
+    if policy.outliers.is_some() {
+        about.info(
+            "one-endpoint",
+            format!("{path}.outlierDetection"),
+            format!("{endpoint}: {outliers}"),
+            None,
+        );
+    }
 }
 
 /// What the rule says of the whole host and of each subset, with its path.
@@ -94,33 +199,36 @@ fn policies(rule: &DestinationRule) -> impl Iterator<Item = (String, &TrafficPol
     )
 }
 
-/// Says that pods of the mesh go on speaking its TLS with each other where the rule asks for none.
-fn mesh_tls_stays(path: &str, policy: &TrafficPolicy, about: &mut About<'_>) {
-    let mut part = |path: &str, policy: &PortPolicy| {
-        if policy.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Disable) {
-            let text = "pods of the mesh go on proving to each other who they are, in TLS: it holds for endpoints outside of the \
-                        mesh alone";
-            about.info("mesh-tls-stays", format!("{path}.tls"), text, None);
-        }
-    };
-    part(path, &policy.all);
-    for (port, policy) in &policy.ports {
-        // The place in the list is not kept.
-        part(&format!("{path}.portLevelSettings[port {port}]"), policy);
-    }
+/// The same by the ports that it is for.
+fn parts(rule: &DestinationRule) -> impl Iterator<Item = (String, Ports, &PortPolicy)> {
+    policies(rule).flat_map(|(path, policy)| {
+        let others = Ports::But(policy.ports.keys().copied().collect());
+        let ports = policy.ports.iter().map({
+            let path = path.clone();
+            // The place in the list is not kept.
+            move |(port, own)| (format!("{path}.portLevelSettings[port {port}]"), Ports::One(*port), own)
+        });
+        std::iter::once((path, others, &policy.all)).chain(ports)
+    })
 }
 
-/// Whether requests to one of these services are seen: HTTP is declared, or HTTP rules are there for it, or send requests of others
-/// to it.
-fn is_met(index: &Index, config: &ResolveConfig, services: &[ServiceName]) -> bool {
-    let sent_to = destinations(index);
-    let is_declared = |service: &ServiceName| {
-        let ports = host::resolve(index, config, service).map(|service| service.ports).unwrap_or_default();
-        ports.iter().any(|port| port.app_protocol != AppProtocol::Unknown)
-    };
-    services.iter().any(is_declared)
-        || services.iter().any(|service| sent_to.contains(&service.hostname))
-        || services.iter().any(|service| is_ruled(index, config, service))
+/// Says what a rule does not change where pods of the mesh talk to each other.
+fn between_pods(path: &str, policy: &PortPolicy, about: &mut About<'_>) {
+    let PortPolicy { tls, pool, .. } = policy;
+    if tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Disable) {
+        let text = "pods of the mesh go on proving to each other who they are, in TLS: it holds for endpoints outside of the \
+                    mesh alone";
+        about.info("mesh-tls-stays", format!("{path}.tls"), text, None);
+    }
+    if tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::IstioMutual && tls.sni.is_some()) {
+        let text = "the mesh's own TLS asks pods for no server name: it holds for endpoints outside of the mesh alone";
+        about.info("mesh-tls-stays", format!("{path}.tls.sni"), text, None);
+    }
+    if pool.as_ref().is_some_and(|pool| pool.keepalive.is_some()) {
+        let text = "connections to pods of other nodes go through tunnels, which look for themselves whether the other end is \
+                    there: it holds for pods of the client's node and for endpoints outside of the mesh";
+        about.info("tunnels-stay", format!("{path}.connectionPool.tcp.tcpKeepalive"), text, None);
+    }
 }
 
 /// Full names of whatever HTTP rules of the mesh send requests to.

@@ -143,17 +143,20 @@ fn what_a_destination_rule_does_not_change_between_pods_is_said() {
         ("loadBalancer: {simple: RANDOM}", vec![]),
         ("loadBalancer: {warmup: {duration: 10s}}", vec![]),
         (
-            "connectionPool: {tcp: {idleTimeout: 1s, maxConnectionDuration: 1s, tcpKeepalive: {}}, \
+            "connectionPool: {tcp: {idleTimeout: 1s, maxConnectionDuration: 1s}, \
              http: {idleTimeout: 1s, maxConcurrentStreams: 5, maxRetries: 1}}",
             vec![],
         ),
+        ("connectionPool: {tcp: {tcpKeepalive: {}}}", vec!["tunnels-stay connectionPool.tcp.tcpKeepalive"]),
         ("tls: {mode: SIMPLE}", vec![]),
         ("tls: {mode: MUTUAL, clientCertificate: /c, privateKey: /k}", vec![]),
-        ("tls: {mode: DISABLE}", vec!["tls"]),
+        ("tls: {mode: DISABLE}", vec!["mesh-tls-stays tls"]),
         ("tls: {mode: ISTIO_MUTUAL}", vec![]),
+        ("tls: {mode: ISTIO_MUTUAL, subjectAltNames: [x]}", vec![]),
+        ("tls: {mode: ISTIO_MUTUAL, sni: x}", vec!["mesh-tls-stays tls.sni"]),
         (
             "portLevelSettings: [{port: {number: 80}, tls: {mode: DISABLE}}]",
-            vec!["portLevelSettings[port 80].tls"],
+            vec!["mesh-tls-stays portLevelSettings[port 80].tls"],
         ),
     ] {
         for (place, written) in [
@@ -163,8 +166,11 @@ fn what_a_destination_rule_does_not_change_between_pods_is_said() {
                 format!("subsets: [{{name: v1, trafficPolicy: {{{policy}}}}}]"),
             ),
         ] {
-            let expected: Vec<_> =
-                expected.iter().map(|path| format!("d mesh-tls-stays {place}.{path}")).collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|said| said.split_once(' ').unwrap())
+                .map(|(code, path)| format!("d {code} {place}.{path}"))
+                .collect();
             assert_eq!(found(&(rule(&written) + &vs)), expected, "{written}");
         }
     }
@@ -190,14 +196,43 @@ spec: {clusterIP: 10.0.0.3, ports: [{name: other, port: 80}]}
         object(kind, "r", &spec)
     };
     let requests = "connectionPool: {http: {maxRetries: 1}}";
-    let none = vec!["d no-http-rules spec.trafficPolicy"];
+    let none = vec!["d no-http-rules spec.trafficPolicy.connectionPool.http"];
+    let of_ports = |first: &str, second: &str| {
+        let ports = format!(
+            "portLevelSettings: [{{port: {{number: 80}}, {first}}}, {{port: {{number: 82}}, {second}}}]"
+        );
+        "---
+apiVersion: v1
+kind: Service
+metadata: {name: two, namespace: shop}
+spec: {clusterIP: 10.0.0.4, ports: [{name: http, port: 80}, {name: other, port: 82}]}
+"
+        .to_owned()
+            + &of("two", &ports)
+    };
     for (objects, expected) in [
         (of("plain", requests), none.clone()),
-        (of("plain", "loadBalancer: {consistentHash: {httpHeaderName: x}}"), none.clone()),
-        (of("plain", "retryBudget: {percent: 10}"), none.clone()),
+        (
+            of("plain", "loadBalancer: {consistentHash: {httpHeaderName: x}}"),
+            vec!["d no-http-rules spec.trafficPolicy.loadBalancer.consistentHash"],
+        ),
+        (of("plain", "retryBudget: {percent: 10}"), vec!["d no-http-rules spec.trafficPolicy.retryBudget"]),
+        (of_ports(requests, "loadBalancer: {simple: RANDOM}"), vec![]),
+        // Another port that says HTTP is no help.
+        (
+            of_ports("outlierDetection: {}", requests),
+            vec!["d no-http-rules spec.trafficPolicy.portLevelSettings[port 82].connectionPool.http"],
+        ),
+        (
+            of_ports("outlierDetection: {}", "outlierDetection: {}"),
+            vec!["d only-connections-count spec.trafficPolicy.portLevelSettings[port 82].outlierDetection"],
+        ),
         (of("plain", "loadBalancer: {consistentHash: {useSourceIp: true}}"), vec![]),
         (of("plain", "loadBalancer: {simple: RANDOM}"), vec![]),
-        (of("plain", "connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {}"), vec![]),
+        (
+            of("plain", "connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {}"),
+            vec!["d only-connections-count spec.trafficPolicy.outlierDetection"],
+        ),
         // A port says HTTP.
         (of("web", requests), vec![]),
         (of("'*.shop.svc.cluster.local'", requests), vec![]),
@@ -211,6 +246,33 @@ spec: {clusterIP: 10.0.0.3, ports: [{name: other, port: 80}]}
     // It is no problem of the controller's: it would have to be looked at again with every route.
     let all = analyze(&index(&format!("{SERVICES}{}", of("plain", requests))), &config());
     assert_eq!(all[0].severity, Severity::Info);
+}
+
+#[test]
+fn where_there_is_nothing_to_choose_among_is_said() {
+    let of = |entry: &str, policy: &str| {
+        let ports = "ports: [{number: 80, name: http, protocol: HTTP}]";
+        object(
+            "ServiceEntry",
+            "e",
+            &format!("hosts: [api.example.com], addresses: [10.5.0.1], {ports}, {entry}"),
+        ) + &object("DestinationRule", "d", &format!("host: api.example.com, trafficPolicy: {{{policy}}}"))
+    };
+    let all = "loadBalancer: {simple: ROUND_ROBIN}, outlierDetection: {}, connectionPool: {tcp: {maxConnections: 1}}";
+    let said =
+        ["loadBalancer", "outlierDetection"].map(|part| format!("d one-endpoint spec.trafficPolicy.{part}"));
+    let dns = "resolution: DNS, endpoints: [{address: a.example.com}, {address: b.example.com}]";
+    for (entry, policy, expected) in [
+        ("resolution: NONE", all, &said[..]),
+        ("resolution: DNS", all, &said[..]),
+        ("resolution: DNS", "loadBalancer: {consistentHash: {useSourceIp: true}}", &said[..1]),
+        ("resolution: NONE", "loadBalancer: {simple: PASSTHROUGH}", &[]),
+        ("resolution: DNS", "loadBalancer: {simple: RANDOM}", &[]),
+        (dns, all, &[]),
+        ("resolution: STATIC, endpoints: [{address: 192.0.2.1}]", all, &[]),
+    ] {
+        assert_eq!(found(&of(entry, policy)), expected, "{entry} {policy}");
+    }
 }
 
 #[test]

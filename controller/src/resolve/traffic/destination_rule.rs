@@ -6,21 +6,34 @@ use crate::objects::DestinationRule;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use warren_common::model::ServiceName;
-use warren_common::model::traffic::{Clients, ScopedPolicy};
+use warren_common::model::traffic::{Clients, ScopedPolicy, TrafficPolicy};
 
 /// The policies for a service, in the order in which clients ask: those of the client's own namespace, those of the
-/// service's, those of the root namespaces. The first namespace that has one decides; nothing is merged across.
+/// service's, those of the root namespaces. The first namespace that has one decides; nothing is merged across, also where none
+/// of those that are there selects the client.
 pub(super) fn policies(index: &Index, service: &ServiceName) -> Vec<ScopedPolicy> {
     let all = in_order(index, service);
     let mut policies = Vec::new();
     let roots = index.root_namespaces();
     let namespaces: BTreeSet<&Arc<str>> = all.iter().map(|rule| &rule.name.namespace).collect();
     for own in namespaces {
-        let of_client = all.iter().filter(|rule| rule.name.namespace == *own).copied().filter(|rule| {
+        let is_of_step = |rule: &&DestinationRule| {
             let private = rule.exported_to.as_deref() == Some(std::slice::from_ref(own));
-            is_for(rule.exported_to.as_ref(), own) && (private || !roots.contains(own))
-        });
-        policies.extend(merged(of_client, |_| Some(vec![own.clone()])));
+            rule.name.namespace == *own
+                && is_for(rule.exported_to.as_ref(), own)
+                && (private || !roots.contains(own))
+        };
+        let of_client: Vec<_> = all.iter().copied().filter(is_of_step).collect();
+        // The most specific host.
+        let Some(host) = of_client.first().map(|rule| index.full_name(&rule.host, own)) else { continue };
+        let of_host = of_client.into_iter().filter(|rule| index.full_name(&rule.host, own) == host);
+        let mut found = merged(of_host, |_| Some(vec![own.clone()]));
+        if found.iter().all(|policy| !policy.clients.labels.is_empty()) {
+            let clients = Clients { namespaces: Some(vec![own.clone()]), ..Clients::default() };
+            let (policy, subsets) = (TrafficPolicy::default(), Vec::new());
+            found.push(ScopedPolicy { clients, objects: Vec::new(), policy, subsets });
+        }
+        policies.extend(found);
     }
     let others = std::iter::once(&service.namespace).chain(&roots.0);
     let mut done: Vec<&Arc<str>> = Vec::new();

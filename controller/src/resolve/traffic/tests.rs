@@ -309,6 +309,17 @@ fn one_destination_rule_is_in_force_for_a_client() {
                 + &rule("shop/w@2", "web", ", workloadSelector: {matchLabels: {app: x}}"),
             vec!["[shop] app=x: w (w v1)", "[shop]: s (s v1)", "*: s (s v1)"],
         ),
+        // Whom it does not select has none at all: a namespace with a rule decides alone.
+        (
+            rule("shop/s", "web", "") + &rule("bank/w", host, ", workloadSelector: {matchLabels: {app: x}}"),
+            vec!["[bank] app=x: w (w v1)", "[bank]:  ()", "[shop]: s (s v1)", "*: s (s v1)"],
+        ),
+        // The same of a pattern beside a more specific host.
+        (
+            rule("bank/p", "'*.shop.svc.cluster.local'", "")
+                + &rule("bank/w", host, ", workloadSelector: {matchLabels: {app: x}}"),
+            vec!["[bank] app=x: w (w v1)", "[bank]:  ()"],
+        ),
     ] {
         assert_eq!(policies(&(all.clone() + &objects), "web.shop"), expected, "{objects}");
     }

@@ -3,6 +3,7 @@
 use super::super::MAX_TEXT;
 use super::super::fields::{Fields, wrong};
 use super::super::virtual_service::values::header_name;
+use crate::objects::NoteKind;
 use crate::source::ConvertError;
 use std::sync::Arc;
 use warren_common::model::traffic::{
@@ -89,7 +90,11 @@ fn hash(mut fields: Fields<'_>) -> Result<(HashKey, HashRing), ConvertError> {
             "it needs exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName";
         return Err(wrong(fields.path(), reason));
     };
-    let legacy = fields.number32("minimumRingSize", MAX_RING)?;
+    // 0 is none, as in all of these.
+    let size = |fields: &mut Fields<'_>, name: &str, max: u32| {
+        Ok::<_, ConvertError>(fields.number32(name, max)?.filter(|size| *size > 0))
+    };
+    let legacy = size(&mut fields, "minimumRingSize", MAX_RING)?;
     if legacy.is_some() {
         fields.deprecated("minimumRingSize", "ringHash.minimumRingSize");
     }
@@ -97,17 +102,20 @@ fn hash(mut fields: Fields<'_>) -> Result<(HashKey, HashRing), ConvertError> {
     let maglev = fields.fields("maglev")?;
     let ring = match (ring, maglev) {
         (Some(_), Some(_)) => return Err(wrong(fields.path(), "ringHash and maglev exclude each other")),
+        (Some(_), None) | (None, Some(_)) if legacy.is_some() => {
+            return Err(fields.wrong("minimumRingSize", "it excludes ringHash and maglev; leave it out"));
+        }
         (None, Some(mut maglev)) => {
-            let size = maglev.number32("tableSize", MAX_TABLE)?.unwrap_or(DEFAULT_TABLE);
+            let size = size(&mut maglev, "tableSize", MAX_TABLE)?.unwrap_or(DEFAULT_TABLE);
             if !is_prime(size) {
                 return Err(maglev.wrong("tableSize", format_args!("{size} is not a prime")));
             }
             HashRing::Maglev { size }
         }
         (Some(mut ring), None) => {
-            HashRing::Ring { minimum: ring.number32("minimumRingSize", MAX_RING)?.unwrap_or(DEFAULT_RING) }
+            HashRing::Ring { minimum: size(&mut ring, "minimumRingSize", MAX_RING)?.unwrap_or(DEFAULT_RING) }
         }
-        (None, None) => HashRing::Ring { minimum: legacy.filter(|size| *size > 0).unwrap_or(DEFAULT_RING) },
+        (None, None) => HashRing::Ring { minimum: legacy.unwrap_or(DEFAULT_RING) },
     };
     Ok((key, ring))
 }
@@ -140,6 +148,9 @@ fn locality(mut fields: Fields<'_>) -> Result<LocalityBalancing, ConvertError> {
     let failover_priority = fields.texts("failoverPriority", 64, MAX_TEXT)?;
     if !(distribute.is_empty() || failover.is_empty() && failover_priority.is_empty()) {
         return Err(wrong(fields.path(), "distribute excludes failover and failoverPriority"));
+    }
+    if !(failover.is_empty() || failover_priority.is_empty()) {
+        fields.note(fields.at("failover"), NoteKind::Unsupported("failoverPriority says where to go"));
     }
     let enabled = fields.flag("enabled")?.unwrap_or(true);
     Ok(LocalityBalancing { enabled, distribute, failover, failover_priority })

@@ -45,12 +45,12 @@ fn limit(fields: &mut Fields<'_>, name: &str) -> Result<Option<u32>, ConvertErro
 }
 
 pub(super) fn outliers(mut fields: Fields<'_>) -> Result<Outliers, ConvertError> {
-    let old = fields.number32("consecutiveErrors", i32::MAX as u32)?;
+    let old = limit(&mut fields, "consecutiveErrors")?;
     if old.is_some() {
         fields.deprecated("consecutiveErrors", "consecutive5xxErrors or consecutiveGatewayErrors");
     }
     let split = fields.flag("splitExternalLocalOriginErrors")?.unwrap_or_default();
-    let local = fields.number32("consecutiveLocalOriginFailures", u32::MAX)?;
+    let local = limit(&mut fields, "consecutiveLocalOriginFailures")?;
     if local.is_some() && !split {
         let reason = "it needs splitExternalLocalOriginErrors: true";
         return Err(fields.wrong("consecutiveLocalOriginFailures", reason));
@@ -66,7 +66,8 @@ pub(super) fn outliers(mut fields: Fields<'_>) -> Result<Outliers, ConvertError>
         consecutive_local: split.then_some(local.unwrap_or(5)),
         interval_ms: fields.duration_ms("interval", 1)?.unwrap_or(10_000),
         base_ejection_ms: fields.duration_ms("baseEjectionTime", 1)?.unwrap_or(30_000),
-        max_ejection_percent: max_ejection.unwrap_or(10) as u8,
+        // 0 is none here, too; of the numbers of errors it is never.
+        max_ejection_percent: max_ejection.filter(|percent| *percent > 0).unwrap_or(10) as u8,
         min_health_percent: min_health.unwrap_or(0) as u8,
     })
 }

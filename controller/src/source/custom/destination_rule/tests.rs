@@ -52,6 +52,10 @@ fn balancers_are_read() {
         (HashKey::SourceIp, HashRing::Ring { minimum: 5 })
     );
     assert_eq!(hash("httpQueryParameterName: q, maglev: {}").1, HashRing::Maglev { size: 65_537 });
+    assert_eq!(hash("useSourceIp: true, maglev: {tableSize: 0}").1, HashRing::Maglev { size: 65_537 });
+    for zero in ["minimumRingSize: 0", "ringHash: {minimumRingSize: 0}", "minimumRingSize: 0, ringHash: {}"] {
+        assert_eq!(hash(&format!("useSourceIp: true, {zero}")).1, ring, "{zero}");
+    }
     let (HashKey::Cookie { ttl_s, .. }, _) = hash("httpCookie: {name: c, ttl: 0s}") else { panic!() };
     assert_eq!(ttl_s, Some(0));
     assert_eq!(balancer("simple: LEAST_CONN").unwrap().simple, SimpleBalancer::LeastRequest);
@@ -66,6 +70,11 @@ fn balancers_are_read() {
         ("simple: RANDOM, consistentHash: {useSourceIp: true}", "exclude each other"),
         ("consistentHash: {}", "exactly one of httpHeaderName"),
         ("consistentHash: {useSourceIp: true, maglev: {tableSize: 10}}", "10 is not a prime"),
+        (
+            "consistentHash: {useSourceIp: true, minimumRingSize: 5, ringHash: {}}",
+            "consistentHash.minimumRingSize: it excludes ringHash and maglev",
+        ),
+        ("consistentHash: {useSourceIp: true, minimumRingSize: 5, maglev: {}}", "it excludes ringHash"),
         ("localityLbSetting: {distribute: [{from: a, to: {b: 99}}]}", "the sum of the weights is 99"),
         ("localityLbSetting: {failover: [{from: a, to: a}]}", "two different regions"),
     ] {
@@ -103,6 +112,26 @@ fn pools_and_outliers_are_read() {
         (outliers.consecutive_5xx, outliers.consecutive_local, outliers.max_ejection_percent),
         (1, Some(5), 100)
     );
+    let errors = |text: &str| {
+        let outliers = parts(&format!("outlierDetection: {{{text}}}"))?.outliers.unwrap();
+        let numbers = (outliers.consecutive_5xx, outliers.consecutive_gateway, outliers.consecutive_local);
+        Ok::<_, String>((numbers, outliers.max_ejection_percent, outliers.min_health_percent))
+    };
+    for (text, expected) in [
+        ("consecutiveErrors: 3", ((5, 3, None), 10, 0)),
+        ("consecutiveErrors: 0", ((5, 0, None), 10, 0)),
+        ("consecutiveErrors: 3, consecutiveGatewayErrors: 2", ((5, 2, None), 10, 0)),
+        ("consecutiveGatewayErrors: 4, minHealthPercent: 30", ((5, 4, None), 10, 30)),
+        // Of errors 0 is never, of the rest it is none.
+        ("consecutive5xxErrors: 0, consecutiveGatewayErrors: 0", ((0, 0, None), 10, 0)),
+        ("maxEjectionPercent: 0, consecutiveLocalOriginFailures: 0", ((5, 0, None), 10, 0)),
+        ("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 0", ((5, 0, Some(5)), 10, 0)),
+        ("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 7", ((5, 0, Some(7)), 10, 0)),
+    ] {
+        assert_eq!(errors(text), Ok(expected), "{text}");
+    }
+    let error = errors("consecutiveLocalOriginFailures: 2").unwrap_err();
+    assert!(error.contains("it needs splitExternalLocalOriginErrors: true"), "{error}");
 }
 
 #[test]
@@ -132,4 +161,10 @@ fn what_is_wrong_is_named_with_its_path() {
     );
     let paths: Vec<_> = noted.unwrap().notes.into_iter().map(|note| note.path).collect();
     assert_eq!(paths, ["spec.size", "spec.trafficPolicy.tls.credentialName", "spec.trafficPolicy.tunnel"]);
+    let noted = rule(
+        "trafficPolicy: {loadBalancer: {localityLbSetting: {failover: [{from: a, to: b}], failoverPriority: [zone]}}}",
+    );
+    let notes = noted.unwrap().notes;
+    assert_eq!(notes[0].path, "spec.trafficPolicy.loadBalancer.localityLbSetting.failover");
+    assert!(notes[0].about.to_string().contains("failoverPriority says"), "{notes:?}");
 }
