@@ -1,4 +1,5 @@
-//! TLS that the client's node speaks to servers outside of the mesh, where a DestinationRule asks for it.
+//! TLS that the client's node speaks where a DestinationRule asks for it: to servers outside of the mesh, and to pods within the
+//! mesh's own tunnel; and whom a rule lets answer of those pods.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +28,12 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
         .pod("client", |pod| pod.on("n1").namespace("shop"))
         .pod("legacy", |pod| pod.on("n2").namespace("outside").label("app", "legacy"))
         .pod("local", |pod| pod.on("n1").namespace("shop").label("app", "local"))
+        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "far").service_account("far"))
+        .service("far", |service| {
+            let service = service.namespace("shop").port("tcp-simple", 9000, 9443);
+            let service = service.port("tcp-mutual", 9001, 9444).port("tcp-stranger", 9002, 9443);
+            service.port("tcp-named", 9003, 9445).port("tcp-unnamed", 9004, 9445).select("app", "far")
+        })
         .service("local", |service| {
             let service = service.namespace("shop").port("tcp-denied", 9000, 9443);
             service.port("tcp-open", 9001, 9444).select("app", "local")
@@ -51,6 +58,9 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
                 server("legacy", SERVER, &["legacy", "9443", &own])?,
                 server("legacy", SERVER, &["legacy", "9444", &own, &format!("{folder}/ca.pem")])?,
                 server("legacy", HTTPS, &["9445", &own])?,
+                server("far", SERVER, &["far", "9443", &own])?,
+                server("far", SERVER, &["far", "9444", &own, &format!("{folder}/ca.pem")])?,
+                server("far", SERVER, &["far", "9445"])?,
                 server("local", SERVER, &["local", "9443", &own])?,
                 server("local", SERVER, &["local", "9444", &own])?,
             ];
@@ -59,6 +69,8 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
                 lab,
                 checks![
                     bytes_go_in_tls,
+                    tls_is_spoken_within_the_tunnel,
+                    only_pods_that_are_named_are_let_answer,
                     the_name_in_tls_spoken_here_is_judged_on_the_same_node,
                     who_is_not_trusted_gets_nothing,
                     files_elsewhere_are_not_read,
@@ -127,6 +139,23 @@ fn destination_rule(lab: &Lab, folder: &str) -> Result<()> {
         },
     });
     lab.write_manifest("local.yaml", &local.to_string())?;
+    let named = |account: &str| {
+        let name = format!("spiffe://cluster.local/ns/shop/sa/{account}");
+        json!({ "mode": "ISTIO_MUTUAL", "subjectAltNames": [name] })
+    };
+    let far = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": { "name": "far", "namespace": "shop" },
+        "spec": { "host": "far.shop.svc.cluster.local", "trafficPolicy": { "portLevelSettings": [
+            port(9000, simple("ca.pem")),
+            port(9001, mutual(&format!("{folder}/client.pem"))),
+            port(9002, simple("stranger.pem")),
+            port(9003, named("far")),
+            port(9004, named("somebody")),
+        ] } },
+    });
+    lab.write_manifest("far.yaml", &far.to_string())?;
     let deny = json!({
         "apiVersion": "security.istio.io/v1",
         "kind": "AuthorizationPolicy",
@@ -169,6 +198,35 @@ fn bytes_go_in_tls(lab: &Lab) -> Result<()> {
         "its name and a line's end: {flow}"
     );
     ensure!(flow["error"].is_null(), "it has ended in order: {flow}");
+    Ok(())
+}
+
+fn tls_is_spoken_within_the_tunnel(lab: &Lab) -> Result<()> {
+    for port in ["9000", "9001"] {
+        poll_until(&format!("the pod to say its name in TLS by port {port}"), SOON, || {
+            (reached_at(lab, "far.shop", port).ok()? == "far").then_some(())
+        })?;
+        let watch = lab.node("n1").watch_flows()?;
+        ensure!(reached_at(lab, "far.shop", port)? == "far");
+        let flow = watch.expect(&[("/state", "closed"), ("/flags", "-"), ("/direction", "outbound")])?;
+        ensure!(flow["transport"] == "hbone" && flow["error"].is_null(), "{flow}");
+        let identity = flow["destination"]["identity"].as_str().unwrap_or_default();
+        ensure!(identity.ends_with("/sa/far"), "the tunnel has proven who it is: {flow}");
+    }
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached_at(lab, "far.shop", "9002")?.is_empty(), "by another CA's root");
+    let flow = watch.expect(&[("/state", "closed"), ("/flags", "UF")])?;
+    ensure!(flow["error"].as_str().unwrap_or_default().contains("invalid peer certificate"), "{flow}");
+    Ok(())
+}
+
+fn only_pods_that_are_named_are_let_answer(lab: &Lab) -> Result<()> {
+    ensure!(reached_at(lab, "far.shop", "9003")? == "far");
+    let watch = lab.node("n1").watch_flows()?;
+    ensure!(reached_at(lab, "far.shop", "9004")?.is_empty());
+    let flow = watch.expect(&[("/state", "closed"), ("/flags", "IDENTITY_ERROR")])?;
+    let error = flow["error"].as_str().unwrap_or_default();
+    ensure!(error.contains("/sa/far, which subjectAltNames do not name"), "{flow}");
     Ok(())
 }
 
