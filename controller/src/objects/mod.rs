@@ -24,7 +24,8 @@ pub use route::{
 };
 pub use service::{Distribution, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
 pub use traffic::{
-    DestinationRule, HttpRoute, L4Route, MESH, Matching, RouteAction, Target, VirtualService, Weighted,
+    DestinationRule, Headers, HttpRoute, L4Route, MESH, Matching, Mirrors, RouteAction, Target,
+    VirtualService, Weighted,
 };
 
 use std::collections::BTreeMap;

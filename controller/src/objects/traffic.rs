@@ -49,14 +49,55 @@ pub struct HttpRoute {
     pub retries: Option<Retries>,
     /// Trouble made on purpose.
     pub fault: Option<Fault>,
-    /// Copies: where to, of how many of a million.
-    pub mirrors: Vec<(Target, u32)>,
+    /// Copies.
+    pub mirrors: Mirrors,
     /// Who may read the response in a browser.
     pub cors: Option<Cors>,
+    /// Changes of headers; none: the rule says nothing of them.
+    pub headers: Option<Headers>,
+}
+
+/// `headers` of a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
     /// Changes of the request.
-    pub request_headers: HeaderChanges,
+    pub request: HeaderChanges,
     /// Changes of the response.
-    pub response_headers: HeaderChanges,
+    pub response: HeaderChanges,
+}
+
+/// `mirror`, `mirrorPercentage` and `mirrors`: what a delegate does not say of them, each for itself, is its root's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mirrors {
+    /// `mirror`: where to.
+    pub one: Option<Target>,
+    /// `mirrorPercentage`: for how many of a million; none: for all.
+    pub share: Option<u32>,
+    /// `mirrors`: where to, and for how many of a million.
+    pub several: Vec<(Target, u32)>,
+}
+
+impl Mirrors {
+    /// Every request, in parts of a million.
+    pub const ALL: u32 = 1_000_000;
+
+    /// Where copies go to, and for how many of a million requests: never none.
+    pub fn sent(&self) -> impl Iterator<Item = (&Target, u32)> {
+        let share = self.share.unwrap_or(Self::ALL);
+        let one = self.one.iter().map(move |to| (to, share));
+        let several = self.several.iter().map(|(to, share)| (to, *share));
+        one.chain(several).filter(|(_, share)| *share > 0)
+    }
+
+    /// Every destination that is named.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.one.iter().chain(self.several.iter().map(|(to, _)| to))
+    }
+
+    /// The same, to be changed.
+    pub fn targets_mut(&mut self) -> impl Iterator<Item = &mut Target> {
+        self.one.iter_mut().chain(self.several.iter_mut().map(|(to, _)| to))
+    }
 }
 
 /// A match and the gateways that it is for.
@@ -150,7 +191,7 @@ impl VirtualService {
                 RouteAction::Forward(backends) => backends.as_slice(),
                 _ => &[],
             };
-            backends.iter().map(|backend| &backend.to).chain(route.mirrors.iter().map(|(to, _)| to))
+            backends.iter().map(|backend| &backend.to).chain(route.mirrors.targets())
         });
         let l4 = self.tls.iter().chain(&self.tcp).flat_map(|route| &route.backends);
         http.chain(l4.map(|backend| &backend.to))

@@ -84,6 +84,47 @@ fn virtual_services() {
         (of_web("{delegate: {name: d}}"), vec!["v delegate-not-found spec.http[0].delegate"]),
         (vs("d", &format!("http: [{{{TO_A}}}]")), vec!["d delegate-unused spec.hosts"]),
         (of_web("{delegate: {name: d}}") + &vs("d", &format!("http: [{{{TO_A}}}]")), vec![]),
+        // Left out: a match of it lies within none of the root's.
+        (
+            of_web("{match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}], delegate: {name: d}}")
+                + &vs(
+                    "d",
+                    &format!(
+                        "http: [{{match: [{{uri: {{prefix: /ab}}}}], {TO_A}}}, \
+                         {{match: [{{uri: {{prefix: /ba}}}}, {{uri: {{prefix: /c}}}}], {TO_A}}}]"
+                    ),
+                ),
+            vec!["v delegate-conflict spec.http[0].delegate"],
+        ),
+        // Copies.
+        (
+            of_web(&format!(
+                "{{{TO_A}, mirror: {{host: none}}, mirrors: [{{destination: {{host: a}}}}, {{destination: {{host: no}}}}]}}"
+            )),
+            vec![
+                "v destination-not-found spec.http[0].mirror",
+                "v destination-not-found spec.http[0].mirrors[1].destination",
+            ],
+        ),
+        (of_web(&format!("{{{TO_A}, mirror: {{host: none}}, mirrorPercentage: {{value: 0}}}}")), vec![]),
+        // What is for gateways, which are not served.
+        (
+            vs("v", &format!("hosts: [web], gateways: [edge], http: [{{{TO_A}}}]")),
+            vec!["v gateways-not-served spec.gateways"],
+        ),
+        (
+            vs("v", &format!("hosts: [web], gateways: [mesh, edge], http: [{{{TO_A}}}]")),
+            vec!["v gateways-not-served spec.gateways"],
+        ),
+        (
+            of_web(&format!("{{match: [{{gateways: [mesh]}}, {{gateways: [edge]}}], {TO_A}}}")),
+            vec!["v gateways-not-served spec.http[0].match[1].gateways"],
+        ),
+        (
+            vs("v", &format!("hosts: [web], tcp: [{{match: [{{gateways: [edge]}}], {TO_A}}}]")),
+            vec!["v gateways-not-served spec.tcp[0].match[0].gateways"],
+        ),
+        (vs("v", &format!("hosts: [10.0.0.1], http: [{{{TO_A}}}]")), vec!["v host-is-address spec.hosts[0]"]),
         (
             of_web(&format!("{{{TO_A}, colour: red, mirror_percent: 5}}")),
             vec![
@@ -104,6 +145,18 @@ fn virtual_services() {
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
     }
+    let conflict = found_text(
+        &(of_web("{match: [{port: 80}], delegate: {name: d}}")
+            + &vs("d", &format!("http: [{{match: [{{port: 81}}], {TO_A}}}]"))),
+    );
+    assert!(
+        conflict.contains(
+            "spec.http[0] of the VirtualService shop/d is left out: its match[0] lies within no match of this rule (port)"
+        ),
+        "{conflict}"
+    );
+    let copies = found_text(&of_web(&format!("{{{TO_A}, mirror: {{host: none}}}}")));
+    assert!(copies.contains("; nothing is copied"), "{copies}");
     let dotted = analyze(
         &index(&format!("{SERVICES}{}", vs("v", &format!("hosts: [web.shop], http: [{{{TO_A}}}]")))),
         &config(),

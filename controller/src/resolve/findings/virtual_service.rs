@@ -2,10 +2,11 @@
 
 use super::About;
 use crate::index::Index;
-use crate::objects::{HttpRoute, L4Route, Matching, RouteAction, Target, VirtualService};
+use crate::objects::{HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Target, VirtualService};
 use crate::resolve::ResolveConfig;
-use crate::resolve::traffic::{candidates, target, usable};
+use crate::resolve::traffic::{Conflict, candidates, conflicts, target, usable};
 use std::net::IpAddr;
+use std::sync::Arc;
 use warren_common::model::traffic::{Destination, HttpMatch, PathMatch};
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualService, about: &mut About<'_>) {
@@ -17,22 +18,11 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
     } else if service.is_of_mesh() {
         hosts(index, service, about);
     }
+    gateways(service, about);
     for (place, route) in service.http.iter().enumerate() {
         let path = format!("spec.http[{place}]");
         match &route.action {
-            RouteAction::Delegate(name) if usable(index, service, name).is_none() => {
-                let text = match index.virtual_service(name) {
-                    None => format!("there is no VirtualService {name}: this rule is left out"),
-                    Some(other) if !other.hosts.is_empty() => {
-                        format!("the VirtualService {name} has hosts of its own: this rule is left out")
-                    }
-                    Some(_) => format!(
-                        "the VirtualService {name} is not exported to {}: this rule is left out",
-                        service.name.namespace
-                    ),
-                };
-                about.error("delegate-not-found", format!("{path}.delegate"), text, None);
-            }
+            RouteAction::Delegate(name) => delegate(index, service, name, route, &path, about),
             RouteAction::Forward(backends) => {
                 for (place, backend) in backends.iter().enumerate() {
                     let path = format!("{path}.route[{place}].destination");
@@ -41,8 +31,12 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
             }
             _ => {}
         }
-        for (place, (to, _)) in route.mirrors.iter().enumerate() {
-            destination(index, config, service, to, format!("{path}.mirror[{place}]"), about);
+        if let Some(to) = route.mirrors.one.as_ref().filter(|_| route.mirrors.share != Some(0)) {
+            destination(index, config, service, to, format!("{path}.mirror"), about);
+        }
+        for (place, (to, _)) in route.mirrors.several.iter().enumerate().filter(|(_, (_, share))| *share > 0)
+        {
+            destination(index, config, service, to, format!("{path}.mirrors[{place}].destination"), about);
         }
     }
     for (field, routes) in [("tls", &service.tls), ("tcp", &service.tcp)] {
@@ -56,12 +50,85 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
     unreachable(&service.http, about);
 }
 
+fn delegate(
+    index: &Index,
+    service: &VirtualService,
+    name: &Name,
+    route: &HttpRoute,
+    path: &str,
+    about: &mut About<'_>,
+) {
+    let path = format!("{path}.delegate");
+    let text = match (usable(index, service, name), index.virtual_service(name)) {
+        (Some(delegate), _) => {
+            for (rule, Conflict { place, field }) in conflicts(route, delegate) {
+                let text = format!(
+                    "spec.http[{rule}] of the VirtualService {name} is left out: its match[{place}] lies within no match \
+                     of this rule ({field})"
+                );
+                about.error("delegate-conflict", &path, text, None);
+            }
+            return;
+        }
+        (None, None) => format!("there is no VirtualService {name}: this rule is left out"),
+        (None, Some(other)) if !other.hosts.is_empty() => {
+            format!("the VirtualService {name} has hosts of its own: this rule is left out")
+        }
+        (None, Some(_)) => format!(
+            "the VirtualService {name} is not exported to {}: this rule is left out",
+            service.name.namespace
+        ),
+    };
+    about.error("delegate-not-found", path, text, None);
+}
+
+/// What is for gateways does nothing: none are served.
+fn gateways(service: &VirtualService, about: &mut About<'_>) {
+    const CODE: &str = "gateways-not-served";
+    let matches = gateways_of_matches(service);
+    let is_mesh = |gateways: &[Arc<str>]| gateways.iter().any(|gateway| **gateway == *MESH);
+    let others: Vec<&str> =
+        service.gateways.iter().map(|gateway| &**gateway).filter(|gateway| *gateway != MESH).collect();
+    let names = others.join(", ");
+    if !service.is_of_mesh() && !matches.iter().any(|(_, gateways)| is_mesh(gateways)) {
+        let text = format!(
+            "it is for gateways alone ({names}), and none are served here: nothing follows these rules"
+        );
+        let fix = Some("Add mesh for clients in the mesh to follow them".to_owned());
+        return about.warning(CODE, "spec.gateways", text, fix);
+    }
+    if !others.is_empty() {
+        let text = format!("gateways ({names}) are not served here: the rules hold in the mesh alone");
+        about.warning(CODE, "spec.gateways", text, None);
+    }
+    for (path, _) in matches.iter().filter(|(_, all)| !all.is_empty() && !is_mesh(all)) {
+        let text = "gateways are not served here, and mesh is none of these: this match never holds";
+        about.warning(CODE, path, text, None);
+    }
+}
+
+/// The gateways of every match, with their paths.
+fn gateways_of_matches(service: &VirtualService) -> Vec<(String, &[Arc<str>])> {
+    fn all<'a, M>(field: &str, rule: usize, matches: &'a [Matching<M>]) -> Vec<(String, &'a [Arc<str>])> {
+        let path = |place| format!("spec.{field}[{rule}].match[{place}].gateways");
+        matches.iter().enumerate().map(|(place, one)| (path(place), &*one.gateways)).collect()
+    }
+    let http = service.http.iter().enumerate().map(|(rule, route)| all("http", rule, &route.matches));
+    let tls = service.tls.iter().enumerate().map(|(rule, route)| all("tls", rule, &route.matches));
+    let tcp = service.tcp.iter().enumerate().map(|(rule, route)| all("tcp", rule, &route.matches));
+    http.chain(tls).chain(tcp).flatten().collect()
+}
+
 fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
     for (place, host) in service.hosts.iter().enumerate() {
         let path = format!("spec.hosts[{place}]");
         let host = index.full_name(host, &service.name.namespace);
         let held = index.services_held_by(&host);
-        if held.is_empty() && host.parse::<IpAddr>().is_err() {
+        if host.parse::<IpAddr>().is_ok() {
+            let text = "an address is a host for gateways only: nothing in the mesh follows these rules";
+            let fix = Some("Write the name of the service that has it".to_owned());
+            about.warning("host-is-address", &path, text, fix);
+        } else if held.is_empty() {
             let text = format!("no service has the name {host}: nothing in the mesh follows these rules");
             about.warning("host-not-found", &path, text, full_name_of(index, &host));
         }
@@ -154,7 +221,11 @@ fn subset(
 
 /// What becomes of traffic that the rule at this path leads nowhere.
 fn failure(path: &str) -> &'static str {
-    if path.starts_with("spec.http") { "requests get 503" } else { "connections are reset" }
+    match path.starts_with("spec.http") {
+        true if path.contains("].mirror") => "nothing is copied",
+        true => "requests get 503",
+        false => "connections are reset",
+    }
 }
 
 /// Rules that come after one that holds everything they hold.

@@ -2,11 +2,9 @@
 
 use super::is_for;
 use crate::index::Index;
-use crate::objects::{HttpRoute, Matching, Name, RouteAction, VirtualService};
+use crate::objects::{HttpRoute, Matching, Mirrors, Name, RouteAction, VirtualService};
 use std::sync::Arc;
-use warren_common::model::traffic::{
-    Clients, HeaderChanges, HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch,
-};
+use warren_common::model::traffic::{Clients, HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch};
 
 /// The HTTP rules of a VirtualService with what others contribute, and who they are. A rule whose delegate is missing, not
 /// for its namespace, or in conflict with it is left out; the others stay.
@@ -23,9 +21,27 @@ pub(super) fn flattened(index: &Index, root: &VirtualService) -> (Vec<HttpRoute>
             others.push(name.clone());
         }
         let own = delegate.http.iter().map(|own| in_full(index, own, &delegate.name.namespace));
-        rules.extend(own.filter_map(|own| merged(&route, &own)));
+        rules.extend(own.filter_map(|own| merged(&route, &own).ok()));
     }
     (rules, others)
+}
+
+/// Why a rule of a delegate is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::resolve) struct Conflict {
+    /// Its match that lies within none of the root's.
+    pub(in crate::resolve) place: usize,
+    /// The field that does not, beside the last of them.
+    pub(in crate::resolve) field: &'static str,
+}
+
+/// The rules of a delegate that a rule of the root leaves out, by their places.
+pub(in crate::resolve) fn conflicts<'a>(
+    root: &'a HttpRoute,
+    delegate: &'a VirtualService,
+) -> impl Iterator<Item = (usize, Conflict)> + 'a {
+    let rules = delegate.http.iter().enumerate();
+    rules.filter_map(|(place, own)| Some((place, matches(&root.matches, &own.matches).err()?)))
 }
 
 /// A rule with full names: short ones are of the namespace of the object that has them.
@@ -36,7 +52,7 @@ fn in_full(index: &Index, route: &HttpRoute, namespace: &str) -> HttpRoute {
         _ => &mut [],
     };
     let targets = backends.iter_mut().map(|backend| &mut backend.to);
-    for to in targets.chain(route.mirrors.iter_mut().map(|(to, _)| to)) {
+    for to in targets.chain(route.mirrors.targets_mut()) {
         to.host = index.full_name(&to.host, namespace);
     }
     route
@@ -54,34 +70,52 @@ pub(in crate::resolve) fn usable<'a>(
 }
 
 /// A rule of the delegate within a rule of the root. What the delegate says wins; what it does not say is the root's.
-fn merged(root: &HttpRoute, delegate: &HttpRoute) -> Option<HttpRoute> {
-    let matches = match (root.matches.as_slice(), delegate.matches.as_slice()) {
-        ([], matches) | (matches, []) => matches.to_vec(),
-        (roots, delegates) => {
-            let pairs = roots.iter().flat_map(|root| delegates.iter().map(move |delegate| (root, delegate)));
-            let merged: Vec<_> = pairs.filter_map(|(root, delegate)| within(root, delegate)).collect();
-            if merged.is_empty() {
-                return None;
-            }
-            merged
-        }
-    };
-    let headers = |root: &HeaderChanges, own: &HeaderChanges| {
-        if *own == HeaderChanges::default() { root.clone() } else { own.clone() }
-    };
-    Some(HttpRoute {
+fn merged(root: &HttpRoute, delegate: &HttpRoute) -> Result<HttpRoute, Conflict> {
+    Ok(HttpRoute {
         name: joined(&root.name, &delegate.name),
-        matches,
+        matches: matches(&root.matches, &delegate.matches)?,
         action: delegate.action.clone(),
         rewrite: delegate.rewrite.clone().or_else(|| root.rewrite.clone()),
         timeout_ms: delegate.timeout_ms.or(root.timeout_ms),
         retries: delegate.retries.clone().or_else(|| root.retries.clone()),
         fault: delegate.fault.clone().or_else(|| root.fault.clone()),
-        mirrors: if delegate.mirrors.is_empty() { root.mirrors.clone() } else { delegate.mirrors.clone() },
+        mirrors: mirrors(&root.mirrors, &delegate.mirrors),
         cors: delegate.cors.clone().or_else(|| root.cors.clone()),
-        request_headers: headers(&root.request_headers, &delegate.request_headers),
-        response_headers: headers(&root.response_headers, &delegate.response_headers),
+        headers: delegate.headers.clone().or_else(|| root.headers.clone()),
     })
+}
+
+fn mirrors(root: &Mirrors, delegate: &Mirrors) -> Mirrors {
+    let several = if delegate.several.is_empty() { &root.several } else { &delegate.several };
+    Mirrors {
+        one: delegate.one.clone().or_else(|| root.one.clone()),
+        share: delegate.share.or(root.share),
+        several: several.clone(),
+    }
+}
+
+/// Each match of the delegate within each of the root that it lies within: one at least.
+fn matches(
+    roots: &[Matching<HttpMatch>],
+    delegates: &[Matching<HttpMatch>],
+) -> Result<Vec<Matching<HttpMatch>>, Conflict> {
+    let mut merged = Vec::new();
+    if let ([], matches) | (matches, []) = (roots, delegates) {
+        return Ok(matches.to_vec());
+    }
+    for (place, delegate) in delegates.iter().enumerate() {
+        let (before, mut field) = (merged.len(), "");
+        for root in roots {
+            match within(root, delegate) {
+                Ok(one) => merged.push(one),
+                Err(conflict) => field = conflict,
+            }
+        }
+        if merged.len() == before {
+            return Err(Conflict { place, field });
+        }
+    }
+    Ok(merged)
 }
 
 fn joined(root: &Arc<str>, delegate: &Arc<str>) -> Arc<str> {
@@ -92,52 +126,55 @@ fn joined(root: &Arc<str>, delegate: &Arc<str>) -> Arc<str> {
     }
 }
 
-/// A match of the delegate that lies within one of the root; None when it does not.
-fn within(root: &Matching<HttpMatch>, delegate: &Matching<HttpMatch>) -> Option<Matching<HttpMatch>> {
+/// A match of the delegate that lies within one of the root; the field that does not, when it does not.
+fn within(
+    root: &Matching<HttpMatch>,
+    delegate: &Matching<HttpMatch>,
+) -> Result<Matching<HttpMatch>, &'static str> {
     let (outer, inner) = (&root.when, &delegate.when);
     let gateways = match (root.gateways.as_slice(), delegate.gateways.as_slice()) {
         ([], gateways) | (gateways, []) => gateways.to_vec(),
         (outer, inner) => {
             if !inner.iter().all(|gateway| outer.contains(gateway)) {
-                return None;
+                return Err("gateways");
             }
             inner.to_vec()
         }
     };
     let port = match (outer.port, inner.port) {
-        (Some(outer), Some(inner)) if outer != inner => return None,
+        (Some(outer), Some(inner)) if outer != inner => return Err("port"),
         (outer, inner) => inner.or(outer),
     };
     if outer.ignore_path_case != inner.ignore_path_case {
-        return None;
+        return Err("ignoreUriCase");
     }
     let when = HttpMatch {
         name: joined(&outer.name, &inner.name),
         clients: clients(&outer.clients, &inner.clients)?,
         port,
-        path: path(outer.path.as_ref(), inner.path.as_ref())?,
+        path: path(outer.path.as_ref(), inner.path.as_ref()).ok_or("uri")?,
         ignore_path_case: inner.ignore_path_case,
-        method: text(outer.method.as_ref(), inner.method.as_ref())?,
-        scheme: text(outer.scheme.as_ref(), inner.scheme.as_ref())?,
-        authority: text(outer.authority.as_ref(), inner.authority.as_ref())?,
+        method: text(outer.method.as_ref(), inner.method.as_ref()).ok_or("method")?,
+        scheme: text(outer.scheme.as_ref(), inner.scheme.as_ref()).ok_or("scheme")?,
+        authority: text(outer.authority.as_ref(), inner.authority.as_ref()).ok_or("authority")?,
         headers: headers(&outer.headers, &inner.headers)?,
-        query: query(&outer.query, &inner.query)?,
+        query: query(&outer.query, &inner.query).ok_or("queryParams")?,
     };
-    Some(Matching { gateways, when, never: root.never || delegate.never })
+    Ok(Matching { gateways, when, never: root.never || delegate.never })
 }
 
-fn clients(outer: &Clients, inner: &Clients) -> Option<Clients> {
+fn clients(outer: &Clients, inner: &Clients) -> Result<Clients, &'static str> {
     let namespaces = match (&outer.namespaces, &inner.namespaces) {
-        (Some(outer), Some(inner)) if outer != inner => return None,
+        (Some(outer), Some(inner)) if outer != inner => return Err("sourceNamespace"),
         (outer, inner) => inner.clone().or_else(|| outer.clone()),
     };
     let mut labels = inner.labels.clone();
     for (key, value) in &outer.labels {
         if labels.insert(key.clone(), value.clone()).is_some_and(|other| other != *value) {
-            return None;
+            return Err("sourceLabels");
         }
     }
-    Some(Clients { namespaces, labels })
+    Ok(Clients { namespaces, labels })
 }
 
 /// None: in conflict.
@@ -166,17 +203,23 @@ fn text(outer: Option<&TextMatch>, inner: Option<&TextMatch>) -> Option<Option<T
     holds.then(|| Some(own.clone()))
 }
 
-fn headers(outer: &[HeaderMatch], inner: &[HeaderMatch]) -> Option<Vec<HeaderMatch>> {
+fn headers(outer: &[HeaderMatch], inner: &[HeaderMatch]) -> Result<Vec<HeaderMatch>, &'static str> {
     let mut all = inner.to_vec();
     for of_root in outer {
-        match inner.iter().find(|own| own.name == of_root.name && own.not == of_root.not) {
-            None => all.push(of_root.clone()),
+        let is_within = match inner.iter().find(|own| own.name == of_root.name && own.not == of_root.not) {
+            None => {
+                all.push(of_root.clone());
+                continue;
+            }
             // A condition that something does not hold is not narrowed.
-            Some(own) if own.not && own.value != of_root.value => return None,
-            Some(own) => drop(text(Some(&of_root.value), Some(&own.value))?),
+            Some(own) if own.not => own.value == of_root.value,
+            Some(own) => text(Some(&of_root.value), Some(&own.value)).is_some(),
+        };
+        if !is_within {
+            return Err(if of_root.not { "withoutHeaders" } else { "headers" });
         }
     }
-    Some(all)
+    Ok(all)
 }
 
 fn query(outer: &[QueryMatch], inner: &[QueryMatch]) -> Option<Vec<QueryMatch>> {

@@ -13,7 +13,7 @@ mod destination_rule;
 pub(super) mod route;
 mod virtual_service;
 
-pub(super) use delegate::usable;
+pub(super) use delegate::{Conflict, conflicts, usable};
 pub(super) use destination::target;
 pub(super) use virtual_service::candidates;
 

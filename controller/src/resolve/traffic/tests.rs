@@ -1,5 +1,7 @@
 //! Manifests in, tables and policies out.
 
+mod delegates;
+
 use super::*;
 use crate::resolve::tests::{config, index};
 use warren_common::model::traffic::{Destination, HttpAction, PathMatch, RouteApi, RouteTable};
@@ -203,44 +205,6 @@ fn the_protocol_of_a_port_picks_the_list() {
     let yaml =
         service.to_owned() + &http_route("shop/one", "name: web", "{backendRefs: [{name: web, port: 81}]}");
     assert_eq!(heads(&yaml, "web.shop"), ["* one"]);
-}
-
-#[test]
-fn delegates_contribute_their_rules() {
-    let all = services(&[("web.shop", &[80]), ("a.bank", &[80])]);
-    let root = virtual_service(
-        "shop/root",
-        "hosts: [web], http: [{name: r, match: [{uri: {prefix: /a}}], timeout: 5s, delegate: {name: d, namespace: bank}}, \
-         {redirect: {uri: /x}}]",
-    );
-    let delegate = |rules: &str, more: &str| {
-        let rules: Vec<_> = rules
-            .split(';')
-            .map(|rule| format!("{{{rule}, route: [{{destination: {{host: a}}}}]}}"))
-            .collect();
-        virtual_service("bank/d", &format!("http: [{}]{more}", rules.join(", ")))
-    };
-    for (delegate, expected) in [
-        (delegate("name: d", ""), "/a* r-d 5000"),
-        (delegate("match: [{uri: {prefix: /a/b}}], timeout: 1s", ""), "/a/b* r 1000"),
-        (delegate("match: [{uri: {exact: /abc}}]", ""), "=/abc r 5000"),
-        // Not within the root's: dropped, the others stay.
-        (delegate("match: [{uri: {prefix: /b}}];match: [{port: 80}]", ""), "/a* r 5000"),
-        (delegate("match: [{uri: {regex: '/a.*'}}]", ""), ""),
-        (delegate("name: d", ", exportTo: ['.']"), ""),
-        (virtual_service("bank/d", &format!("hosts: [x.y], {TO_A}")), ""),
-        (String::new(), ""),
-    ] {
-        let table = tables(&format!("{all}{root}{delegate}"), "web.shop").remove(0);
-        let mut rules = table.rules.http.clone().unwrap();
-        assert!(matches!(rules.pop().unwrap().action, HttpAction::Redirect(_)));
-        let said = rules.iter().map(|rule| {
-            let HttpAction::Forward(forward) = &rule.action else { panic!() };
-            assert!(matches!(&forward.backends[0].to, Destination::Service { service, .. } if *service.namespace == *"bank"));
-            format!("{} {} {}", paths(&table)[0], rule.name, forward.timeout_ms.unwrap())
-        });
-        assert_eq!(said.collect::<Vec<_>>().join("; "), expected, "{delegate}");
-    }
 }
 
 /// `[bank] app=web: objects (subsets)` of each policy.

@@ -148,12 +148,13 @@ impl Compiler<'_> {
         for route in http {
             let Some(matches) = for_mesh(&route.matches, self.in_mesh) else { continue };
             let matches = matches.into_iter().cloned().collect();
+            let headers = route.headers.clone().unwrap_or_default();
             requests.push(HttpRule {
                 name: route.name.clone(),
                 matches,
                 action: self.action(route)?,
-                request_headers: route.request_headers.clone(),
-                response_headers: route.response_headers.clone(),
+                request_headers: headers.request,
+                response_headers: headers.response,
                 cors: route.cors.clone(),
             });
         }
@@ -182,10 +183,9 @@ impl Compiler<'_> {
             // Flattening leaves none.
             RouteAction::Delegate(_) => Vec::new(),
         };
-        let mut mirrors = Vec::with_capacity(route.mirrors.len());
-        for (to, per_million) in &route.mirrors {
-            mirrors.push(Mirror { to: self.target(to)?, per_million: *per_million, shadow_host: true });
-        }
+        let mirror =
+            |(to, per_million)| Some(Mirror { to: self.target(to)?, per_million, shadow_host: true });
+        let mirrors = route.mirrors.sent().map(mirror).collect::<Option<Vec<_>>>()?;
         Some(HttpAction::Forward(Box::new(Forward {
             backends,
             rewrite: route.rewrite.clone(),

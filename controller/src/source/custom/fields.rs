@@ -1,6 +1,6 @@
 //! A `spec` read field by field: every error and every remark names the path, and no field is skipped in silence.
 //!
-//! Traffic objects are large, and people's manifests hold fields that do nothing anywhere: what is not known is noted
+//! Such objects are large, and people's manifests hold fields that do nothing anywhere: what is not known is noted
 //! and the rest applies, as with the API server. A value that is wrong makes the object an error.
 
 use crate::objects::{FieldNote, NoteKind};
@@ -96,6 +96,12 @@ impl<'n> Fields<'n> {
     /// An error about one of its fields.
     pub(super) fn wrong(&self, name: &str, reason: impl Display) -> ConvertError {
         wrong(self.at(name), reason)
+    }
+
+    /// Whether a field is there that nobody has taken yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let there = |name: &str| self.map.get(name).is_some_and(|value| !value.is_null());
+        there(name) || there(&snake_case(name))
     }
 
     /// A field; null is absent. Names are lowerCamelCase; Istio takes snake_case too.
@@ -276,18 +282,7 @@ impl<'n> Fields<'n> {
     /// A whole number from `least` to `most`; JSON has large ones in quotes.
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ConvertError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        let number = match &value {
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
-        };
-        match number.filter(|number| (least..=most).contains(number)) {
-            Some(number) => Ok(Some(number)),
-            None => {
-                let reason = format!("{} is not a whole number from {least} to {most}", shown(&value));
-                Err(self.wrong(name, reason))
-            }
-        }
+        whole(&value, least, most).map(Some).map_err(|reason| self.wrong(name, reason))
     }
 
     pub(super) fn number32(&mut self, name: &str, most: u32) -> Result<Option<u32>, ConvertError> {
@@ -358,6 +353,23 @@ impl<'n> Fields<'n> {
         }
         Ok(Some(per_million(percent)))
     }
+}
+
+fn whole(value: &Value, least: u64, most: u64) -> Result<u64, String> {
+    let number = match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let number = number.filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("{} is not a whole number from {least} to {most}", shown(value)))
+}
+
+/// The number of a port, at a path.
+pub(super) fn port_of(path: String, value: &Value) -> Result<u16, ConvertError> {
+    let number = whole(value, 1, u64::from(u16::MAX)).map_err(|reason| wrong(path, reason))?;
+    // It fits.
+    Ok(number as u16)
 }
 
 /// A text, and nothing that YAML takes for a number.

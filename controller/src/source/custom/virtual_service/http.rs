@@ -3,12 +3,12 @@
 use super::super::MAX_TEXT;
 use super::super::fields::{Fields, text, wrong};
 use super::{backends, matches, policies, values};
-use crate::objects::{HttpRoute, Name, RouteAction};
+use crate::objects::{Headers, HttpRoute, Name, NoteKind, RouteAction};
 use crate::source::ConvertError;
 use base64::Engine as _;
 use std::sync::Arc;
 use warren_common::model::traffic::values::{Extent, RuleError, check_authority, check_path};
-use warren_common::model::traffic::{PathChange, Redirect, RedirectPort, Reply, Rewrite};
+use warren_common::model::traffic::{HeaderChanges, PathChange, Redirect, RedirectPort, Reply, Rewrite};
 
 const MAX_BODY: usize = 1 << 20;
 const MAX_PATH: usize = 4096;
@@ -21,7 +21,8 @@ pub(super) fn route(mut rule: Fields<'_>, own: &Arc<str>) -> Result<HttpRoute, C
     let reply = rule.fields("directResponse")?.map(reply).transpose()?;
     let delegate = rule.fields("delegate")?.map(|fields| delegate(fields, own)).transpose()?;
     let rewrite = rule.fields("rewrite")?.map(rewrite).transpose()?;
-    let (request_headers, response_headers) = values::headers(&mut rule)?;
+    let says_headers = rule.has("headers");
+    let (request, response) = values::headers(&mut rule)?;
     let mut actions = Vec::new();
     actions.extend((!forward.is_empty()).then_some(RouteAction::Forward(forward)));
     actions.extend(redirect.map(RouteAction::Redirect));
@@ -31,13 +32,11 @@ pub(super) fn route(mut rule: Fields<'_>, own: &Arc<str>) -> Result<HttpRoute, C
         let reason = "it needs exactly one of route, redirect, directResponse and delegate";
         return Err(wrong(rule.path(), reason));
     };
-    if rewrite.is_some() && matches!(action, RouteAction::Redirect(_)) {
-        return Err(rule.wrong("rewrite", "it does not go with redirect"));
-    }
-    let named_host = |changes: &warren_common::model::traffic::HeaderChanges| {
+    does_not_contradict(&rule, &action, rewrite.as_ref())?;
+    let names_host = |changes: &HeaderChanges| {
         changes.set.iter().chain(&changes.add).any(|change| *change.name == *":authority")
     };
-    if rewrite.as_ref().is_some_and(|rewrite| rewrite.authority.is_some()) && named_host(&request_headers) {
+    if rewrite.as_ref().is_some_and(|rewrite| rewrite.authority.is_some()) && names_host(&request) {
         return Err(rule.wrong("rewrite", "the host is changed by rewrite.authority and by headers"));
     }
     Ok(HttpRoute {
@@ -50,9 +49,32 @@ pub(super) fn route(mut rule: Fields<'_>, own: &Arc<str>) -> Result<HttpRoute, C
         fault: rule.fields("fault")?.map(policies::fault).transpose()?,
         mirrors: policies::mirrors(&mut rule)?,
         cors: rule.fields("corsPolicy")?.map(policies::cors).transpose()?,
-        request_headers,
-        response_headers,
+        headers: says_headers.then_some(Headers { request, response }),
     })
+}
+
+/// What an answer of the rule's own excludes, as Istio's validation has it, and what has nothing to do beside it.
+fn does_not_contradict(
+    rule: &Fields<'_>,
+    action: &RouteAction,
+    rewrite: Option<&Rewrite>,
+) -> Result<(), ConvertError> {
+    const SENT: [&str; 6] = ["timeout", "retries", "mirror", "mirrors", "mirrorPercentage", "mirrorPercent"];
+    let answer = match action {
+        RouteAction::Redirect(_) => "redirect",
+        RouteAction::Reply(_) => "directResponse",
+        RouteAction::Forward(_) | RouteAction::Delegate(_) => return Ok(()),
+    };
+    if rewrite.is_some() {
+        return Err(rule.wrong("rewrite", format_args!("it does not go with {answer}")));
+    }
+    if rule.has("fault") {
+        return Err(rule.wrong("fault", format_args!("it does not go with {answer}")));
+    }
+    for field in SENT.into_iter().filter(|field| rule.has(field)) {
+        rule.note(rule.at(field), NoteKind::Unsupported("the rule answers itself, and sends nothing on"));
+    }
+    Ok(())
 }
 
 fn delegate(mut fields: Fields<'_>, own: &Arc<str>) -> Result<Name, ConvertError> {

@@ -62,6 +62,7 @@ impl TryFrom<VirtualService> for Object {
 }
 
 fn check(service: &objects::VirtualService) -> Result<(), ConvertError> {
+    let own = &service.name.namespace;
     if service.http.is_empty() && service.tls.is_empty() && service.tcp.is_empty() {
         return Err(wrong("spec", "it has no rule: http, tls and tcp are all empty"));
     }
@@ -73,7 +74,30 @@ fn check(service: &objects::VirtualService) -> Result<(), ConvertError> {
             return Err(wrong("spec.http", "what is delegated to (it has no hosts) cannot delegate further"));
         }
     }
+    for (rule, route) in service.tls.iter().enumerate() {
+        for (place, one) in route.matches.iter().enumerate() {
+            let names = &mut one.when.server_names.iter();
+            if let Some(name) =
+                names.find(|name| !service.hosts.iter().any(|host| is_within(name, host, own)))
+            {
+                let path = format!("spec.tls[{rule}].match[{place}].sniHosts");
+                let hosts = service.hosts.join(", ");
+                return Err(wrong(path, format_args!("{name} is none of spec.hosts ({hosts})")));
+            }
+        }
+    }
     Ok(())
+}
+
+/// Whether a server's name is one of those that a host stands for. A short host is a service of the namespace `own`.
+fn is_within(name: &str, host: &str, own: &str) -> bool {
+    let rest = |text: &str| name.strip_prefix(text).map(str::to_owned);
+    match host.strip_prefix('*') {
+        Some(suffix) => name.ends_with(suffix),
+        None if name == host => true,
+        None if host.contains('.') => false,
+        None => rest(&format!("{host}.{own}")).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')),
+    }
 }
 
 /// A host as clients address it: a name, `*` and a suffix, or an address.

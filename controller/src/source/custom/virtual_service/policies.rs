@@ -3,7 +3,7 @@
 use super::super::MAX_TEXT;
 use super::super::fields::{Fields, wrong};
 use super::values::{header_name, target, text_match};
-use crate::objects::{NoteKind, Target};
+use crate::objects::{Mirrors, NoteKind};
 use crate::source::ConvertError;
 use std::sync::Arc;
 use warren_common::model::traffic::{Cors, Fault, FaultAbort, FaultDelay, Retries, RetryOn, TextMatch};
@@ -171,20 +171,19 @@ fn share(fields: &mut Fields<'_>) -> Result<u32, ConvertError> {
 }
 
 /// `mirror` with `mirrorPercentage`, and `mirrors`.
-pub(super) fn mirrors(rule: &mut Fields<'_>) -> Result<Vec<(Target, u32)>, ConvertError> {
-    const ALL: u32 = 1_000_000;
+pub(super) fn mirrors(rule: &mut Fields<'_>) -> Result<Mirrors, ConvertError> {
     let whole = rule.number("mirrorPercent", 0, 100)?;
     if whole.is_some() {
         rule.deprecated("mirrorPercent", "mirrorPercentage");
     }
     let percentage = rule.percentage("mirrorPercentage")?;
-    let share = percentage.or(whole.map(|percent| percent as u32 * 10_000)).unwrap_or(ALL);
-    let single = rule.fields("mirror")?.map(target).transpose()?.map(|to| (to, share));
+    let share = percentage.or(whole.map(|percent| percent as u32 * 10_000));
+    let one = rule.fields("mirror")?.map(target).transpose()?;
     let several = rule.list("mirrors", 64, |mut entry| {
         let to = entry.fields("destination")?.ok_or_else(|| entry.wrong("destination", "it is missing"))?;
-        Ok((target(to)?, entry.percentage("percentage")?.unwrap_or(ALL)))
+        Ok((target(to)?, entry.percentage("percentage")?.unwrap_or(Mirrors::ALL)))
     })?;
-    Ok(single.into_iter().chain(several).filter(|(_, share)| *share > 0).collect())
+    Ok(Mirrors { one, share, several })
 }
 
 pub(super) fn cors(mut fields: Fields<'_>) -> Result<Cors, ConvertError> {

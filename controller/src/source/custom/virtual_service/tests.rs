@@ -1,6 +1,6 @@
 //! VirtualServices as people write them.
 
-use crate::objects::{Object, RouteAction, VirtualService};
+use crate::objects::{Headers, Object, RouteAction, VirtualService};
 use crate::source::custom::tests::read;
 use warren_common::model::traffic::{
     FaultAbort, FaultDelay, HeaderMatch, PathChange, PathMatch, RedirectPort, Retries, RetryOn, TextMatch,
@@ -154,7 +154,7 @@ fn policies_are_read() {
     assert_eq!(fault.abort, Some(abort));
     let never = read("fault: {abort: {httpStatus: 500}}").fault.unwrap().abort.unwrap();
     assert_eq!((never.http_status, never.per_million), (500, 0));
-    let shares = |more: &str| read(more).mirrors.iter().map(|(_, share)| *share).collect::<Vec<_>>();
+    let shares = |more: &str| read(more).mirrors.sent().map(|(_, share)| share).collect::<Vec<_>>();
     assert_eq!(shares("mirror: {host: b}"), [1_000_000]);
     assert_eq!(shares("mirror: {host: b}, mirrorPercentage: {value: 0}"), [0; 0]);
     assert_eq!(
@@ -171,11 +171,10 @@ fn policies_are_read() {
     assert!(!cors.forward_unmatched && cors.max_age_s == Some(90) && !cors.gateway_api);
     let headers =
         read("headers: {request: {set: {Host: x, X-A: '1'}, remove: [X-B]}, response: {add: {x-c: 'd'}}}");
-    assert_eq!(
-        headers.request_headers.set.iter().map(|c| &*c.name).collect::<Vec<_>>(),
-        [":authority", "x-a"]
-    );
-    assert_eq!((&*headers.request_headers.remove[0], &*headers.response_headers.add[0].value), ("x-b", "d"));
+    let headers = headers.headers.unwrap();
+    assert_eq!(headers.request.set.iter().map(|c| &*c.name).collect::<Vec<_>>(), [":authority", "x-a"]);
+    assert_eq!((&*headers.request.remove[0], &*headers.response.add[0].value), ("x-b", "d"));
+    assert_eq!((read("headers: {}").headers, read("").headers), (Some(Headers::default()), None));
     let rewrite = read("rewrite: {uriRegexRewrite: {match: '/a/(.*)', rewrite: '/\\1'}, authority: b}")
         .rewrite
         .unwrap();
@@ -185,12 +184,23 @@ fn policies_are_read() {
 #[test]
 fn connections_are_read() {
     let read = service(
-        "  hosts: [web.shop]\n  tls: [{match: [{sniHosts: ['*.shop', web.shop], port: 443, destinationSubnets: [10.0.0.0/8, 1.2.3.4]}], route: [{destination: {host: a}}]}]",
+        "  hosts: ['*.shop', web.shop]\n  tls: [{match: [{sniHosts: ['*.shop', web.shop], port: 443, destinationSubnets: [10.0.0.0/8, 1.2.3.4]}], route: [{destination: {host: a}}]}]",
     )
     .unwrap();
     let when = &read.tls[0].matches[0].when;
     let (names, when) = (&when.server_names, &when.connection);
     assert_eq!((names.len(), when.port, when.destinations.len()), (2, Some(443), 2));
+    // Names within those of the hosts; a short one is a service of the object's namespace.
+    for (hosts, names) in [
+        ("'*'", "a.b, '*.c', '*'"),
+        ("'*.com'", "a.com, a.b.com, '*.b.com', '*.com'"),
+        ("web", "web, web.shop, web.shop.svc, web.shop.svc.cluster.local"),
+        ("Web.Shop", "WEB.SHOP"),
+    ] {
+        let rule = format!("{{match: [{{sniHosts: [{names}]}}], route: [{{destination: {{host: a}}}}]}}");
+        let read = service(&format!("  hosts: [{hosts}]\n  tls: [{rule}]"));
+        assert!(read.is_ok(), "{hosts} {names}: {read:?}");
+    }
 }
 
 #[test]
@@ -267,11 +277,51 @@ fn what_is_wrong_is_named_with_its_path() {
             "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], headers: {request: {set: {':path': x}}}}]",
             "headers.request.set[:path]",
         ),
+        (
+            "  hosts: [a]\n  http: [{redirect: {uri: /}, fault: {abort: {httpStatus: 500}}}]",
+            "spec.http[0].fault: it does not go with redirect",
+        ),
+        (
+            "  hosts: [a]\n  http: [{directResponse: {status: 200}, fault: {abort: {httpStatus: 500}}}]",
+            "spec.http[0].fault: it does not go with directResponse",
+        ),
+        (
+            "  hosts: [a]\n  http: [{redirect: {uri: /}, rewrite: {uri: /a}}]",
+            "spec.http[0].rewrite: it does not go with redirect",
+        ),
+        (
+            "  hosts: [a]\n  http: [{directResponse: {status: 200}, rewrite: {uri: /a}}]",
+            "spec.http[0].rewrite: it does not go with directResponse",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], rewrite: {authority: b}, headers: {request: {add: {Host: c}}}}]",
+            "spec.http[0].rewrite: the host is changed by rewrite.authority and by headers",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], headers: {request: {set: {':authority': b}, add: {host: c}}}}]",
+            "spec.http[0].headers.request: the host is changed twice",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}, headers: {request: {set: {host: b, ':authority': c}}}}]}]",
+            "spec.http[0].route[0].headers.request: the host is changed twice",
+        ),
+        (
+            "  hosts: [a]\n  http: [{route: [{destination: {host: a}}], headers: {response: {set: {host: b}}}}]",
+            "spec.http[0].headers.response.set[host]: \"host\" cannot be changed here",
+        ),
         ("  hosts: [a]\n  http: [null]", "spec.http[0]: an entry may not be null"),
         ("  hosts: [a]\n  http: {}", "spec.http: {} is not a list"),
         (
             "  hosts: [a]\n  tls: [{route: [{destination: {host: a}}]}]",
             "spec.tls[0].match: a rule for TLS needs one",
+        ),
+        (
+            "  hosts: [a.com, '*.b.com']\n  tls: [{match: [{sniHosts: [a.com]}, {sniHosts: [x.b.com, b.com]}], route: [{destination: {host: a}}]}]",
+            "spec.tls[0].match[1].sniHosts: b.com is none of spec.hosts (a.com, *.b.com)",
+        ),
+        (
+            "  hosts: [x.b.com]\n  tls: [{match: [{sniHosts: ['*.b.com']}], route: [{destination: {host: a}}]}]",
+            "*.b.com is none of spec.hosts",
         ),
     ] {
         let error = service(spec).unwrap_err();
@@ -290,6 +340,26 @@ fn what_does_nothing_is_noted() {
             "spec.http[0].match[0].statPrefix",
             "spec.http[0].retries.retryRemoteLocalities",
             "spec.http[0].websocketUpgrade"
+        ]
+    );
+    // What an answer of the rule's own leaves nothing to do for.
+    let read = service(
+        "  hosts: [web]\n  http: [{redirect: {uri: /}, timeout: 1s, retries: {attempts: 1}, mirror: {host: b}, \
+         mirror_percentage: {value: 1}, mirrors: [{destination: {host: c}}], corsPolicy: {}, headers: {response: {remove: [x]}}}, \
+         {directResponse: {status: 200}, timeout: 1s}]",
+    )
+    .unwrap();
+    let notes: Vec<_> = read.notes.iter().map(|note| note.path.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "spec.http[0].mirror",
+            "spec.http[0].mirrorPercentage",
+            "spec.http[0].mirror_percentage",
+            "spec.http[0].mirrors",
+            "spec.http[0].retries",
+            "spec.http[0].timeout",
+            "spec.http[1].timeout",
         ]
     );
 }
