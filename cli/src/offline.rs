@@ -159,6 +159,8 @@ fn made_up(namespace: &str, name: &str) -> Result<Workload> {
 }
 
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod tests {
     use super::*;
 
