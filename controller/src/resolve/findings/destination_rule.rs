@@ -246,7 +246,7 @@ fn destinations(index: &Index) -> BTreeSet<Arc<str>> {
                 RouteAction::Forward(backends) => backends.as_slice(),
                 _ => &[],
             };
-            let targets = backends.iter().map(|to| &to.to).chain(mirrors.iter().map(|(to, _)| to));
+            let targets = backends.iter().map(|to| &to.to).chain(mirrors.targets());
             all.extend(targets.map(|to| index.full_name(&to.host, &service.name.namespace)));
         }
     }

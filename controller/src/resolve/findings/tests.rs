@@ -99,7 +99,7 @@ fn virtual_services() {
         // Copies.
         (
             of_web(&format!(
-                "{{{TO_A}, mirror: {{host: none}}, mirrors: [{{destination: {{host: a}}}}, {{destination: {{host: no}}}}]}}"
+                "{{{TO_A}, mirror: {{host: none}}, mirrors: [{{destination: {{host: a}}}}, {{destination: {{host: nobody}}}}]}}"
             )),
             vec![
                 "v destination-not-found spec.http[0].mirror",

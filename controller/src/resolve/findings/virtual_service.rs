@@ -171,7 +171,7 @@ pub(super) fn full_name_of(index: &Index, host: &str) -> Option<String> {
     if namespace.contains('.') {
         return None;
     }
-    let full = index.kubernetes_name(&crate::objects::Name::new(namespace, name)).hostname;
+    let full = index.kubernetes_name(&Name::new(namespace, name)).hostname;
     let there = !index.services_named(&full).is_empty();
     there.then(|| format!("A name with a dot stands as it is: write {full}"))
 }
