@@ -2,7 +2,6 @@
 
 use super::pattern::Patterns;
 use super::request::RequestView;
-use std::borrow::Cow;
 use std::sync::Arc;
 use warren_common::model::traffic::values::{Expression, ExpressionError, Extent};
 use warren_common::model::traffic::{HttpMatch, PathMatch, TextMatch};
@@ -224,7 +223,7 @@ impl Others {
         if !holds(&self.scheme, request.scheme) {
             return Err(Unmet::Scheme);
         }
-        if self.authority.is_some() && !holds(&self.authority, &lower(request.authority)) {
+        if !holds(&self.authority, request.authority) {
             return Err(Unmet::Authority);
         }
         for (index, header) in self.headers.iter().enumerate() {
@@ -239,12 +238,5 @@ impl Others {
             }
         }
         Ok(())
-    }
-}
-
-fn lower(text: &str) -> Cow<'_, str> {
-    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => Cow::Owned(text.to_ascii_lowercase()),
-        false => Cow::Borrowed(text),
     }
 }

@@ -75,7 +75,7 @@ pub struct HttpMatch {
     pub method: Option<TextMatch>,
     /// `http` or `https`.
     pub scheme: Option<TextMatch>,
-    /// `:authority` or `Host`, as the client sent it, in lower case.
+    /// `:authority` or `Host`, as the client sent it; case counts.
     pub authority: Option<TextMatch>,
     /// Headers.
     pub headers: Vec<HeaderMatch>,

@@ -58,7 +58,7 @@ fn meets(wanted: &HttpMatch, asked: &Asked) -> bool {
     };
     path && one(&wanted.method, &asked.method)
         && one(&wanted.scheme, &asked.scheme)
-        && one(&wanted.authority, &asked.authority.to_lowercase())
+        && one(&wanted.authority, &asked.authority)
         && wanted.headers.iter().all(header)
         && wanted.query.iter().all(parameter)
 }

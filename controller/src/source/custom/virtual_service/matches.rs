@@ -48,19 +48,11 @@ pub(super) fn request(mut entry: Fields<'_>, own: &Arc<str>) -> Result<Matching<
         ignore_path_case: entry.flag("ignoreUriCase")?.unwrap_or_default(),
         method,
         scheme,
-        authority: authority.map(in_lower_case),
+        authority,
         headers,
         query,
     };
     Ok(Matching { gateways, when, never })
-}
-
-fn in_lower_case(text: TextMatch) -> TextMatch {
-    match text {
-        TextMatch::Exact(text) => TextMatch::Exact(text.to_ascii_lowercase().into()),
-        TextMatch::Prefix(text) => TextMatch::Prefix(text.to_ascii_lowercase().into()),
-        other => other,
-    }
 }
 
 fn headers(

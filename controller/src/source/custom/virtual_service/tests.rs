@@ -61,7 +61,7 @@ fn matches_are_read() {
     assert_eq!((&*when.name, when.port), ("m", Some(80)));
     assert_eq!(when.path, Some(PathMatch::Prefix("/a".into())));
     assert_eq!(when.scheme, Some(TextMatch::Present));
-    assert_eq!(when.authority, Some(TextMatch::Exact("web.shop".into())));
+    assert_eq!(when.authority, Some(TextMatch::Exact("Web.Shop".into())));
     assert_eq!(when.clients.namespaces.unwrap().len() + when.clients.labels.len(), 2);
     let header = |name: &str, value, not| HeaderMatch { name: name.into(), value, not };
     let mut headers = when.headers;
