@@ -2,7 +2,7 @@
 
 use super::split::below;
 use std::time::Duration;
-use warren_common::model::traffic::{Retries, RetryOn};
+use warren_common::model::traffic::{Retries, RetryOn, RouteApi};
 
 /// Tries after the first, where no rule says anything.
 const DEFAULT_ATTEMPTS: u32 = 2;
@@ -25,6 +25,8 @@ pub struct RetryPolicy {
     pub other_endpoints: bool,
     on: Vec<RetryOn>,
     backoff: Duration,
+    /// No pause is shorter than this.
+    least: Duration,
 }
 
 /// How a try ended.
@@ -87,23 +89,26 @@ impl Default for RetryPolicy {
             other_endpoints: true,
             on: DEFAULT_ON.to_vec(),
             backoff: DEFAULT_BACKOFF,
-        }
-    }
-}
-
-impl From<&Retries> for RetryPolicy {
-    fn from(retries: &Retries) -> Self {
-        Self {
-            attempts: retries.attempts,
-            per_try_timeout: retries.per_try_timeout_ms.map(Duration::from_millis),
-            other_endpoints: retries.other_endpoints,
-            on: retries.on.clone(),
-            backoff: Duration::from_millis(retries.backoff_ms),
+            least: Duration::ZERO,
         }
     }
 }
 
 impl RetryPolicy {
+    /// What a rule says. The Gateway API's `backoff` is the least that is waited (GEP-1731), Istio's the most
+    /// that is waited before the second try.
+    pub(super) fn new(retries: &Retries, api: RouteApi) -> Self {
+        let backoff = Duration::from_millis(retries.backoff_ms);
+        Self {
+            attempts: retries.attempts,
+            per_try_timeout: retries.per_try_timeout_ms.map(Duration::from_millis),
+            other_endpoints: retries.other_endpoints,
+            on: retries.on.clone(),
+            backoff,
+            least: if api == RouteApi::Gateway { backoff } else { Duration::ZERO },
+        }
+    }
+
     /// Whether a body may be needed again: if not, nobody has to keep it.
     pub fn may_retry(&self) -> bool {
         self.attempts > 0 && !self.on.is_empty()
@@ -127,13 +132,13 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after so many tries: anything from nothing to a bound that doubles with each (full jitter).
+    /// The pause after so many tries: the least one, and anything from nothing to a bound that doubles with each (full jitter).
     fn pause(&self, tries: u32, entropy: u64) -> Duration {
         let doubled = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
         let bound = self.backoff.saturating_mul(doubled.min(MAX_BACKOFF)).as_nanos();
         // Within u64 for every bound below 584 years.
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
-        Duration::from_nanos(below(bound, entropy))
+        self.least.saturating_add(Duration::from_nanos(below(bound, entropy)))
     }
 }
 
@@ -271,6 +276,18 @@ mod tests {
             assert_eq!(pause(tries, 0), 0);
             assert_eq!(pause(tries, u64::MAX), bound - 1, "after {tries}");
             assert_eq!(pause(tries, u64::MAX / 2), bound / 2 - 1);
+        }
+        let said = Retries {
+            attempts: 40,
+            per_try_timeout_ms: None,
+            on: vec![],
+            backoff_ms: 100,
+            other_endpoints: true,
+        };
+        for (api, least, most) in [(RouteApi::Istio, 0, 99_999), (RouteApi::Gateway, 100_000, 199_999)] {
+            let policy = RetryPolicy::new(&said, api);
+            let pause = |tries, entropy| policy.pause(tries, entropy).as_micros();
+            assert_eq!((pause(1, 0), pause(1, u64::MAX), pause(9, 0)), (least, most, least), "{api:?}");
         }
         let forever = RetryPolicy { backoff: Duration::MAX, ..policy };
         assert!(forever.pause(9, u64::MAX) > Duration::from_secs(1 << 33));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use warren_common::model::traffic::values::RuleError;
 use warren_common::model::traffic::{
-    Backend, Destination, Fault, Forward, HttpAction, HttpRule, Mirror, Reply, RouteApi,
+    Backend, Destination, Fault, Forward, HttpAction, HttpRule, Mirror, Reply, Rewrite, RouteApi,
 };
 
 /// What happens to a request.
@@ -111,7 +111,7 @@ impl Forwarding {
             turns: Turns::default(),
             backends: forward.backends.iter().map(backend).collect::<Result<_, _>>()?,
             timeout: forward.timeout_ms.map(Duration::from_millis),
-            retries: forward.retries.as_ref().map(RetryPolicy::from).unwrap_or_default(),
+            retries: forward.retries.as_ref().map(|said| RetryPolicy::new(said, api)).unwrap_or_default(),
             fault: forward.fault.clone(),
         })
     }
@@ -129,15 +129,24 @@ impl BackendRule {
         api: RouteApi,
         patterns: &Patterns,
     ) -> Result<Self, RuleError> {
-        let rewrite = backend.rewrite.as_ref().or(forward.rewrite.as_ref());
+        let rewrite = both(forward.rewrite.as_ref(), backend.rewrite.as_ref());
         let redirect = backend.redirect.as_ref();
         Ok(Self {
             to: backend.to.clone(),
             request_headers: HeaderEdits::new(&backend.request_headers, api)?,
             response_headers: HeaderEdits::new(&backend.response_headers, api)?,
-            rewrite: rewrite.map(|rewrite| Rewriter::new(rewrite, patterns)).transpose()?,
+            rewrite: rewrite.map(|rewrite| Rewriter::new(&rewrite, patterns)).transpose()?,
             redirect: redirect.map(|redirect| Redirection::new(redirect, patterns)).transpose()?,
             mirrors: forward.mirrors.iter().chain(&backend.mirrors).cloned().collect(),
         })
     }
+}
+
+/// The rule's rewrite and then the backend's: each changes what it names, and leaves the rest as the other has it.
+fn both(rule: Option<&Rewrite>, backend: Option<&Rewrite>) -> Option<Rewrite> {
+    let (Some(rule), Some(backend)) = (rule, backend) else { return rule.or(backend).cloned() };
+    Some(Rewrite {
+        authority: backend.authority.as_ref().or(rule.authority.as_ref()).cloned(),
+        path: backend.path.as_ref().or(rule.path.as_ref()).cloned(),
+    })
 }

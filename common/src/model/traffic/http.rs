@@ -286,7 +286,8 @@ pub struct Retries {
     pub per_try_timeout_ms: Option<u64>,
     /// After what.
     pub on: Vec<RetryOn>,
-    /// Milliseconds of the first pause; it doubles, with full jitter, up to ten times this.
+    /// Milliseconds of the first pause; it doubles, with full jitter, up to ten times this. In rules of the Gateway API so much
+    /// is waited at least, and the jitter comes on top.
     pub backoff_ms: u64,
     /// Endpoints that have failed are not tried again while there are others.
     pub other_endpoints: bool,

@@ -100,6 +100,19 @@ fn a_backend_has_what_the_rule_says_and_its_own() {
         })
         .collect();
     assert_eq!(seen, [("/own?q".into(), 2), ("/rule?q".into(), 1)]);
+    // Each changes what it names.
+    let host = |host: &str| Rewrite { authority: Some(host.into()), path: None };
+    let path_only = Backend { rewrite: Some(rewrite("/own")), ..to("a", 1) };
+    let host_only = Backend { rewrite: Some(host("own")), ..to("b", 1) };
+    let both = Rewrite { authority: Some("rule".into()), ..rewrite("/rule") };
+    let forward = Forward { backends: vec![path_only, host_only], rewrite: Some(both), ..Forward::default() };
+    let (table, _) = self::forwarding(forward, RouteApi::Gateway);
+    let seen = of(&table).backends.iter().map(|backend| {
+        let rewrite = backend.rewrite.as_ref().unwrap();
+        let path = rewrite.path_and_query(&asked.view(), PathPart::Unasked).unwrap();
+        format!("{} {path}", rewrite.authority.as_ref().unwrap().to_str().unwrap())
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), ["rule /own?q", "own /rule?q"]);
     let (table, _) = forwarding_default();
     assert_eq!(of(&table).retries, RetryPolicy::default(), "the mesh's default");
 }
