@@ -43,6 +43,7 @@ impl Followed {
         let show = |change: Change| match change {
             Change::Upsert(object) => format!("+{}", object.key().name),
             Change::Delete(key) => format!("-{}", key.name),
+            Change::Refused(key, _) => format!("?{}", key.name),
         };
         batch.into_iter().map(show).collect()
     }

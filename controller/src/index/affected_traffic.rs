@@ -44,6 +44,10 @@ impl Index {
             // Who sends to its subsets.
             let senders = self.traffic.sending_to(&service.hostname);
             affected.extend(senders.map(|sender| remarks(Kind::VirtualService, &sender.name)));
+            // Whether requests can be sent there hinges on TLS.
+            if let Some(name) = self.kubernetes_service_name(&service) {
+                self.affected_by_backend(&name, affected);
+            }
             affected.insert(ResourceKey::Traffic(service));
         }
     }
@@ -85,14 +89,19 @@ impl Index {
                 is_said = true;
                 affected.insert(remarks(route.kind, &route.name));
             }
-            for route in self.traffic.routes_to(&name) {
-                affected.insert(remarks(route.kind, &route.name));
-                let parents = route.services().map(|(parent, _)| self.kubernetes_name(&parent));
-                affected.extend(parents.map(ResourceKey::Traffic));
-            }
+            self.affected_by_backend(&name, affected);
         }
         if is_said {
             affected.insert(ResourceKey::Traffic(service.clone()));
+        }
+    }
+
+    /// Routes of the Gateway API that send to a service, and whatever they are attached to.
+    fn affected_by_backend(&self, service: &Name, affected: &mut BTreeSet<ResourceKey>) {
+        for route in self.traffic.routes_to(service) {
+            affected.insert(remarks(route.kind, &route.name));
+            let parents = route.services().map(|(parent, _)| self.kubernetes_name(&parent));
+            affected.extend(parents.map(ResourceKey::Traffic));
         }
     }
 

@@ -118,6 +118,11 @@ impl Index {
             // Nodes' heartbeats, pods' conditions that are none of ours, a whole list read again: most of what comes.
             return BTreeSet::new();
         }
+        if let Change::Refused(key, refused) = change {
+            self.traffic.refuse_route(key.kind, &key.name, refused);
+            // Its last good version holds as it did.
+            return BTreeSet::new();
+        }
         let mut affected = BTreeSet::new();
         // What referred to it before, and what refers to it after.
         self.affected_by(&key, &mut affected);

@@ -2,7 +2,9 @@
 
 use super::hosts::{full_name, patterns};
 use super::reverse::Reverse;
-use crate::objects::{BackendRef, DestinationRule, Kind, Name, ReferenceGrant, Route, VirtualService};
+use crate::objects::{
+    BackendRef, DestinationRule, Kind, Name, ReferenceGrant, Refused, Route, VirtualService,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -77,6 +79,13 @@ impl TrafficObjects {
         }
         for service in targets(&route) {
             take(&mut self.routes_by_target, &service, &key);
+        }
+    }
+
+    /// A newer version of a route can't be used.
+    pub(super) fn refuse_route(&mut self, kind: Kind, name: &Name, newer: &Refused) {
+        if let Some(route) = self.routes.get_mut(&(kind, name.clone())) {
+            Arc::make_mut(route).newer = Some(newer.clone());
         }
     }
 

@@ -134,6 +134,7 @@ proptest! {
             match change {
                 Change::Upsert(object) => drop(latest.insert(object.key(), object.clone())),
                 Change::Delete(key) => drop(latest.remove(key)),
+                Change::Refused(..) => {}
             }
         }
         let mut scratch = Index::default();

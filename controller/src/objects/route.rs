@@ -19,12 +19,23 @@ pub struct Route {
     pub parents: Vec<ParentRef>,
     /// Only for gateways: in the mesh, the service is the name. TLSRoutes need some.
     pub hostnames: Vec<Arc<str>>,
-    /// The rules.
+    /// The rules; none: what stands here is only who it is for, the rest can't be used.
     pub rules: Vec<RouteRule>,
-    /// A value that is not known: the route is not accepted.
+    /// A value that is not known, or can't be used: the route is not accepted.
     pub unsupported: Option<String>,
+    /// A newer version of it, which can't be used: this one stays.
+    pub newer: Option<Refused>,
     /// What is to be said about its fields.
     pub notes: Vec<FieldNote>,
+}
+
+/// A version of an object that can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// Why.
+    pub why: String,
 }
 
 /// A reference to what a route is attached to.
@@ -146,6 +157,11 @@ pub struct ReferenceGrant {
 }
 
 impl Route {
+    /// Whether nothing of it can be used.
+    pub fn is_unread(&self) -> bool {
+        self.rules.is_empty()
+    }
+
     /// Services of Kubernetes that it is attached to.
     pub fn services(&self) -> impl Iterator<Item = (Name, &ParentRef)> {
         let services = self.parents.iter().filter(|parent| parent.is_service());

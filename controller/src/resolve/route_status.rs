@@ -3,7 +3,7 @@
 use super::ResolveConfig;
 use super::traffic::route::{Refusal, Unresolved, backend, refusal};
 use crate::index::Index;
-use crate::objects::{BackendRef, ParentRef, Route};
+use crate::objects::{BackendRef, ParentRef, Refused, Route, RouteRule};
 
 /// The conditions of a route for one parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Condition {
     pub reason: &'static str,
     /// In a sentence, for people.
     pub message: String,
+    /// The version of the route that it is about.
+    pub generation: i64,
 }
 
 /// The status of a route for each of its parents that is a service. A service that does not exist says nothing, and
@@ -35,70 +37,109 @@ pub fn route_status(index: &Index, config: &ResolveConfig, route: &Route) -> Vec
         .map(|(service, parent)| {
             let mut conditions = vec![accepted(refusal(index, service, route, parent), route)];
             conditions.extend(partly_invalid(route));
-            conditions.push(resolved(index, config, route));
+            conditions.extend((!route.is_unread()).then(|| resolved(index, config, route)));
             ParentStatus { parent: parent.clone(), conditions }
         })
         .collect()
 }
 
-fn condition(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Condition {
-    Condition { kind, holds: reason == kind, reason, message: message.into() }
+fn condition(
+    route: &Route,
+    kind: &'static str,
+    reason: &'static str,
+    message: impl Into<String>,
+) -> Condition {
+    Condition { kind, holds: reason == kind, reason, message: message.into(), generation: route.generation }
 }
 
 fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
     const KIND: &str = "Accepted";
+    let condition = |reason, message: &str| condition(route, KIND, reason, message);
     match refusal {
-        None if broken(route).count() == route.rules.len() => {
-            let message = broken(route).next().unwrap_or_default();
-            condition(KIND, "UnsupportedValue", message)
-        }
-        None => condition(KIND, KIND, "agents apply it"),
+        None => match broken(route).find(|_| route.rules.iter().all(is_dropped)) {
+            Some(Broken { filter, .. }) => condition("UnsupportedValue", filter),
+            None => condition(KIND, "agents apply it"),
+        },
         Some(Refusal::NoSuchPort) => {
-            condition(KIND, "NoMatchingParent", "the Service has no TCP port of this name or number")
+            condition("NoMatchingParent", "the Service has no TCP port of this name or number")
         }
-        Some(Refusal::Unattachable) => condition(
-            KIND,
-            "UnsupportedValue",
-            "the Service has no address of its own that clients could mean",
-        ),
+        Some(Refusal::Unattachable) => {
+            condition("UnsupportedValue", "the Service has no address of its own that clients could mean")
+        }
         Some(Refusal::Unsupported) => {
-            condition(KIND, "UnsupportedValue", route.unsupported.clone().unwrap_or_default())
+            condition("UnsupportedValue", route.unsupported.as_deref().unwrap_or_default())
         }
         Some(Refusal::Conflicted) => {
-            condition(KIND, "Conflicted", "routes of a more specific kind are attached to the same port")
+            condition("Conflicted", "routes of a more specific kind are attached to the same port")
         }
     }
 }
 
-/// Rules that cannot be applied; requests that meet them get 500.
-fn broken(route: &Route) -> impl Iterator<Item = &str> {
-    route.rules.iter().filter_map(|rule| rule.filters.broken.as_deref())
+/// A filter that cannot be applied.
+struct Broken<'a> {
+    filter: &'a str,
+    /// Of one backend, not of the whole rule.
+    of_backend: bool,
 }
 
+/// What of it cannot be applied; requests that meet it get 500.
+fn broken(route: &Route) -> impl Iterator<Item = Broken<'_>> {
+    route.rules.iter().flat_map(|rule| {
+        let of_rule = rule.filters.broken.iter().map(|filter| (filter, false));
+        let of_backends = rule.backends.iter().filter_map(|to| to.filters.broken.as_ref());
+        let all = of_rule.chain(of_backends.map(|filter| (filter, true)));
+        all.map(|(filter, of_backend)| Broken { filter, of_backend })
+    })
+}
+
+/// Whether no request that meets a rule is sent anywhere, for want of a filter.
+fn is_dropped(rule: &RouteRule) -> bool {
+    let mut backends = rule.backends.iter().filter(|to| to.weight > 0).peekable();
+    rule.filters.broken.is_some()
+        || (backends.peek().is_some() && backends.all(|to| to.filters.broken.is_some()))
+}
+
+/// Says which rules count for less than they say, or that older ones count: the two ways that the API knows ("Dropped Rule",
+/// "Fall Back"). The condition is of the newer version then, the others of the one that counts.
 fn partly_invalid(route: &Route) -> Option<Condition> {
-    let count = broken(route).count();
-    if count == 0 || count == route.rules.len() {
-        return None;
+    let condition = |generation, message| Condition {
+        kind: "PartiallyInvalid",
+        holds: true,
+        reason: "UnsupportedValue",
+        message,
+        generation,
+    };
+    if let Some(Refused { generation, why }) = &route.newer {
+        let message =
+            format!("Fall Back: {why}; the version before it (generation {}) stays", route.generation);
+        return Some(condition(*generation, message));
     }
-    let message = format!("Dropped Rule: {}; requests that meet it get 500", broken(route).next()?);
-    Some(Condition { kind: "PartiallyInvalid", holds: true, reason: "UnsupportedValue", message })
+    let Broken { filter, of_backend } = broken(route).find(|_| !route.rules.iter().all(is_dropped))?;
+    let what = if of_backend { "requests that this backend would get" } else { "requests that meet it" };
+    Some(condition(route.generation, format!("Dropped Rule: {filter}; {what} get 500")))
 }
 
 fn resolved(index: &Index, config: &ResolveConfig, route: &Route) -> Condition {
     const KIND: &str = "ResolvedRefs";
-    let wrong = |to: &BackendRef| backend(index, config, &route.name.namespace, to).err();
-    match route.targets().find_map(wrong) {
-        None => condition(KIND, KIND, "every reference leads to a service"),
-        Some((Unresolved::Kind, why)) => condition(KIND, "InvalidKind", why),
-        Some((Unresolved::Missing, why)) => condition(KIND, "BackendNotFound", why),
-    }
+    let wrong = |to: &BackendRef| backend(index, config, route, to).err();
+    let (reason, message) = match route.targets().find_map(wrong) {
+        None => (KIND, "every reference leads to a service".to_owned()),
+        Some((Unresolved::Kind, why)) => ("InvalidKind", why),
+        Some((Unresolved::Missing, why)) => ("BackendNotFound", why),
+        Some((Unresolved::Protocol, why)) => ("UnsupportedProtocol", why),
+    };
+    condition(route, KIND, reason, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{Kind, Name};
+    use crate::index::ResourceKey;
+    use crate::objects::{Key, Kind, Name, Object};
+    use crate::resolve::resolve;
     use crate::resolve::tests::{config, index};
+    use crate::source::Change;
+    use warren_common::model::ServiceName;
 
     const SERVICES: &str = "---
 apiVersion: v1
@@ -124,6 +165,7 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
         let parent = |more: &str| format!("{{group: '', kind: Service{more}}}");
         let good = "{backendRefs: [{name: web, port: 80}]}";
         let broken = "{filters: [{type: ExtensionRef, extensionRef: {name: x}}]}";
+        let odd = "{name: web, port: 80, filters: [{type: ExtensionRef, extensionRef: {name: x}}]}";
         let web = &parent(", name: web");
         for (parents, rules, expected) in [
             (web.clone(), good.to_owned(), "web Accepted ResolvedRefs"),
@@ -151,6 +193,17 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
             (web.clone(), "{matches: [{method: FETCH}]}".to_owned(), "web !UnsupportedValue ResolvedRefs"),
             (web.clone(), broken.to_owned(), "web !UnsupportedValue ResolvedRefs"),
             (web.clone(), format!("{good}, {broken}"), "web Accepted UnsupportedValue ResolvedRefs"),
+            (web.clone(), format!("{{backendRefs: [{odd}]}}"), "web !UnsupportedValue ResolvedRefs"),
+            (
+                web.clone(),
+                format!("{{backendRefs: [{odd}, {{name: web, port: 80}}]}}"),
+                "web Accepted UnsupportedValue ResolvedRefs",
+            ),
+            (
+                web.clone(),
+                format!("{{backendRefs: [{odd}, {{name: web, port: 80, weight: 0}}]}}, {broken}"),
+                "web !UnsupportedValue ResolvedRefs",
+            ),
         ] {
             assert_eq!(
                 said(&route("HTTPRoute", &parents, &rules), Kind::HTTPRoute),
@@ -164,6 +217,62 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
         let both = route("HTTPRoute", web, good) + &route("GRPCRoute", web, good);
         assert_eq!(said(&both, Kind::HTTPRoute), "web !Conflicted ResolvedRefs");
         assert_eq!(said(&both, Kind::GRPCRoute), "web Accepted ResolvedRefs");
+    }
+
+    #[test]
+    fn requests_are_not_sent_to_ports_of_other_protocols() {
+        let speaks = |protocol: &str| {
+            let parent = "{group: '', kind: Service, name: web}";
+            format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: b, namespace: shop}}\n\
+                 spec: {{clusterIP: 10.0.0.2, ports: [{{port: 80, appProtocol: '{protocol}'}}]}}\n{}",
+                route("HTTPRoute", parent, "{backendRefs: [{name: b, port: 80}]}")
+            )
+        };
+        let originates = "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+                          metadata: {name: d, namespace: shop}\nspec: {host: b, trafficPolicy: {tls: {mode: SIMPLE}}}\n";
+        for (objects, expected) in [
+            (speaks("http"), "web Accepted ResolvedRefs"),
+            (speaks("kubernetes.io/ws"), "web Accepted ResolvedRefs"),
+            (speaks("kubernetes.io/wss"), "web Accepted !UnsupportedProtocol"),
+            (speaks("https"), "web Accepted !UnsupportedProtocol"),
+            (speaks("https") + originates, "web Accepted ResolvedRefs"),
+            (speaks("redis") + originates, "web Accepted !UnsupportedProtocol"),
+        ] {
+            assert_eq!(said(&objects, Kind::HTTPRoute), expected, "{objects}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_of_its_own_generation() {
+        let parent = "{group: '', kind: Service, name: web}";
+        let good = route("HTTPRoute", parent, "{backendRefs: [{name: web, port: 80}]}");
+        let mut index = index(&format!("{SERVICES}{good}"));
+        let name = Name::new("shop", "r");
+        let told = |index: &Index| {
+            let status = route_status(index, &config(), index.route(Kind::HTTPRoute, &name).unwrap());
+            let said = |one: &Condition| format!("{} {} {}", one.generation, one.kind, one.message);
+            status[0].conditions.iter().map(said).collect::<Vec<_>>()
+        };
+        let key = Key { kind: Kind::HTTPRoute, name: name.clone() };
+        let refused = Refused { generation: 5, why: "spec: odd".to_owned() };
+        let affected = index.apply(&Change::Refused(key, refused));
+        assert!(affected.is_empty(), "{affected:?}");
+        assert_eq!(
+            told(&index),
+            [
+                "0 Accepted agents apply it",
+                "5 PartiallyInvalid Fall Back: spec: odd; the version before it (generation 0) stays",
+                "0 ResolvedRefs every reference leads to a service",
+            ]
+        );
+        let mut unread = index.route(Kind::HTTPRoute, &name).unwrap().clone();
+        (unread.rules, unread.unsupported, unread.newer) = (Vec::new(), Some("spec: odd".to_owned()), None);
+        unread.generation = 6;
+        index.apply(&Change::Upsert(Object::Route(Box::new(unread))));
+        assert_eq!(told(&index), ["6 Accepted spec: odd"]);
+        let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
+        assert!(resolve(&index, &config(), &ResourceKey::Traffic(web)).resource.is_none());
     }
 
     #[test]

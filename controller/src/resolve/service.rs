@@ -62,6 +62,32 @@ pub(super) fn app_protocol(declared: Option<&str>, name: &str) -> AppProtocol {
     }
 }
 
+/// Whether a route of requests can send to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// As far as anybody knows.
+    Yes,
+    /// In TLS.
+    InTls,
+    /// It declares another protocol.
+    No,
+}
+
+/// By what a port declares in `appProtocol`. A word without a prefix that nobody knows may mean anything; names with a prefix
+/// are exact, and those that are not known are other protocols.
+pub(super) fn carries_requests(declared: &str) -> Carries {
+    let text = declared.to_ascii_lowercase();
+    if app_protocol(Some(&text), "") != AppProtocol::Unknown {
+        return Carries::Yes;
+    }
+    match text.split('-').next().unwrap_or_default() {
+        "https" | "tls" | "kubernetes.io/wss" => Carries::InTls,
+        "mongo" | "redis" | "mysql" | "udp" => Carries::No,
+        _ if text.contains('/') => Carries::No,
+        _ => Carries::Yes,
+    }
+}
+
 /// Which lists of a VirtualService may count for a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Family {
@@ -109,6 +135,27 @@ mod tests {
             (80, None, "", Family::Heard),
         ] {
             assert_eq!(family(number, declared, name), expected, "{number} {declared:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn routes_of_requests_need_ports_that_carry_them() {
+        for (declared, expected) in [
+            ("http", Carries::Yes),
+            ("HTTP2", Carries::Yes),
+            ("grpc", Carries::Yes),
+            ("kubernetes.io/h2c", Carries::Yes),
+            ("kubernetes.io/ws", Carries::Yes),
+            ("tcp", Carries::Yes),
+            ("web", Carries::Yes),
+            ("https", Carries::InTls),
+            ("tls", Carries::InTls),
+            ("kubernetes.io/wss", Carries::InTls),
+            ("kubernetes.io/other", Carries::No),
+            ("example.com/own", Carries::No),
+            ("redis", Carries::No),
+        ] {
+            assert_eq!(carries_requests(declared), expected, "{declared}");
         }
     }
 

@@ -11,7 +11,7 @@ pub use convert::ConvertError;
 pub use kinds::{BUILT_IN_KINDS, CUSTOM_KINDS, ServedKind};
 pub use problems::{Problem, SourceProblems};
 
-use crate::objects::{Key, Object};
+use crate::objects::{Key, Object, Refused};
 
 /// One step in the life of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub enum Change {
     Upsert(Object),
     /// It is gone.
     Delete(Key),
+    /// It became something that can't be used: the last good version stays.
+    Refused(Key, Refused),
 }
 
 impl Change {
@@ -27,7 +29,7 @@ impl Change {
     pub fn key(&self) -> Key {
         match self {
             Self::Upsert(object) => object.key(),
-            Self::Delete(key) => key.clone(),
+            Self::Delete(key) | Self::Refused(key, _) => key.clone(),
         }
     }
 }

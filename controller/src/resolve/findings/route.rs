@@ -2,15 +2,25 @@
 
 use super::About;
 use crate::index::Index;
-use crate::objects::{BackendRef, Kind, Route};
+use crate::objects::{BackendRef, Kind, ParentRef, Route};
 use crate::resolve::ResolveConfig;
-use crate::resolve::traffic::route::{Refusal, backend, refusal};
+use crate::resolve::traffic::route::{Refusal, Unresolved, backend, refusal};
+
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about: &mut About<'_>) {
+    if route.is_unread() {
+        // Who read it has said why.
+        return;
+    }
     let mut in_mesh = false;
-    for (place, parent) in route.parents.iter().enumerate().filter(|(_, parent)| parent.is_service()) {
-        in_mesh = true;
+    for (place, parent) in route.parents.iter().enumerate() {
         let path = format!("spec.parentRefs[{place}]");
+        if !parent.is_service() {
+            other_parent(parent, path, about);
+            continue;
+        }
+        in_mesh = true;
         let name = parent.service(&route.name.namespace);
         let Some(service) = index.service(&name) else {
             about.error("parent-not-found", path, format!("there is no Service {name}"), None);
@@ -79,6 +89,30 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
     }
 }
 
+/// Parents that are no Services: gateways are others' to look after, the rest leads nowhere.
+fn other_parent(parent: &ParentRef, path: String, about: &mut About<'_>) {
+    let ParentRef { group, kind, name, .. } = parent;
+    match (&**group, &**kind) {
+        (GATEWAY_API, "Gateway" | "ListenerSet") => {}
+        (_, "Service") => {
+            let text =
+                format!("a Service is of the core group, and this one ({group}) has none: it has no effect");
+            about.error(
+                "parent-not-found",
+                path,
+                text,
+                Some(format!("Write `group: \"\"` beside `name: {name}`")),
+            );
+        }
+        (_, kind) => {
+            let group = if group.is_empty() { "the core group" } else { group };
+            let text = format!("nothing here is attached to a {kind} of {group}: it has no effect");
+            let fix = "Routes can be attached to a Service: `group: \"\"`, `kind: Service`";
+            about.warning("parent-unknown", path, text, Some(fix.to_owned()));
+        }
+    }
+}
+
 fn reference(
     index: &Index,
     config: &ResolveConfig,
@@ -87,7 +121,11 @@ fn reference(
     path: &str,
     about: &mut About<'_>,
 ) {
-    if let Err((_, why)) = backend(index, config, &route.name.namespace, to) {
-        about.error("backend-not-found", path, why, None);
+    if let Err((unresolved, why)) = backend(index, config, route, to) {
+        let code = match unresolved {
+            Unresolved::Kind | Unresolved::Missing => "backend-not-found",
+            Unresolved::Protocol => "backend-protocol",
+        };
+        about.error(code, path, why, None);
     }
 }

@@ -397,6 +397,25 @@ fn routes() {
             to("name: web", "rules: [{filters: [{type: ExtensionRef, extensionRef: {name: x}}]}]"),
             vec!["h unsupported-filter spec.rules[0].filters"],
         ),
+        // Almost a Service.
+        (
+            object("HTTPRoute", "h", &format!("parentRefs: [{{kind: Service, name: web}}], {a}")),
+            vec!["h parent-not-found spec.parentRefs[0]"],
+        ),
+        (
+            object("HTTPRoute", "h", &format!("parentRefs: [{{group: '', kind: Servce, name: web}}], {a}")),
+            vec!["h parent-unknown spec.parentRefs[0]"],
+        ),
+        (
+            object(
+                "HTTPRoute",
+                "h",
+                &format!(
+                    "parentRefs: [{{name: edge}}, {{group: networking.istio.io, kind: ServiceEntry, name: web}}], {a}"
+                ),
+            ),
+            vec!["h parent-unknown spec.parentRefs[1]"],
+        ),
         // Of gateways nothing is known here.
         (
             object(

@@ -3,13 +3,14 @@
 use super::object_name;
 use crate::index::Index;
 use crate::objects::{BackendRef, Filters, Kind, Name, ParentRef, RankedMatch, Route, RouteRule, Service};
+use crate::resolve::service::{Carries, carries_requests};
 use crate::resolve::{ResolveConfig, host};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use warren_common::model::traffic::{
-    Backend, Clients, Destination, Forward, HttpAction, HttpRule, Mirror, Reply, RouteApi, RouteTable, Rules,
-    TcpRule, TlsMatch, TlsRule,
+    Backend, Clients, Destination, Forward, HttpAction, HttpRule, Mirror, PortPolicy, Reply, RouteApi,
+    RouteTable, Rules, TcpRule, TlsMatch, TlsMode, TlsRule,
 };
 
 /// Of routes on one port only those of one kind count: the most specific one's.
@@ -135,10 +136,10 @@ pub(in crate::resolve) fn refusal(
 pub(in crate::resolve) fn backend(
     index: &Index,
     config: &ResolveConfig,
-    own: &Arc<str>,
+    route: &Route,
     to: &BackendRef,
 ) -> Result<Destination, (Unresolved, String)> {
-    let Some(name) = to.service(own) else {
+    let Some(name) = to.service(&route.name.namespace) else {
         let group = if to.group.is_empty() { "" } else { "/" };
         let why = format!("a {}{group}{} cannot be sent to; a Service can", to.group, to.kind);
         return Err((Unresolved::Kind, why));
@@ -152,6 +153,12 @@ pub(in crate::resolve) fn backend(
     if !service.ports.iter().any(|known| known.service_port == port) {
         return Err((Unresolved::Missing, format!("the Service {name} has no TCP port {port}")));
     }
+    if is_of_requests(route.kind)
+        && let Some(protocol) = foreign_protocol(index, &name, port)
+    {
+        let why = format!("port {port} of the Service {name} speaks {protocol} (appProtocol), and no HTTP");
+        return Err((Unresolved::Protocol, why));
+    }
     Ok(Destination::Service { service: service.key, port, subset: None })
 }
 
@@ -162,6 +169,33 @@ pub(in crate::resolve) enum Unresolved {
     Kind,
     /// There is no such service or port.
     Missing,
+    /// Requests cannot be sent in what the port speaks.
+    Protocol,
+}
+
+fn is_of_requests(kind: Kind) -> bool {
+    matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute)
+}
+
+/// What a port declares to speak, if requests cannot be sent there. TLS is no hindrance where a DestinationRule has it spoken.
+fn foreign_protocol<'a>(index: &'a Index, service: &Name, port: u16) -> Option<&'a str> {
+    let known = index.service(service)?.ports.iter().find(|known| known.port == port)?;
+    let declared = known.app_protocol.as_deref()?;
+    match carries_requests(declared) {
+        Carries::Yes => None,
+        Carries::InTls if speaks_tls(index, service, port) => None,
+        Carries::InTls | Carries::No => Some(declared),
+    }
+}
+
+fn speaks_tls(index: &Index, service: &Name, port: u16) -> bool {
+    let speaks = |policy: &PortPolicy| policy.tls.as_ref().is_some_and(|tls| tls.mode != TlsMode::Disable);
+    let host = index.kubernetes_name(service).hostname;
+    let mut rules = index.destination_rules_of(&host).flat_map(|(_, rules)| rules);
+    rules.any(|rule| {
+        let policy = rule.policy.as_ref();
+        policy.is_some_and(|policy| speaks(policy.ports.get(&port).unwrap_or(&policy.all)))
+    })
 }
 
 fn rules(index: &Index, config: &ResolveConfig, routes: &[&Route]) -> Rules {
@@ -275,7 +309,7 @@ fn sent_to(index: &Index, config: &ResolveConfig, route: &Route, to: &BackendRef
         wanted: format!("{} {}", to.kind, name_of(to, route)).into(),
         why: why.into(),
     };
-    let destination = match (&to.filters.broken, backend(index, config, &route.name.namespace, to)) {
+    let destination = match (&to.filters.broken, backend(index, config, route, to)) {
         (Some(filter), _) => broken(filter.clone()),
         (None, Ok(destination)) => destination,
         (None, Err((_, why))) => broken(why),
@@ -298,7 +332,7 @@ fn name_of(to: &BackendRef, route: &Route) -> Name {
 /// A copy that cannot be sent is not sent.
 fn mirrors(index: &Index, config: &ResolveConfig, route: &Route, filters: &Filters) -> Vec<Mirror> {
     let resolved = filters.mirrors.iter().filter_map(|(to, per_million)| {
-        let to = backend(index, config, &route.name.namespace, to).ok()?;
+        let to = backend(index, config, route, to).ok()?;
         Some(Mirror { to, per_million: *per_million, shadow_host: false })
     });
     resolved.collect()

@@ -2,10 +2,10 @@
 
 use super::raw::Raw;
 use crate::kubernetes::shorten;
-use crate::objects::{Kind, Object};
-use crate::source::custom::stand_in;
+use crate::objects::{Key, Kind, Object, Refused};
+use crate::source::custom::{stand_in, unread_route};
 use crate::source::kinds::{Decode, decode};
-use crate::source::{BUILT_IN_KINDS, CUSTOM_KINDS, ConvertError, ServedKind};
+use crate::source::{BUILT_IN_KINDS, CUSTOM_KINDS, Change, ConvertError, ServedKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -77,10 +77,19 @@ impl Row {
         object.map_err(|error| shorten(&error.to_string(), LONGEST_REASON))
     }
 
-    /// What counts for an object that can't be used and never could.
-    pub(super) fn stand_in(&self, raw: &Raw, why: &str) -> Option<Object> {
+    /// What follows from an object that can't be used: what stands in for one that never could, or a remark on the last good
+    /// version.
+    pub(super) fn instead(&self, raw: &Raw, why: &str, was_good: bool) -> Option<Change> {
         match self.kind() {
-            Kind::AuthorizationPolicy => stand_in(&raw.decode().ok()?, why),
+            Kind::AuthorizationPolicy if !was_good => stand_in(&raw.decode().ok()?, why).map(Change::Upsert),
+            kind @ (Kind::HTTPRoute | Kind::GRPCRoute | Kind::TLSRoute | Kind::TCPRoute) => {
+                let route = unread_route(kind, &raw.decode().ok()?, why)?;
+                if !was_good {
+                    return Some(Change::Upsert(Object::Route(Box::new(route))));
+                }
+                let refused = Refused { generation: route.generation, why: why.to_owned() };
+                Some(Change::Refused(Key { kind, name: route.name }, refused))
+            }
             _ => None,
         }
     }
@@ -145,6 +154,24 @@ mod tests {
         let raw = Item::listed(text.to_owned()).unwrap().raw;
         let row = rows().find(|row| row.kind() == Kind::Node).unwrap();
         assert_eq!(row.object(&raw).unwrap().key().name, Name::new("", "n1"));
+    }
+
+    #[test]
+    fn a_route_that_cannot_be_used_keeps_its_parents_and_its_generation() {
+        let text = r#"{"metadata":{"name":"r","namespace":"shop","generation":7},"spec":{"rules":[{"retry":{"attempts":101}}],
+            "parentRefs":[{"group":"","kind":"Service","name":"web"},{"name":5}]}}"#;
+        let raw = Item::listed(text.to_owned()).unwrap().raw;
+        let row = rows().find(|row| row.kind() == Kind::HTTPRoute).unwrap();
+        let why = row.object(&raw).unwrap_err();
+        assert!(why.contains("attempts"), "{why}");
+        let Some(Change::Upsert(Object::Route(route))) = row.instead(&raw, &why, false) else { panic!() };
+        assert_eq!((route.services().count(), route.parents.len(), route.generation), (1, 1, 7));
+        assert!(route.is_unread() && route.unsupported.as_ref() == Some(&why));
+        let key = Key { kind: Kind::HTTPRoute, name: Name::new("shop", "r") };
+        let refused = Refused { generation: 7, why: why.clone() };
+        assert_eq!(row.instead(&raw, &why, true), Some(Change::Refused(key, refused)));
+        let other = rows().find(|row| row.kind() == Kind::Service).unwrap();
+        assert_eq!(other.instead(&raw, &why, false), None);
     }
 
     #[test]

@@ -52,14 +52,14 @@ impl Ledger {
         self.seen = Some(BTreeSet::new());
     }
 
-    /// An object is there. One that can't be used changes nothing: its last good version stays. If there was none,
-    /// something may stand in for it, and says what it is for.
+    /// An object is there. One that can't be used changes nothing: its last good version stays, and `instead` is told so. If
+    /// there was none, something may stand in for it, and says what it is for.
     pub(super) fn present(
         &mut self,
         name: Name,
         uid: &str,
         object: Result<Object, String>,
-        stand_in: impl FnOnce(&str) -> Option<Object>,
+        instead: impl FnOnce(&str, bool) -> Option<Change>,
     ) -> Option<Change> {
         if let Some(seen) = &mut self.seen {
             seen.insert(name.clone());
@@ -76,14 +76,15 @@ impl Ledger {
                     self.next
                 });
                 let was_good = self.known.contains(&name) && !self.stood_in.contains(&name);
-                let stand_in = if was_good { None } else { stand_in(&reason) };
+                let instead = instead(&reason, was_good);
                 self.rejected.insert(at, Rejected { name: name.clone(), uid: uid.to_owned(), reason });
-                match stand_in {
-                    Some(object) => {
+                match instead {
+                    Some(Change::Upsert(object)) => {
                         self.stood_in.insert(name.clone());
                         self.known.insert(name);
                         Some(Change::Upsert(object))
                     }
+                    Some(remark) => Some(remark),
                     // What stood in for an earlier version would refuse what nobody means any more.
                     None if self.stood_in.remove(&name) => {
                         self.known.remove(&name);
@@ -138,7 +139,10 @@ impl Ledger {
         let kind = self.kind.as_str();
         let problem = |rejected: Rejected| {
             let stays = if self.stood_in.contains(&rejected.name) {
-                "; nobody may enter what it may be for"
+                match self.kind {
+                    Kind::AuthorizationPolicy => "; nobody may enter what it may be for",
+                    _ => "",
+                }
             } else if self.known.contains(&rejected.name) {
                 "; its last good version stays"
             } else {
@@ -170,7 +174,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::{Map, Namespace};
+    use crate::objects::{Map, Namespace, Refused};
 
     fn name(name: &str) -> Name {
         Name::new("", name)
@@ -181,11 +185,11 @@ mod tests {
     }
 
     fn put(ledger: &mut Ledger, text: &str) -> Option<Change> {
-        ledger.present(name(text), "", Ok(namespace(text)), |_| None)
+        ledger.present(name(text), "", Ok(namespace(text)), |_, _| None)
     }
 
     fn bad(ledger: &mut Ledger, text: &str) {
-        assert_eq!(ledger.present(name(text), "u", Err("broken".into()), |_| None), None);
+        assert_eq!(ledger.present(name(text), "u", Err("broken".into()), |_, _| None), None);
     }
 
     fn deleted(text: &str) -> Change {
@@ -217,9 +221,21 @@ mod tests {
 
     #[test]
     fn what_was_never_good_is_stood_in_for() {
-        let mut ledger = Ledger::new(Kind::Namespace);
+        let mut ledger = Ledger::new(Kind::AuthorizationPolicy);
+        let deleted = |text: &str| Change::Delete(Key { kind: Kind::AuthorizationPolicy, name: name(text) });
+        let remark = |why: &str| {
+            let refused = Refused { generation: 2, why: why.to_owned() };
+            Change::Refused(Key { kind: Kind::AuthorizationPolicy, name: name("a") }, refused)
+        };
         let bad = |ledger: &mut Ledger, stand_in: Option<&str>| {
-            ledger.present(name("a"), "u", Err("broken".into()), |_| stand_in.map(namespace))
+            let instead = |why: &str, was_good: bool| {
+                if was_good {
+                    Some(remark(why))
+                } else {
+                    stand_in.map(|text| Change::Upsert(namespace(text)))
+                }
+            };
+            ledger.present(name("a"), "u", Err("broken".into()), instead)
         };
         assert_eq!(bad(&mut ledger, Some("x")), Some(Change::Upsert(namespace("x"))));
         assert!(ledger.problems()[0].reason.contains("nobody may enter"), "{:?}", ledger.problems());
@@ -227,7 +243,8 @@ mod tests {
         assert_eq!(bad(&mut ledger, None), Some(deleted("a")));
         assert_eq!(bad(&mut ledger, None), None);
         assert_eq!(put(&mut ledger, "a"), Some(Change::Upsert(namespace("a"))));
-        assert_eq!(bad(&mut ledger, Some("x")), None, "the last good version stays");
+        assert_eq!(bad(&mut ledger, Some("x")), Some(remark("broken")), "the last good version stays");
+        assert!(ledger.problems()[0].reason.contains("last good version stays"), "{:?}", ledger.problems());
         assert_eq!(ledger.gone(&name("a")), Some(deleted("a")));
         bad(&mut ledger, Some("x"));
         assert_eq!(ledger.gone(&name("a")), Some(deleted("a")), "what stood in goes too");

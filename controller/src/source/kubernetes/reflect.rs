@@ -161,8 +161,8 @@ impl Reflector {
             }
             Event::Present(Item { head, raw }) => {
                 let (name, before) = (head.name(), ledger.has_rejected());
-                let stand_in = |why: &str| self.row.stand_in(&raw, why);
-                let change = ledger.present(name, &head.uid, self.row.object(&raw), stand_in);
+                let instead = |why: &str, was_good| self.row.instead(&raw, why, was_good);
+                let change = ledger.present(name, &head.uid, self.row.object(&raw), instead);
                 let touched = before || ledger.has_rejected();
                 (change.into_iter().collect(), touched)
             }

@@ -14,12 +14,7 @@ const LONGEST: usize = 1024;
 
 /// The list as it should be; none when it is so already. Entries of other controllers stay, and of ours conditions of types
 /// that we do not know.
-pub(super) fn parents(
-    current: &Value,
-    generation: i64,
-    wanted: &[ParentStatus],
-    now: Timestamp,
-) -> Option<Vec<Value>> {
+pub(super) fn parents(current: &Value, wanted: &[ParentStatus], now: Timestamp) -> Option<Vec<Value>> {
     let current = current.as_array().map(Vec::as_slice).unwrap_or_default();
     let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER;
     let mut list: Vec<Value> = current.iter().filter(|entry| !is_ours(entry)).cloned().collect();
@@ -31,7 +26,7 @@ pub(super) fn parents(
         let entry = json!({
             "parentRef": parent,
             "controllerName": CONTROLLER,
-            "conditions": merged(before, generation, conditions, now),
+            "conditions": merged(before, conditions, now),
         });
         // Some are named twice.
         if !list.contains(&entry) {
@@ -57,7 +52,7 @@ fn reference(parent: &ParentRef) -> Value {
 /// Types that we set and that hold no longer are taken out, or they would hold for ever.
 const OURS: [&str; 3] = ["Accepted", "PartiallyInvalid", "ResolvedRefs"];
 
-fn merged(before: &[Value], generation: i64, wanted: &[Condition], now: Timestamp) -> Vec<Value> {
+fn merged(before: &[Value], wanted: &[Condition], now: Timestamp) -> Vec<Value> {
     let is_ours = |one: &&Value| OURS.iter().any(|kind| one["type"] == *kind);
     let mut list: Vec<Value> = before.iter().filter(|one| !is_ours(one)).cloned().collect();
     for condition in wanted {
@@ -72,7 +67,7 @@ fn merged(before: &[Value], generation: i64, wanted: &[Condition], now: Timestam
             "reason": condition.reason,
             "message": condition.message.chars().take(LONGEST).collect::<String>(),
             "lastTransitionTime": since,
-            "observedGeneration": generation,
+            "observedGeneration": condition.generation,
         }));
     }
     list
@@ -82,7 +77,7 @@ fn merged(before: &[Value], generation: i64, wanted: &[Condition], now: Timestam
 mod tests {
     use super::*;
 
-    fn wanted(holds: bool) -> ParentStatus {
+    fn wanted(holds: bool, generation: i64) -> ParentStatus {
         let parent = ParentRef {
             group: "".into(),
             kind: "Service".into(),
@@ -92,7 +87,7 @@ mod tests {
             port: Some(80),
         };
         let reason = if holds { "Accepted" } else { "Conflicted" };
-        let condition = Condition { kind: "Accepted", holds, reason, message: "m".to_owned() };
+        let condition = Condition { kind: "Accepted", holds, reason, message: "m".to_owned(), generation };
         ParentStatus { parent, conditions: vec![condition] }
     }
 
@@ -102,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_so_already_is_not_written() {
-        let first = parents(&Value::Null, 3, &[wanted(true)], at(1)).unwrap();
+        let first = parents(&Value::Null, &[wanted(true, 3)], at(1)).unwrap();
         assert_eq!(
             first,
             [json!({
@@ -113,30 +108,30 @@ mod tests {
             })]
         );
         let current = json!(first);
-        assert_eq!(parents(&current, 3, &[wanted(true)], at(2)), None);
-        assert_eq!(parents(&Value::Null, 3, &[], at(2)), None);
+        assert_eq!(parents(&current, &[wanted(true, 3)], at(2)), None);
+        assert_eq!(parents(&Value::Null, &[], at(2)), None);
         // A new generation is said; since when it holds stays.
-        let second = parents(&current, 4, &[wanted(true)], at(2)).unwrap();
+        let second = parents(&current, &[wanted(true, 4)], at(2)).unwrap();
         assert_eq!(second[0]["conditions"][0]["observedGeneration"], 4);
         assert_eq!(second[0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:01Z");
-        let flipped = parents(&current, 3, &[wanted(false)], at(2)).unwrap();
+        let flipped = parents(&current, &[wanted(false, 3)], at(2)).unwrap();
         assert_eq!(flipped[0]["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:02Z");
     }
 
     #[test]
     fn what_others_say_stays() {
         let others = json!({"parentRef": {"name": "edge"}, "controllerName": "a.b/c", "conditions": []});
-        let mut ours = parents(&Value::Null, 1, &[wanted(true)], at(1)).unwrap().remove(0);
+        let mut ours = parents(&Value::Null, &[wanted(true, 1)], at(1)).unwrap().remove(0);
         let foreign = json!({"type": "Approved", "status": "True"});
         ours["conditions"].as_array_mut().unwrap().push(foreign.clone());
         let stale = json!({"type": "PartiallyInvalid", "status": "True"});
         ours["conditions"].as_array_mut().unwrap().push(stale);
         let current = json!([ours, others]);
-        let list = parents(&current, 1, &[wanted(true)], at(2)).unwrap();
+        let list = parents(&current, &[wanted(true, 1)], at(2)).unwrap();
         assert_eq!(list[0], others);
         let conditions = list[1]["conditions"].as_array().unwrap();
         assert_eq!((conditions.len(), &conditions[0]), (2, &foreign));
         // No longer attached: ours goes.
-        assert_eq!(parents(&current, 1, &[], at(2)).unwrap(), [others]);
+        assert_eq!(parents(&current, &[], at(2)).unwrap(), [others]);
     }
 }

@@ -21,7 +21,7 @@ const PER_ROUND: usize = 20;
 pub(crate) fn list(index: &Index, config: &ResolveConfig) -> Vec<Value> {
     let object = |route: &Route| {
         let status = route_status(index, config, route);
-        let parents = merge::parents(&Value::Null, route.generation, &status, Timestamp::UNIX_EPOCH);
+        let parents = merge::parents(&Value::Null, &status, Timestamp::UNIX_EPOCH);
         let mut parents = parents.unwrap_or_default();
         let entries = parents.iter_mut().filter_map(|entry| entry["conditions"].as_array_mut());
         for condition in entries.flatten().filter_map(Value::as_object_mut) {
@@ -37,12 +37,8 @@ pub(crate) fn list(index: &Index, config: &ResolveConfig) -> Vec<Value> {
     index.routes().map(object).collect()
 }
 
-/// What was last written about a route.
-#[derive(Debug, PartialEq)]
-struct Written {
-    generation: i64,
-    status: Vec<ParentStatus>,
-}
+/// What is written about a route.
+type Written = Vec<ParentStatus>;
 
 /// Writes for the time of one term.
 #[derive(Debug)]
@@ -84,8 +80,7 @@ impl RouteStatus {
         self.written.retain(|(kind, name), _| index.route(*kind, name).is_some());
         let mut due = Vec::new();
         for route in index.routes() {
-            let wanted =
-                Written { generation: route.generation, status: route_status(&index, &self.config, route) };
+            let wanted = route_status(&index, &self.config, route);
             let key = key(route);
             if self.written.get(&key) != Some(&wanted) {
                 due.push((key, wanted));
@@ -102,11 +97,10 @@ fn key(route: &Route) -> (Kind, Name) {
     (route.kind, route.name.clone())
 }
 
-async fn write(cluster: &Cluster, kind: Kind, name: &Name, wanted: &Written) -> Result<(), CallError> {
+async fn write(cluster: &Cluster, kind: Kind, name: &Name, wanted: &[ParentStatus]) -> Result<(), CallError> {
     let served = CUSTOM_KINDS.iter().find(|served| served.kind == kind).ok_or(CallError::NotFound)?;
     let (path, object) = read(cluster, served, name).await?;
-    let parents =
-        merge::parents(&object["status"]["parents"], wanted.generation, &wanted.status, Timestamp::now());
+    let parents = merge::parents(&object["status"]["parents"], wanted, Timestamp::now());
     let Some(parents) = parents else { return Ok(()) };
     let members = json!({
         // Somebody else's change in between is not overwritten.

@@ -5,8 +5,10 @@
 mod filters;
 mod grant;
 mod matches;
+mod unread;
 
 pub(in crate::source) use grant::ReferenceGrant;
+pub(in crate::source) use unread::unread;
 
 use super::endpoint::host;
 use super::fields::{Fields, Notes, text};
@@ -18,6 +20,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use warren_common::model::traffic::{Retries, RetryOn};
 
+const MAX_PARENTS: usize = 32;
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// Declares how a kind of route comes from the API server.
@@ -46,7 +49,7 @@ fn route(kind: Kind, object: Custom<Value>) -> Result<Object, ConvertError> {
     let mut route = {
         let mut spec = Fields::of(object.spec.ok_or(ConvertError::Missing("spec"))?, "spec", &notes)?;
         spec.unsupported("useDefaultGateways", "there are no default gateways");
-        let parents = spec.list("parentRefs", 32, parent)?;
+        let parents = spec.list("parentRefs", MAX_PARENTS, parent)?;
         let mut hostnames = Vec::new();
         if kind != Kind::TCPRoute {
             for text in spec.texts("hostnames", 1024, MAX_TEXT)? {
@@ -78,6 +81,7 @@ fn route(kind: Kind, object: Custom<Value>) -> Result<Object, ConvertError> {
             hostnames,
             rules,
             unsupported: None,
+            newer: None,
             notes: Vec::new(),
         }
     };
@@ -154,8 +158,10 @@ fn duration(fields: &mut Fields<'_>, name: &str) -> Result<Option<u64>, ConvertE
     })
 }
 
+/// Beside the codes: whatever brought no response (GEP-1731: disconnect, reset, timeout, TCP failure).
 fn retry(mut fields: Fields<'_>) -> Result<Retries, ConvertError> {
     let mut retries = default_retries();
+    retries.on.push(RetryOn::Reset);
     for code in fields.numbers("codes", 64, 400, 599)? {
         if let Ok(status) = u16::try_from(code) {
             retries.on.push(RetryOn::Status(status));

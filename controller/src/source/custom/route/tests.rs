@@ -136,6 +136,9 @@ fn timeouts_and_retries_are_read() {
     let retried = rule("retry: {codes: [500, 503], attempts: 4, backoff: 100ms}").unwrap().retries.unwrap();
     assert_eq!((retried.attempts, retried.backoff_ms), (4, 100));
     assert!(retried.on.contains(&RetryOn::Status(503)) && retried.on.contains(&RetryOn::ConnectFailure));
+    // What brought no response is tried again where retries are asked for, and nowhere else.
+    assert!(rule("retry: {}").unwrap().retries.unwrap().on.contains(&RetryOn::Reset));
+    assert!(!rule("timeouts: {backendRequest: 1s}").unwrap().retries.unwrap().on.contains(&RetryOn::Reset));
 }
 
 #[test]
