@@ -136,14 +136,24 @@ fn virtual_service(lab: &Lab, spec: &Value) -> Result<()> {
 }
 
 fn attached(lab: &Lab, kind: &str, more: &Value) -> Result<()> {
-    let mut object = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": kind,
-        "metadata": { "name": "db", "namespace": "shop" },
-        "spec": { "parentRefs": [{ "group": "", "kind": "Service", "name": "db" }] },
-    });
-    object["spec"].as_object_mut().context("no spec")?.extend(more.as_object().context("no spec")?.clone());
-    lab.write_manifest("route.yaml", &object.to_string())
+    all_attached(lab, kind, &[("db", more)])
+}
+
+/// Several of a kind; files have no age, so that the first by name is the oldest.
+fn all_attached(lab: &Lab, kind: &str, routes: &[(&str, &Value)]) -> Result<()> {
+    let mut text = String::new();
+    for (name, more) in routes {
+        let mut object = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": kind,
+            "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "parentRefs": [{ "group": "", "kind": "Service", "name": "db" }] },
+        });
+        let more = more.as_object().context("no spec")?.clone();
+        object["spec"].as_object_mut().context("no spec")?.extend(more);
+        text += &format!("---\n{object}\n");
+    }
+    lab.write_manifest("route.yaml", &text)
 }
 
 /// Runs a check, and takes the rules back.
@@ -308,6 +318,23 @@ fn what_leads_nowhere_is_reset(lab: &Lab) -> Result<()> {
             "{flow}"
         );
         Ok(())
+    })?;
+    // Of two routes the older one counts, and only the share of what is not there is reset.
+    with_rules(lab, || {
+        let to = |name: &str, weight: u32| json!({ "name": name, "port": 5432, "weight": weight });
+        let old = json!({ "rules": [{ "backendRefs": [to("two", 3), to("nobody", 1)] }] });
+        let young = json!({ "rules": [{ "backendRefs": [to("one", 1)] }] });
+        all_attached(lab, "TCPRoute", &[("a-db", &old), ("b-db", &young)])?;
+        poll_until("a connection to be reset", SOON, || {
+            seen(lab, "client", &["db", "5432", "8"]).ok()?.iter().any(String::is_empty).then_some(())
+        })?;
+        let seen = seen(lab, "client", &["db", "5432", "200"])?;
+        let counts = counts(&seen);
+        let reset = counts.get("").copied().unwrap_or(0);
+        // Four deviations of a binomial distribution are 25.
+        ensure!((25..=75).contains(&reset), "{reset} of 200 were reset where a quarter should");
+        ensure!(counts.get("far") == Some(&(200 - reset)), "{counts:?}");
+        Ok(())
     })
 }
 
@@ -361,7 +388,25 @@ fn names_of_servers_decide(lab: &Lab) -> Result<()> {
         attached(lab, "TLSRoute", &route)?;
         until_all(lab, "client", &["db", "443", "a.example"], "far")?;
         ensure!(all(lab, "client", &["db", "443", "b.example"], "").is_some(), "no route holds it");
+        let watch = lab.node("n1").watch_flows()?;
+        let plain = client(lab, "client", &["say", "db", "443", "1"]).json()?;
+        ensure!(plain["end"] == "ConnectionResetError", "what is no TLS has no name: {plain}");
+        watch.expect(&[("/flags", "NR"), ("/state", "closed")])?;
         Ok(())
+    })?;
+    // Of patterns the longer one counts, of equal names the older route's.
+    with_rules(lab, || {
+        let tls = |name: &str, to: &str| json!({ "hostnames": [name], "rules": [{ "backendRefs": [{ "name": to, "port": 443 }] }] });
+        let routes = [
+            ("a-wide", &tls("*.example", "one")),
+            ("b-narrow", &tls("*.wild.example", "two")),
+            ("c-old", &tls("same.test", "two")),
+            ("d-young", &tls("same.test", "one")),
+        ];
+        all_attached(lab, "TLSRoute", &routes)?;
+        until_all(lab, "client", &["db", "443", "a.example"], "near")?;
+        until_all(lab, "client", &["db", "443", "a.wild.example"], "far")?;
+        until_all(lab, "client", &["db", "443", "same.test"], "far")
     })
 }
 

@@ -1,5 +1,6 @@
 //! Every object that the controller reads, read once as it reads them. Nothing is written.
 
+use super::unread::{Unread, unread};
 use super::{Cluster, ClusterError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -18,6 +19,8 @@ pub(crate) struct Objects {
     pub(crate) changes: Vec<Change>,
     /// Objects that are not understood.
     pub(crate) refused: Vec<Refused>,
+    /// Objects that are for a mesh and are not read.
+    pub(crate) unread: Vec<Unread>,
 }
 
 /// An object that the controller rejects.
@@ -30,7 +33,8 @@ pub(crate) struct Refused {
 /// All of it.
 ///
 /// # Errors
-/// [`ClusterError::NotFound`], when a kind can't be read: what is missing would be taken for what is not there.
+/// [`ClusterError::NotFound`], when a kind can't be read: what is missing would be taken for what is not there;
+/// [`ClusterError::Api`], when the kinds that are not read can't be listed.
 pub(crate) async fn objects(cluster: &Cluster) -> Result<Objects, ClusterError> {
     let (batches, mut first) = mpsc::channel(1);
     let (problems, rejections, readiness) =
@@ -50,5 +54,5 @@ pub(crate) async fn objects(cluster: &Cluster) -> Result<Objects, ClusterError> 
         object: Key { kind: rejection.kind, name: rejection.rejected.name },
         why: rejection.rejected.reason,
     });
-    Ok(Objects { changes, refused: refused.collect() })
+    Ok(Objects { changes, refused: refused.collect(), unread: unread(cluster).await? })
 }

@@ -85,7 +85,8 @@ fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> V
     let mut index = Index::new(RootNamespaces::default(), domain.into());
     let mut places: BTreeMap<Key, (String, u64)> = BTreeMap::new();
     let mut remarks = Vec::new();
-    let (changes, refused) = held.map(|held| (held.changes, held.refused)).unzip();
+    let (changes, others) = held.map(|held| (held.changes, (held.refused, held.unread))).unzip();
+    let (refused, unread) = others.unzip();
     for change in changes.iter().flatten() {
         index.apply(change);
     }
@@ -93,6 +94,16 @@ fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> V
         let invalid = refused.into_iter().flatten();
         remarks
             .extend(invalid.map(|it| invalid_at(String::new(), None, Some(it.object.to_string()), it.why)));
+        remarks.extend(unread.into_iter().flatten().map(|unread| Remark {
+            file: String::new(),
+            line: None,
+            severity: Severity::Info,
+            code: "not-read",
+            text: unread.text,
+            object: Some(unread.object),
+            path: String::new(),
+            fix: None,
+        }));
     }
     let before =
         if changes.is_some() && !files.is_empty() { analyze(&index, &names(domain)) } else { Vec::new() };
@@ -184,7 +195,7 @@ fn text(remarks: &[Remark], all_is_well: &str, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Refused;
+    use crate::cluster::{Refused, Unread};
     use warren_controller::objects::{Kind, Name};
 
     const FILE: &str = "apiVersion: v1
@@ -241,7 +252,11 @@ spec:
     /// What a cluster would hand us of these manifests.
     fn held(text: &str) -> Objects {
         let objects = parse(text).unwrap().objects;
-        Objects { changes: objects.into_iter().map(Change::Upsert).collect(), refused: vec![] }
+        Objects {
+            changes: objects.into_iter().map(Change::Upsert).collect(),
+            refused: vec![],
+            unread: vec![],
+        }
     }
 
     #[test]
@@ -249,12 +264,14 @@ spec:
         let mut bad = held(FILE);
         let object = Key { kind: Kind::DestinationRule, name: Name::new("shop", "odd") };
         bad.refused.push(Refused { object, why: "spec.host is missing".to_owned() });
+        bad.unread.push(Unread { object: "Gateway shop/edge".to_owned(), text: "not applied".to_owned() });
         let remarks = remarks(Some(bad), &[], "cluster.local");
         let text = text(&remarks, "well", Style::plain(false));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "error: DestinationRule shop/odd: spec.host is missing [invalid]");
         assert!(lines[1].starts_with("error: VirtualService shop/web: spec.http[0]"), "{text}");
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines[4], "info: Gateway shop/edge: not applied [not-read]");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is said about a route of the Gateway API to its author, for each service that it is attached to. Pure.
 
 use super::ResolveConfig;
-use super::traffic::route::{Refusal, Unresolved, backend, refusal};
+use super::traffic::route::{Refusal, Unresolved, backend, older, refusal};
 use crate::index::Index;
 use crate::objects::{BackendRef, ParentRef, Refused, Route, RouteRule};
 
@@ -35,7 +35,13 @@ pub fn route_status(index: &Index, config: &ResolveConfig, route: &Route) -> Vec
     let services = route.services().filter_map(|(name, parent)| Some((index.service(&name)?, parent)));
     services
         .map(|(service, parent)| {
-            let mut conditions = vec![accepted(refusal(index, service, route, parent), route)];
+            let refusal = refusal(index, service, route, parent);
+            let mut conditions = vec![accepted(refusal, route, || {
+                let older = older(index, service, route, parent);
+                older.values().next().map_or("agents apply it".to_owned(), |other| {
+                    format!("the older TCPRoute {} counts where both are attached", other.name)
+                })
+            })];
             conditions.extend(partly_invalid(route));
             conditions.extend((!route.is_unread()).then(|| resolved(index, config, route)));
             ParentStatus { parent: parent.clone(), conditions }
@@ -52,13 +58,13 @@ fn condition(
     Condition { kind, holds: reason == kind, reason, message: message.into(), generation: route.generation }
 }
 
-fn accepted(refusal: Option<Refusal>, route: &Route) -> Condition {
+fn accepted(refusal: Option<Refusal>, route: &Route, how: impl FnOnce() -> String) -> Condition {
     const KIND: &str = "Accepted";
     let condition = |reason, message: &str| condition(route, KIND, reason, message);
     match refusal {
         None => match broken(route).find(|_| route.rules.iter().all(is_dropped)) {
             Some(Broken { filter, .. }) => condition("UnsupportedValue", filter),
-            None => condition(KIND, "agents apply it"),
+            None => condition(KIND, &how()),
         },
         Some(Refusal::NoSuchPort) => {
             condition("NoMatchingParent", "the Service has no TCP port of this name or number")
@@ -285,8 +291,16 @@ spec: {clusterIP: None, ports: [{name: http, port: 80}]}
             assert_eq!(said(&to("{name: web, port: 80}"), kind), "web Accepted ResolvedRefs");
             assert_eq!(said(&to("{name: none, port: 80}"), kind), "web Accepted !BackendNotFound");
         }
-        let elsewhere = "{group: '', kind: Service, name: web, port: 9}";
+        // Of two TCPRoutes on a port the older one counts, and both are accepted.
         let good = "{backendRefs: [{name: web, port: 80}]}";
+        let both =
+            route("TCPRoute", web, good) + &route("TCPRoute", web, good).replace("name: r,", "name: q,");
+        assert_eq!(said(&both, Kind::TCPRoute), "web Accepted ResolvedRefs");
+        let index = index(&format!("{SERVICES}{both}"));
+        let younger = index.route(Kind::TCPRoute, &Name::new("shop", "r")).unwrap();
+        let message = &route_status(&index, &config(), younger)[0].conditions[0].message;
+        assert_eq!(message, "the older TCPRoute shop/q counts where both are attached");
+        let elsewhere = "{group: '', kind: Service, name: web, port: 9}";
         let tcp = route("TCPRoute", elsewhere, good);
         assert_eq!(said(&tcp, Kind::TCPRoute), "web !NoMatchingParent ResolvedRefs");
         let both = route("TCPRoute", web, good) + &route("HTTPRoute", web, good);

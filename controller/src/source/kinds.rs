@@ -21,6 +21,16 @@ pub struct ServedKind {
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
+/// API groups whose objects are for a mesh, whether they are read or not.
+pub const MESH_GROUPS: [&str; 6] = [
+    "networking.istio.io",
+    "security.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+    GATEWAY_API,
+    "gateway.networking.x-k8s.io",
+];
+
 /// Kinds that every cluster has.
 pub const BUILT_IN_KINDS: &[ServedKind] = &[
     ServedKind { kind: Kind::Namespace, group: "", versions: &["v1"], plural: "namespaces" },

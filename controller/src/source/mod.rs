@@ -8,7 +8,7 @@ pub mod manifests;
 mod problems;
 
 pub use convert::ConvertError;
-pub use kinds::{BUILT_IN_KINDS, CUSTOM_KINDS, ServedKind};
+pub use kinds::{BUILT_IN_KINDS, CUSTOM_KINDS, MESH_GROUPS, ServedKind};
 pub use problems::{Problem, SourceProblems};
 
 use crate::objects::{Key, Object, Refused};

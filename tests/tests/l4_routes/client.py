@@ -1,5 +1,5 @@
 # Clients for the tests of routes of connections.
-# python3 -c CLIENT count HOST PORT TIMES [SERVER-NAME] | hold HOST PORT TIMES | wait HOST PORT 1
+# python3 -c CLIENT count HOST PORT TIMES [SERVER-NAME] | hold HOST PORT TIMES | wait HOST PORT 1 | say HOST PORT 1
 import json, socket, ssl, sys, time
 
 kind, host, port, times = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -47,3 +47,13 @@ if kind == "wait":
     except OSError as error:
         end = type(error).__name__
     say(name=name, end=end, after=time.monotonic() - began)
+
+if kind == "say":
+    # Bytes that are no TLS, and how the connection ends.
+    stream = socket.create_connection((host, port), timeout=15)
+    try:
+        stream.sendall(b"hello, is this a server?\n")
+        end = "EOF" if stream.recv(1) == b"" else "a byte"
+    except OSError as error:
+        end = type(error).__name__
+    say(end=end)

@@ -2,9 +2,11 @@
 
 use super::About;
 use crate::index::Index;
-use crate::objects::{BackendRef, Kind, ParentRef, Route};
+use crate::objects::{BackendRef, Kind, ParentRef, Route, Service};
 use crate::resolve::ResolveConfig;
-use crate::resolve::traffic::route::{Refusal, Unresolved, backend, refusal};
+use crate::resolve::traffic::route::{
+    Refusal, Unresolved, backend, is_of_requests, older, refusal, undeclared,
+};
 
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
@@ -27,7 +29,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
             continue;
         };
         match refusal(index, service, route, parent) {
-            None => {}
+            None => accepted(index, service, route, parent, path, about),
             Some(Refusal::NoSuchPort) => {
                 about.error("port-not-found", path, format!("the Service {name} has no such TCP port"), None);
             }
@@ -86,6 +88,40 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
         for (to, _) in &rule.filters.mirrors {
             reference(index, config, route, to, &format!("{path}.filters"), about);
         }
+    }
+}
+
+/// What the author of a route that counts may not expect.
+fn accepted(
+    index: &Index,
+    service: &Service,
+    route: &Route,
+    parent: &ParentRef,
+    path: String,
+    about: &mut About<'_>,
+) {
+    let listed = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    let older = older(index, service, route, parent);
+    if let Some(other) = older.values().next() {
+        let ports: Vec<u16> = older.keys().copied().collect();
+        let text = format!(
+            "the older TCPRoute {} has all connections to port {} of the Service {}: of several the oldest counts",
+            other.name,
+            listed(&ports),
+            service.name
+        );
+        about.warning("older-route", &path, text, Some("Put the backends into one of them".to_owned()));
+    }
+    let undeclared = undeclared(service, parent);
+    if is_of_requests(route.kind) && !undeclared.is_empty() {
+        let text = format!(
+            "port {} of the Service {} does not say that it is HTTP: connections that turn out to be something else go on \
+             without these rules",
+            listed(&undeclared),
+            service.name
+        );
+        let fix = "Say `appProtocol: http` (or http2, grpc) at the Service's port";
+        about.info("port-undeclared", path, text, Some(fix.to_owned()));
     }
 }
 

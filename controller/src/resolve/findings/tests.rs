@@ -140,7 +140,7 @@ fn virtual_services() {
                     "h",
                     "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]",
                 ),
-            vec!["v shadowed-by-route spec.hosts[0]"],
+            vec!["v shadowed-by-route spec.hosts[0]", "h port-undeclared spec.parentRefs[0]"],
         ),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
@@ -250,6 +250,7 @@ spec: {clusterIP: 10.0.0.3, ports: [{name: other, port: 80}]}
     };
     let requests = "connectionPool: {http: {maxRetries: 1}}";
     let none = vec!["d no-http-rules spec.trafficPolicy.connectionPool.http"];
+    let undeclared = vec!["r port-undeclared spec.parentRefs[0]"];
     let of_ports = |first: &str, second: &str| {
         let ports = format!(
             "portLevelSettings: [{{port: {{number: 80}}, {first}}}, {{port: {{number: 82}}, {second}}}]"
@@ -290,9 +291,9 @@ spec: {clusterIP: 10.0.0.4, ports: [{name: http, port: 80}, {name: other, port: 
         (of("web", requests), vec![]),
         (of("'*.shop.svc.cluster.local'", requests), vec![]),
         (of("plain", requests) + &attached("TCPRoute", "plain", "a"), none.clone()),
-        (of("plain", requests) + &attached("HTTPRoute", "plain", "a"), vec![]),
+        (of("plain", requests) + &attached("HTTPRoute", "plain", "a"), undeclared.clone()),
         // Where rules of another service send to, it is in force too.
-        (of("plain", requests) + &attached("HTTPRoute", "web", "plain"), vec![]),
+        (of("plain", requests) + &attached("HTTPRoute", "web", "plain"), undeclared),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
     }
@@ -370,18 +371,26 @@ fn routes() {
     };
     let a = "rules: [{backendRefs: [{name: a, port: 80}]}]";
     for (objects, expected) in [
-        (to("name: web", a), vec![]),
+        (to("name: web, port: 80", a), vec![]),
+        (to("name: web", a), vec!["h port-undeclared spec.parentRefs[0]"]),
+        (to("name: web, port: 81", a), vec!["h port-undeclared spec.parentRefs[0]"]),
         (to("name: none", a), vec!["h parent-not-found spec.parentRefs[0]"]),
         (to("name: web, port: 9", a), vec!["h port-not-found spec.parentRefs[0]"]),
         (to("name: headless", a), vec!["h parent-unattachable spec.parentRefs[0]"]),
-        (to("name: web", &format!("hostnames: [a.b], {a}")), vec!["h hostnames-ignored spec.hostnames"]),
         (
-            to("name: web", "rules: [{backendRefs: [{name: none, port: 80}]}]"),
+            to("name: web, port: 80", &format!("hostnames: [a.b], {a}")),
+            vec!["h hostnames-ignored spec.hostnames"],
+        ),
+        (
+            to("name: web, port: 80", "rules: [{backendRefs: [{name: none, port: 80}]}]"),
             vec!["h backend-not-found spec.rules[0].backendRefs[0]"],
         ),
-        (to("name: web", "rules: [{}]"), vec!["h no-backend spec.rules[0]"]),
+        (to("name: web, port: 80", "rules: [{}]"), vec!["h no-backend spec.rules[0]"]),
         (
-            to("name: web", "rules: [{matches: [{method: FETCH}], backendRefs: [{name: a, port: 80}]}]"),
+            to(
+                "name: web, port: 80",
+                "rules: [{matches: [{method: FETCH}], backendRefs: [{name: a, port: 80}]}]",
+            ),
             vec!["h unsupported-value spec.parentRefs[0]"],
         ),
         (
@@ -391,10 +400,10 @@ fn routes() {
                     "g",
                     "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: a, port: 80}]}]",
                 ),
-            vec!["h kind-conflict spec.parentRefs[0]"],
+            vec!["h kind-conflict spec.parentRefs[0]", "g port-undeclared spec.parentRefs[0]"],
         ),
         (
-            to("name: web", "rules: [{filters: [{type: ExtensionRef, extensionRef: {name: x}}]}]"),
+            to("name: web, port: 80", "rules: [{filters: [{type: ExtensionRef, extensionRef: {name: x}}]}]"),
             vec!["h unsupported-filter spec.rules[0].filters"],
         ),
         // Almost a Service.
@@ -427,5 +436,61 @@ fn routes() {
         ),
     ] {
         assert_eq!(found(&objects), expected, "{objects}");
+    }
+}
+
+#[test]
+fn of_several_tcp_routes_the_oldest_counts() {
+    let tcp = |name: &str, parent: &str| {
+        let spec = format!(
+            "parentRefs: [{{group: '', kind: Service, {parent}}}], rules: [{{backendRefs: [{{name: a, port: 80}}]}}]"
+        );
+        object("TCPRoute", name, &spec)
+    };
+    let older = vec!["young older-route spec.parentRefs[0]"];
+    for (old, young, expected) in [
+        ("name: web", "name: web", older.clone()),
+        ("name: web, port: 80", "name: web", older.clone()),
+        ("name: web, port: 80", "name: web, port: 80", older),
+        ("name: web, port: 80", "name: web, port: 81", vec![]),
+    ] {
+        assert_eq!(found(&(tcp("old", old) + &tcp("young", young))), expected, "{old} {young}");
+    }
+    let text = found_text(&(tcp("old", "name: web, port: 80") + &tcp("young", "name: web")));
+    assert!(text.contains("the older TCPRoute shop/old has all connections to port 80 of"), "{text}");
+}
+
+#[test]
+fn what_decides_beside_a_virtual_service_is_said_with_its_extent() {
+    let vs = object("VirtualService", "v", &format!("hosts: [web], http: [{{{TO_A}}}]"));
+    let route = |namespace: &str, parent: &str, rule: &str| {
+        let spec = format!(
+            "parentRefs: [{{group: '', kind: Service, name: web, namespace: shop{parent}}}], \
+             rules: [{{{rule}backendRefs: [{{name: a, namespace: shop, port: 80}}]}}]"
+        );
+        object("HTTPRoute", "h", &spec)
+            .replace("namespace: shop}\nspec", &format!("namespace: {namespace}}}\nspec"))
+    };
+    for (route, expected) in [
+        (
+            route("shop", "", ""),
+            "warning: the HTTPRoute shop/h is attached to the Service web.shop.svc.cluster.local, and decides",
+        ),
+        (route("shop", ", port: 80", ""), "info: decides for its port 80"),
+        (route("bank", "", ""), "info: decides for clients of the namespace bank"),
+        (route("shop", ", port: 9", ""), ""),
+        (route("shop", "", "matches: [{method: FETCH}], "), ""),
+    ] {
+        let all = analyze(&index(&format!("{SERVICES}{vs}{route}")), &config());
+        let said = all.iter().find(|one| one.code == "shadowed-by-route");
+        let said = said.map_or(String::new(), |one| {
+            let severity = if one.severity == Severity::Info { "info" } else { "warning" };
+            format!("{severity}: {}", one.text)
+        });
+        let (severity, text) = expected.split_once(": ").unwrap_or_default();
+        assert!(
+            said.starts_with(severity) && said.ends_with(text) && said.is_empty() == text.is_empty(),
+            "{said} {route}"
+        );
     }
 }

@@ -1,9 +1,10 @@
 //! VirtualServices.
 
-use super::About;
+use super::{About, Severity};
 use crate::index::Index;
-use crate::objects::{HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Target, VirtualService};
+use crate::objects::{HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Service, Target, VirtualService};
 use crate::resolve::ResolveConfig;
+use crate::resolve::traffic::route::refusal;
 use crate::resolve::traffic::{Conflict, candidates, conflicts, target, usable};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -150,19 +151,50 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
             let fix = Some("Put the rules into one of them, or delegate".to_owned());
             about.warning("host-conflict", &path, text, fix);
         }
-        let attached = held.iter().filter_map(|name| index.kubernetes_service_name(name));
-        let attached = attached
-            .flat_map(|name| index.routes_of(&name).collect::<Vec<_>>())
-            .find(|route| route.unsupported.is_none());
-        if let Some(route) = attached {
-            let text = format!(
-                "the {} {} is attached to the Service {host}, and decides",
-                route.kind.as_str(),
-                route.name
-            );
-            about.warning("shadowed-by-route", &path, text, None);
+        let attached = held.iter().filter_map(|name| index.service(&index.kubernetes_service_name(name)?));
+        if let Some(shadow) = attached.flat_map(|service| shadows(index, service)).max() {
+            let Shadow { whole, route, scope } = shadow;
+            let text = format!("the {route} is attached to the Service {host}, and decides{scope}");
+            let severity = if whole { Severity::Warning } else { Severity::Info };
+            about.add(severity, "shadowed-by-route", &path, text, None);
         }
     }
+}
+
+/// A route that counts instead of a VirtualService.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Shadow {
+    /// For every client and port.
+    whole: bool,
+    route: String,
+    /// For whom and where, if not.
+    scope: String,
+}
+
+fn shadows<'a>(index: &'a Index, service: &'a Service) -> impl Iterator<Item = Shadow> + 'a {
+    let attached = index.routes_of(&service.name).flat_map(move |route| {
+        let parents = route.services().filter(move |(to, parent)| {
+            *to == service.name && refusal(index, service, route, parent).is_none()
+        });
+        parents.map(move |(_, parent)| (route, parent))
+    });
+    attached.map(|(route, parent)| {
+        let port = match (&parent.section, parent.port) {
+            (None, None) => String::new(),
+            (Some(name), _) => format!(" for its port {name}"),
+            (None, Some(number)) => format!(" for its port {number}"),
+        };
+        let is_producer = route.name.namespace == service.name.namespace;
+        let clients = match is_producer {
+            true => String::new(),
+            false => format!(" for clients of the namespace {}", route.name.namespace),
+        };
+        Shadow {
+            whole: is_producer && (port.is_empty() || service.ports.len() == 1),
+            route: format!("{} {}", route.kind.as_str(), route.name),
+            scope: port + &clients,
+        }
+    })
 }
 
 /// What to write instead of a name that only looks full: `reviews.prod`.

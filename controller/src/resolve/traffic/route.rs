@@ -3,11 +3,12 @@
 use super::object_name;
 use crate::index::Index;
 use crate::objects::{BackendRef, Filters, Kind, Name, ParentRef, RankedMatch, Route, RouteRule, Service};
-use crate::resolve::service::{Carries, carries_requests};
+use crate::resolve::service::{Carries, app_protocol, carries_requests};
 use crate::resolve::{ResolveConfig, host};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use warren_common::model::AppProtocol;
 use warren_common::model::traffic::{
     Backend, Clients, Destination, Forward, HttpAction, HttpRule, Mirror, PortPolicy, Reply, RouteApi,
     RouteTable, Rules, TcpRule, TlsMatch, TlsMode, TlsRule,
@@ -127,9 +128,37 @@ pub(in crate::resolve) fn refusal(
     let counting = by_port(service, &routes, &route.name.namespace);
     let counts = ports.iter().any(|port| {
         let here = counting.get(port).into_iter().flatten();
-        here.into_iter().any(|other| other.kind == route.kind && other.name == route.name)
+        here.into_iter().any(|other| is_same_route(other, route))
     });
     (!counts).then_some(Refusal::Conflicted)
+}
+
+/// On which ports that a parent means another TCPRoute has all connections, being older, and which one.
+pub(in crate::resolve) fn older<'a>(
+    index: &'a Index,
+    service: &Service,
+    route: &Route,
+    parent: &ParentRef,
+) -> BTreeMap<u16, &'a Route> {
+    let routes: Vec<&Route> = index.routes_of(&service.name).collect();
+    let mut counting = by_port(service, &routes, &route.name.namespace);
+    counting.retain(|port, here| {
+        holds(parent, service, *port) && here.iter().skip(1).any(|other| is_same_route(other, route))
+    });
+    let tcp = counting.into_iter().filter(|_| route.kind == Kind::TCPRoute);
+    tcp.filter_map(|(port, here)| Some((port, *here.first()?))).collect()
+}
+
+fn is_same_route(this: &Route, that: &Route) -> bool {
+    this.kind == that.kind && this.name == that.name
+}
+
+/// Ports that a parent means, and that do not say that they are for requests.
+pub(in crate::resolve) fn undeclared(service: &Service, parent: &ParentRef) -> Vec<u16> {
+    let meant = service.ports.iter().filter(|port| holds(parent, service, port.port));
+    let silent =
+        meant.filter(|port| app_protocol(port.app_protocol.as_deref(), &port.name) == AppProtocol::Unknown);
+    silent.map(|port| port.port).collect()
 }
 
 /// Where a route's reference leads to: a service, or why it does not.
@@ -173,7 +202,8 @@ pub(in crate::resolve) enum Unresolved {
     Protocol,
 }
 
-fn is_of_requests(kind: Kind) -> bool {
+/// Whether a kind of route has rules for requests.
+pub(in crate::resolve) fn is_of_requests(kind: Kind) -> bool {
     matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute)
 }
 

@@ -1,6 +1,7 @@
 //! Manifests in, tables and policies out.
 
 mod delegates;
+mod routes;
 
 use super::*;
 use crate::resolve::tests::{config, index};

@@ -154,6 +154,17 @@ impl<'n> Fields<'n> {
         Ok(found.map(|(_, meaning)| *meaning))
     }
 
+    /// The same; without a word the first one is meant.
+    pub(super) fn lenient_or_first<T: Copy>(
+        &mut self,
+        name: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, ConvertError> {
+        let is_said = self.map.get(name).is_some_and(|value| !value.is_null() && value != "");
+        let found = self.lenient(name, words)?;
+        Ok(if is_said { found } else { words.first().map(|(_, meaning)| *meaning) })
+    }
+
     /// Takes everything that is in it, of which nothing is to be said.
     pub(super) fn forget(mut self) {
         self.map.clear();

@@ -18,7 +18,7 @@ mod workload_entry;
 pub(super) use authorization_policy::{AuthorizationPolicy, stand_in};
 pub(super) use destination_rule::DestinationRule;
 pub(super) use peer_authentication::PeerAuthentication;
-pub(super) use route::{GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute, unread as unread_route};
+pub(super) use route::{GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute, unread_route};
 pub(super) use service_entry::ServiceEntry;
 pub(super) use virtual_service::VirtualService;
 pub(super) use workload_entry::WorkloadEntry;

@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_route_that_cannot_be_used_keeps_its_parents_and_its_generation() {
         let text = r#"{"metadata":{"name":"r","namespace":"shop","generation":7},"spec":{"rules":[{"retry":{"attempts":101}}],
-            "parentRefs":[{"group":"","kind":"Service","name":"web"},{"name":5}]}}"#;
+            "parentRefs":[{"group":"","kind":"Service","name":"web"}]}}"#;
         let raw = Item::listed(text.to_owned()).unwrap().raw;
         let row = rows().find(|row| row.kind() == Kind::HTTPRoute).unwrap();
         let why = row.object(&raw).unwrap_err();

@@ -3,7 +3,7 @@
 use super::super::ConvertError;
 use super::super::convert::shorten;
 use super::super::custom::stand_in;
-use super::super::kinds::{Decode, ServedKind, decode};
+use super::super::kinds::{Decode, MESH_GROUPS, ServedKind, decode};
 use crate::objects::{Kind, Object};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -62,15 +62,6 @@ impl std::fmt::Display for Unread {
         write!(f, "objects of this kind ({}) are not applied yet: it has no effect", self.version)
     }
 }
-
-/// API groups whose objects are for a mesh.
-const MESH_GROUPS: [&str; 5] = [
-    "networking.istio.io/",
-    "security.istio.io/",
-    "telemetry.istio.io/",
-    "extensions.istio.io/",
-    "gateway.networking.k8s.io/",
-];
 
 /// Reads every object of a file of YAML documents (JSON is YAML). Empty documents are skipped, `kind: List` is
 /// unpacked, kinds that the controller does not read are left out, and named if they are for a mesh.
@@ -268,7 +259,8 @@ fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> 
     let line = reader.line();
     let Some(served) = ServedKind::find(version, kind) else {
         let object = reader.skip(kind)?;
-        if MESH_GROUPS.iter().any(|group| version.starts_with(group)) {
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        if MESH_GROUPS.contains(&group) {
             parsed.unread.push(Unread { line, object, version: shorten(version) });
         }
         return Ok(());

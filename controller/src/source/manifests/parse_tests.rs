@@ -61,6 +61,10 @@ spec: {anything: [1, {}]}
 apiVersion: v1
 kind: List
 items: [{apiVersion: networking.istio.io/v1alpha3, kind: Gateway, metadata: {name: ext}}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XMesh
+metadata: {name: mesh}
 ";
     let parsed = parse(text).unwrap();
     let named: Vec<_> =
@@ -71,6 +75,7 @@ items: [{apiVersion: networking.istio.io/v1alpha3, kind: Gateway, metadata: {nam
         [
             format!("5: EnvoyFilter shop/own {}", because("networking.istio.io/v1")),
             format!("12: Gateway default/ext {}", because("networking.istio.io/v1alpha3")),
+            format!("14: XMesh default/mesh {}", because("gateway.networking.x-k8s.io/v1alpha1")),
         ]
     );
     assert!(parse("apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nspec: [\n").is_err());

@@ -5,7 +5,7 @@ use super::super::endpoint::host;
 use super::super::fields::{Fields, per_million, wrong};
 use super::super::virtual_service::values::{MAX_VALUE, header_name};
 use super::reference;
-use crate::objects::{BackendRef, Filters};
+use crate::objects::{BackendRef, Filters, Kind};
 use crate::source::ConvertError;
 use std::sync::Arc;
 use warren_common::model::traffic::values::check_path;
@@ -24,13 +24,18 @@ const KINDS: [(&str, &str); 8] = [
     ("ExtensionRef", "extensionRef"),
 ];
 
-pub(super) fn filters(fields: &mut Fields<'_>, of_rule: bool) -> Result<Filters, ConvertError> {
+/// Those that requests of gRPC have no use for.
+const OF_HTTP: [&str; 4] = ["RequestRedirect", "URLRewrite", "CORS", "ExternalAuth"];
+
+pub(super) fn filters(fields: &mut Fields<'_>, kind: Kind, of_rule: bool) -> Result<Filters, ConvertError> {
+    let kinds: Vec<_> =
+        KINDS.into_iter().filter(|(name, _)| kind != Kind::GRPCRoute || !OF_HTTP.contains(name)).collect();
     let mut filters = Filters::default();
     let mut seen: Vec<&str> = Vec::new();
     fields.list("filters", 16, |mut filter| {
-        let Some(name) = filter.lenient("type", &KINDS)? else {
+        let Some(name) = filter.lenient("type", &kinds)? else {
             filters.broken = Some(format!("{} has no type that is known", filter.path()));
-            drop(filter.take("extensionRef"));
+            filter.forget();
             return Ok(());
         };
         if seen.contains(&name) && !["requestMirror", "extensionRef"].contains(&name) {
@@ -58,6 +63,13 @@ pub(super) fn filters(fields: &mut Fields<'_>, of_rule: bool) -> Result<Filters,
         return Err(fields.wrong("filters", "RequestRedirect and URLRewrite exclude each other"));
     }
     Ok(filters)
+}
+
+/// A prefix is replaced only where it is known which one: the API wants one match by prefix.
+pub(super) fn replaces_prefix(filters: &Filters) -> bool {
+    let of_rewrite = filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
+    let of_redirect = filters.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
+    [of_rewrite, of_redirect].into_iter().flatten().any(|path| matches!(path, PathChange::Segments(_)))
 }
 
 fn header_changes(mut fields: Fields<'_>) -> Result<HeaderChanges, ConvertError> {

@@ -38,10 +38,19 @@ pub(super) fn http(mut fields: Fields<'_>) -> Result<RankedMatch, ConvertError> 
     Ok(RankedMatch { when: HttpMatch { path, method, headers, query, ..HttpMatch::default() }, rank })
 }
 
+/// Whether it asks for a prefix of the path; `/` is one.
+pub(super) fn is_prefix(of_http: &RankedMatch) -> bool {
+    matches!(of_http.when.path, None | Some(PathMatch::Segments(_)))
+}
+
 /// Exact paths come first; then expressions, which the API leaves to us; then prefixes.
 fn path(mut fields: Fields<'_>) -> Result<(Option<PathMatch>, usize, usize), ConvertError> {
     let kinds = [("PathPrefix", 'p'), ("Exact", 'e'), ("RegularExpression", 'r')];
-    let kind = fields.lenient("type", &kinds)?.unwrap_or('p');
+    let Some(kind) = fields.lenient_or_first("type", &kinds)? else {
+        // What it would be in a type that is not known, nobody knows.
+        drop(fields.take("value"));
+        return Ok((None, 1, 1));
+    };
     let value = fields.text("value", MAX_TEXT * 4)?.unwrap_or_else(|| "/".into());
     let length = value.len();
     if kind == 'r' {
@@ -99,18 +108,21 @@ pub(super) fn grpc(mut fields: Fields<'_>) -> Result<RankedMatch, ConvertError> 
         None => (None, 0, 0),
         Some(mut called) => {
             let is_regex =
-                called.lenient("type", &[("Exact", false), ("RegularExpression", true)])?.unwrap_or(false);
+                called.lenient_or_first("type", &[("Exact", false), ("RegularExpression", true)])?;
             let (service, method) = (called.text("service", 1024)?, called.text("method", 1024)?);
+            if service.is_none() && method.is_none() {
+                return Err(fields.wrong("method", "it needs service, method or both"));
+            }
             for (name, part) in [("service", &service), ("method", &method)] {
                 let Some(part) = part else { continue };
-                if is_regex {
+                if is_regex == Some(true) {
                     regex(part).map_err(|reason| called.wrong(name, reason))?;
-                } else if part.contains('/') {
+                } else if is_regex == Some(false) && part.contains('/') {
                     return Err(called.wrong(name, "it has no slash"));
                 }
             }
             let length = |part: &Option<Arc<str>>| part.as_ref().map_or(0, |part| part.len());
-            let path = called_path(is_regex, service.as_deref(), method.as_deref());
+            let path = called_path(is_regex == Some(true), service.as_deref(), method.as_deref());
             if let Some(PathMatch::Regex(text)) = &path {
                 // Of two that can be used the whole may be too much.
                 Expression::new(text, Extent::Whole).map_err(|reason| wrong(called.path(), reason))?;

@@ -8,18 +8,20 @@ mod matches;
 mod unread;
 
 pub(in crate::source) use grant::ReferenceGrant;
-pub(in crate::source) use unread::unread;
+pub(in crate::source) use unread::unread_route;
 
 use super::endpoint::host;
 use super::fields::{Fields, Notes, text};
 use super::virtual_service::policies::default_retries;
 use super::{Custom, MAX_TEXT};
-use crate::objects::{self, BackendRef, Kind, Object, ParentRef, RouteRule};
+use crate::objects::{self, BackendRef, Filters, Kind, Object, ParentRef, RouteRule};
 use crate::source::ConvertError;
 use serde_json::Value;
 use std::sync::Arc;
 use warren_common::model::traffic::{Retries, RetryOn};
 
+/// Of all rules together.
+const MAX_MATCHES: usize = 128;
 const MAX_PARENTS: usize = 32;
 const MAX_WEIGHT: u32 = 1_000_000;
 
@@ -65,6 +67,11 @@ fn route(kind: Kind, object: Custom<Value>) -> Result<Object, ConvertError> {
         }
         let most = if matches!(kind, Kind::TLSRoute | Kind::TCPRoute) { 1 } else { 16 };
         let mut rules = spec.list("rules", most, |fields| rule(fields, kind))?;
+        let matches: usize = rules.iter().map(|rule| rule.matches.len()).sum();
+        if matches > MAX_MATCHES {
+            let reason = format!("{matches} matches in all; at most {MAX_MATCHES} are allowed");
+            return Err(spec.wrong("rules", reason));
+        }
         if rules.is_empty() {
             if most == 1 {
                 return Err(spec.wrong("rules", "it is missing"));
@@ -122,7 +129,12 @@ fn rule(mut fields: Fields<'_>, kind: Kind) -> Result<RouteRule, ConvertError> {
         Kind::GRPCRoute => fields.list("matches", 64, matches::grpc)?,
         _ => fields.list("matches", 64, matches::http)?,
     };
-    let filters = filters::filters(&mut fields, true)?;
+    let filters = filters::filters(&mut fields, kind, true)?;
+    let by_prefix = matches.len() <= 1 && matches.iter().all(matches::is_prefix);
+    let replaces_prefix = |filters: &Filters| !by_prefix && filters::replaces_prefix(filters);
+    if replaces_prefix(&filters) || backends.iter().any(|to| replaces_prefix(&to.filters)) {
+        return Err(fields.wrong("filters", "ReplacePrefixMatch needs one match in its rule, by PathPrefix"));
+    }
     if filters.redirect.is_some() && !backends.is_empty() {
         return Err(fields.wrong("backendRefs", "they do not go with the filter RequestRedirect"));
     }
@@ -176,7 +188,7 @@ fn backend(mut fields: Fields<'_>, kind: Kind) -> Result<BackendRef, ConvertErro
     let weight = fields.number32("weight", MAX_WEIGHT)?.unwrap_or(1);
     let filters = match kind {
         Kind::TLSRoute | Kind::TCPRoute => Default::default(),
-        _ => Box::new(filters::filters(&mut fields, false)?),
+        _ => Box::new(filters::filters(&mut fields, kind, false)?),
     };
     Ok(BackendRef { weight, filters, ..reference(fields)? })
 }

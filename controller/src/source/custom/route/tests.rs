@@ -149,10 +149,14 @@ fn values_that_are_not_known_are_no_errors() {
             "matches: [{path: {type: Glob, value: /a}}]",
             "spec.rules[0].matches[0].path.type: \"Glob\"",
         ),
+        ("HTTPRoute", "matches: [{path: {type: Glob, value: '*.php'}}]", "\"Glob\""),
         ("HTTPRoute", "matches: [{method: FETCH}]", "method: \"FETCH\""),
         ("HTTPRoute", "filters: [{type: Magic}]", "type: \"Magic\""),
         ("HTTPRoute", "filters: [{type: RequestRedirect, requestRedirect: {statusCode: 305}}]", "\"305\""),
-        ("GRPCRoute", "matches: [{method: {type: Glob, service: a}}]", "\"Glob\""),
+        ("GRPCRoute", "matches: [{method: {type: Glob, service: 'a/*'}}]", "\"Glob\""),
+        ("GRPCRoute", "filters: [{type: RequestRedirect, requestRedirect: {}}]", "\"RequestRedirect\""),
+        ("GRPCRoute", "filters: [{type: URLRewrite, urlRewrite: {hostname: a}}]", "\"URLRewrite\""),
+        ("GRPCRoute", "filters: [{type: CORS, cors: {}}]", "\"CORS\""),
     ] {
         let read = route(kind, &format!("rules: [{{{rule}}}]")).unwrap();
         assert!(read.unsupported.unwrap().contains(part), "{rule}");
@@ -162,6 +166,8 @@ fn values_that_are_not_known_are_no_errors() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_path() {
+    let matches = |count: usize| format!("{{matches: [{}]}}", ["{method: GET}"].repeat(count).join(", "));
+    let many = format!("rules: [{}, {}, {}]", matches(64), matches(64), matches(1));
     for (kind, spec, reason) in [
         (
             "HTTPRoute",
@@ -178,6 +184,24 @@ fn what_is_wrong_is_named_with_its_path() {
             "rules: [{backendRefs: [{name: a}], filters: [{type: RequestRedirect, requestRedirect: {}}]}]",
             "do not go with the filter RequestRedirect",
         ),
+        (
+            "GRPCRoute",
+            "rules: [{matches: [{method: {}}]}]",
+            "spec.rules[0].matches[0].method: it needs service",
+        ),
+        (
+            "HTTPRoute",
+            "rules: [{matches: [{path: {type: Exact, value: /a}}], filters: [{type: URLRewrite, urlRewrite: \
+             {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]}]",
+            "spec.rules[0].filters: ReplacePrefixMatch needs one match",
+        ),
+        (
+            "HTTPRoute",
+            "rules: [{matches: [{path: {value: /a}}, {path: {value: /b}}], backendRefs: [{name: a, port: 1, filters: \
+             [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]}]}]",
+            "ReplacePrefixMatch needs one match",
+        ),
+        ("HTTPRoute", &many, "spec.rules: 129 matches in all; at most 128"),
         ("HTTPRoute", "rules: [{filters: [{type: CORS}]}]", "spec.rules[0].filters[0].cors: it is missing"),
         ("TLSRoute", "rules: [{backendRefs: [{name: a}]}]", "spec.hostnames: it is missing"),
         ("TCPRoute", "rules: [{}]", "spec.rules[0].backendRefs: it is missing"),

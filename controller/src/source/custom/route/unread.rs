@@ -5,7 +5,7 @@ use crate::objects::{Kind, Name, Route};
 use serde_json::Value;
 
 /// A route without its rules; none when not even its name can be read.
-pub(in crate::source) fn unread(kind: Kind, object: &Value, why: &str) -> Option<Route> {
+pub(in crate::source) fn unread_route(kind: Kind, object: &Value, why: &str) -> Option<Route> {
     let metadata = &object["metadata"];
     let name = Name::new(metadata["namespace"].as_str()?, metadata["name"].as_str()?);
     let notes = Notes::default();
