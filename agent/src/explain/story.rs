@@ -65,6 +65,13 @@ impl Story<'_> {
                     None => self.service(&service, dialled, tale),
                 }
             }
+            Whom::Unaddressed(service) => {
+                let entry = format!("{}, a ServiceEntry without addresses", service.key.hostname);
+                tale.step("service", entry);
+                let why = "nothing tells that the connection is for the ServiceEntry, so none of its rules holds; it goes to \
+                           what the application's own lookup finds (spec.addresses would change that)";
+                self.passes(why, tale);
+            }
             Whom::Address(dialled) => {
                 tale.step(
                     "service",

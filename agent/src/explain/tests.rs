@@ -284,6 +284,35 @@ fn who_is_not_captured_is_told_so() {
 }
 
 #[test]
+fn nothing_holds_for_a_service_entry_without_addresses() {
+    let key = ServiceName { namespace: "shop".into(), hostname: "api.example.com".into() };
+    let entry = |addresses: &[&str]| -> Service {
+        let ports = json!([{"service_port": 80, "target_port": 80, "target_port_name": null, "app_protocol": "http11"}]);
+        serde_json::from_value(json!({"name": key.hostname, "key": key, "addresses": addresses,
+            "publish_not_ready": false, "ports": ports}))
+        .unwrap()
+    };
+    let mut all = traffic(&[json!({"name": "made", "matches": [], "action": {"reply": {"status": 299}}})]);
+    all.service = key.clone();
+    let mut mesh = mesh(&[]);
+    let listed = Workload {
+        services: Arc::new([(key.clone(), vec![PortMapping { service_port: 80, target_port: 80 }])].into()),
+        ..pod("listed", "", "192.0.2.1", &[])
+    };
+    mesh.apply([
+        MeshChange::Workload(Arc::new(listed)),
+        MeshChange::Service(Arc::new(entry(&[]))),
+        MeshChange::Traffic(Arc::new(all)),
+    ]);
+    let plain = told(&mesh, "http://api.example.com/", &[]);
+    assert!(step(&plain, "service").text.ends_with("a ServiceEntry without addresses"));
+    assert_eq!((plain.outcome.transport, plain.outcome.status), (Transport::Plaintext, None));
+    assert_eq!(plain.outcome.text, "leaves as it is");
+    mesh.apply([MeshChange::Service(Arc::new(entry(&["192.0.2.9"])))]);
+    assert_eq!(told(&mesh, "http://api.example.com/", &[]).outcome.status, Some(299));
+}
+
+#[test]
 fn policies_of_the_server_are_asked() {
     let mut mesh = mesh(&rules());
     let policy: AuthorizationPolicy = serde_json::from_value(json!({

@@ -4,7 +4,7 @@ use crate::route::service_at;
 use crate::store::Mesh;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use warren_common::model::{Service, Workload};
+use warren_common::model::{Service, Workload, distance};
 
 /// Names in an error, at most.
 const SUGGESTIONS: usize = 3;
@@ -76,6 +76,8 @@ pub(super) fn shown(workload: &Workload) -> String {
 pub(super) enum Whom {
     /// A service, at its address. None: it has not got one yet (in files).
     Service(Arc<Service>, Option<SocketAddr>),
+    /// A ServiceEntry that has none: a connection does not tell that it is for it.
+    Unaddressed(Arc<Service>),
     /// Whoever has this address.
     Address(SocketAddr),
     /// No name of the mesh; names like it.
@@ -92,6 +94,7 @@ pub(super) fn whom(mesh: &Mesh, client: &Workload, host: &str, port: u16) -> (Wh
                 host = of;
             }
             Found::Address(ip) => return (at(mesh, client, SocketAddr::new(ip, port)), aliases),
+            Found::Service(service) if is_entry(&service) => return (Whom::Unaddressed(service), aliases),
             Found::Service(service) => return (Whom::Service(service, None), aliases),
             Found::Alias(_) | Found::Nothing => {
                 let visible = mesh.services().filter(|service| service.is_visible_in(&client.namespace));
@@ -143,6 +146,10 @@ fn of_service(mesh: &Mesh, client: &Workload, service: &Arc<Service>) -> Found {
         return Found::Alias(Arc::clone(of));
     }
     let headless = || {
+        // Names of ServiceEntries are looked up by others, who find what they find.
+        if is_entry(service) {
+            return None;
+        }
         let ready = mesh.endpoints(&service.key).min_by_key(|endpoint| endpoint.health);
         ready.and_then(|endpoint| same_family(client, &endpoint.addresses))
     };
@@ -150,6 +157,11 @@ fn of_service(mesh: &Mesh, client: &Workload, service: &Arc<Service>) -> Found {
         Some(ip) => Found::Address(ip),
         None => Found::Service(Arc::clone(service)),
     }
+}
+
+/// Whether a ServiceEntry gives it, and not Kubernetes.
+fn is_entry(service: &Service) -> bool {
+    service.name == service.key.hostname
 }
 
 /// Every name that a resolver looks up, in its order.
@@ -204,32 +216,12 @@ fn close(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
     near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
 }
 
-/// Letters to be inserted, removed or replaced (Levenshtein).
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (b, above) in other.iter().zip(row.iter_mut().skip(1)) {
-            let cost = (diagonal + usize::from(a != *b)).min(left + 1).min(*above + 1);
-            (diagonal, left) = (*above, cost);
-            *above = cost;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn close_names_are_found_and_others_are_not() {
-        assert_eq!((distance("kitten", "sitting"), distance("", "ab"), distance("a", "a")), (3, 2, 0));
         let names = || ["shop/web-1", "shop/web-2", "bank/web-1", "shop/db"].map(str::to_owned).into_iter();
         assert_eq!(close("shop/web-3", names()), ["bank/web-1", "shop/web-1", "shop/web-2"]);
         assert_eq!(close("shop/web", names()), ["bank/web-1", "shop/web-1", "shop/web-2"]);

@@ -6,6 +6,7 @@ mod identity;
 mod peer_authentication;
 mod service;
 mod sharing;
+mod spelling;
 mod steering;
 mod trust;
 mod workload;
@@ -23,6 +24,7 @@ pub use identity::{Identity, IdentityError};
 pub use peer_authentication::{MtlsRule, PeerAuthentication};
 pub use service::{AppProtocol, Service, ServiceName, ServiceOrigin, ServicePort};
 pub use sharing::Sharing;
+pub use spelling::distance;
 pub use steering::{Hints, Locality, Mode, Scope, Steering};
 pub use trust::{TrustBundle, TrustReport};
 pub use workload::{
