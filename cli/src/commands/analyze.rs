@@ -15,7 +15,7 @@ use warren_controller::index::{Index, RootNamespaces};
 use warren_controller::objects::Key;
 use warren_controller::resolve::findings::{Finding, Severity, analyze};
 use warren_controller::source::Change;
-use warren_controller::source::manifests::parse;
+use warren_controller::source::manifests::{Unread, parse};
 
 #[derive(Args, Debug)]
 pub(crate) struct AnalyzeArgs {
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     let held = args.cluster.then(|| block_on(of_cluster(&args.which))).transpose()?.transpose()?;
     let all_is_well = match (&held, files.len()) {
         (None, files) => format!("nothing is wrong in {files} files"),
-        (Some(_), 0) => "nothing is wrong with the routes and traffic policies of the cluster".to_owned(),
+        (Some(_), 0) => "nothing is wrong with the routes and policies of the cluster".to_owned(),
         (Some(_), files) => format!("applying {files} files changes nothing for the worse"),
     };
     let remarks = remarks(held, &files, &args.cluster_domain);
@@ -85,9 +85,14 @@ fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> V
     let mut index = Index::new(RootNamespaces::default(), domain.into());
     let mut places: BTreeMap<Key, (String, u64)> = BTreeMap::new();
     let mut remarks = Vec::new();
-    let (changes, others) = held.map(|held| (held.changes, (held.refused, held.unread))).unzip();
+    let (mut changes, others) = held.map(|held| (held.changes, (held.refused, held.unread))).unzip();
     let (refused, unread) = others.unzip();
-    for change in changes.iter().flatten() {
+    let mut ages = BTreeMap::new();
+    for change in changes.iter_mut().flatten() {
+        if let Change::Upsert(object) = change {
+            let key = object.key();
+            ages.extend(object.created_mut().map(|created| (key, *created)));
+        }
         index.apply(change);
     }
     if files.is_empty() {
@@ -110,18 +115,14 @@ fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> V
     for (file, text) in files {
         match parse(text) {
             Ok(parsed) => {
-                remarks.extend(parsed.unread.into_iter().map(|unread| Remark {
-                    file: file.clone(),
-                    line: Some(unread.line),
-                    severity: Severity::Warning,
-                    code: "not-read",
-                    text: unread.to_string(),
-                    object: Some(unread.object),
-                    path: String::new(),
-                    fix: None,
-                }));
-                for (object, line) in parsed.objects.into_iter().zip(parsed.lines) {
-                    places.insert(object.key(), (file.clone(), line));
+                remarks.extend(parsed.unread.into_iter().map(|unread| not_read(file, unread)));
+                for (mut object, line) in parsed.objects.into_iter().zip(parsed.lines) {
+                    let key = object.key();
+                    if let (Some(created), true) = (object.created_mut(), changes.is_some()) {
+                        // What is replaced keeps its age; what is new is younger than all that there is.
+                        *created = ages.get(&key).copied().unwrap_or(Some(i64::MAX));
+                    }
+                    places.insert(key, (file.clone(), line));
                     index.apply(&Change::Upsert(object));
                 }
             }
@@ -141,6 +142,15 @@ fn remarks(held: Option<Objects>, files: &[(String, String)], domain: &str) -> V
 fn invalid_at(file: String, line: Option<u64>, object: Option<String>, text: String) -> Remark {
     let (severity, code) = (Severity::Error, "invalid");
     Remark { file, line, severity, code, object, path: String::new(), text, fix: None }
+}
+
+fn not_read(file: &str, unread: Unread) -> Remark {
+    let (severity, code) = match unread.meant {
+        Some(_) => (Severity::Error, "no-such-kind"),
+        None => (Severity::Warning, "not-read"),
+    };
+    let (file, line, text) = (file.to_owned(), Some(unread.line), unread.to_string());
+    Remark { file, line, severity, code, object: Some(unread.object), path: String::new(), text, fix: None }
 }
 
 fn no_longer(finding: Finding) -> Finding {
@@ -240,6 +250,10 @@ spec:
             "a.yaml:1: warning: Gateway default/g: objects of this kind (networking.istio.io/v1) are not applied yet: \
              it has no effect [not-read]\n"
         );
+        let mistaken =
+            "apiVersion: networking.istio/v1\nkind: VirtualService\nmetadata: {name: v}\n".to_owned();
+        let remarks = super::remarks(None, &[("a.yaml".to_owned(), mistaken)], "cluster.local");
+        assert!(remarks[0].severity == Severity::Error && remarks[0].code == "no-such-kind", "{remarks:?}");
     }
 
     #[test]
@@ -288,6 +302,13 @@ spec: {{hosts: [{host}], http: [{{route: [{{destination: {{host: web}}}}]}}]}}\n
         assert_eq!(remarks(Some(held(FILE)), &file(&route("web")), "cluster.local"), []);
         let new = remarks(Some(held(FILE)), &file(&route("nobody")), "cluster.local");
         assert!(new.len() == 1 && new[0].code == "host-not-found" && new[0].line == Some(1), "{new:?}");
+        // What is applied is younger than what is there, whatever their names are.
+        let service = right.split("---").next().unwrap();
+        let aged = route("web").replace("name: more", "name: z, creationTimestamp: '2026-01-01T00:00:00Z'");
+        let there = held(&format!("{service}---\n{aged}"));
+        let second = remarks(Some(there), &file(&route("web")), "cluster.local");
+        assert!(second.len() == 1 && second[0].code == "host-conflict", "{second:?}");
+        assert_eq!(second[0].object.as_deref(), Some("VirtualService shop/more"));
         let better = remarks(Some(held(FILE)), &file(&right), "cluster.local");
         assert!(better.iter().all(|remark| remark.severity == Severity::Info), "{better:?}");
         assert!(better.len() == 2 && better[0].text.starts_with("no longer: "), "{better:?}");

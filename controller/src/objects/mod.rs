@@ -199,6 +199,26 @@ pub enum Object {
 }
 
 impl Object {
+    /// When it was made, where that counts.
+    pub fn created_mut(&mut self) -> Option<&mut Created> {
+        match self {
+            Self::PeerAuthentication(policy) => Some(&mut policy.created),
+            Self::ServiceEntry(entry) => Some(&mut entry.created),
+            Self::VirtualService(service) => Some(&mut service.created),
+            Self::DestinationRule(rule) => Some(&mut rule.created),
+            Self::Route(route) => Some(&mut route.created),
+            Self::Namespace(_)
+            | Self::Node(_)
+            | Self::ServiceAccount(_)
+            | Self::Pod(_)
+            | Self::Service(_)
+            | Self::EndpointSlice(_)
+            | Self::AuthorizationPolicy(_)
+            | Self::WorkloadEntry(_)
+            | Self::ReferenceGrant(_) => None,
+        }
+    }
+
     /// What identifies it.
     pub fn key(&self) -> Key {
         let (kind, name) = match self {

@@ -120,6 +120,13 @@ impl ServedKind {
         })
     }
 
+    /// `Kind (apiVersion)`, with the best version.
+    pub fn full_name(&self) -> String {
+        let version = self.versions.first().copied().unwrap_or_default();
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        format!("{} ({}{slash}{version})", self.kind.as_str(), self.group)
+    }
+
     /// An object from what the API server answers. Any value is safe to pass in.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 //! [`parse`] is pure text to objects, [`FileSet`] is pure files to changes, [`watch`] is the thread that reads.
 
 mod files;
+mod meant;
 mod parse;
 mod scan;
 mod watch;

@@ -4,6 +4,7 @@ use super::super::ConvertError;
 use super::super::convert::shorten;
 use super::super::custom::stand_in;
 use super::super::kinds::{Decode, MESH_GROUPS, ServedKind, decode};
+use super::meant::meant;
 use crate::objects::{Kind, Object};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,7 +33,7 @@ struct Head {
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
-    items: Vec<Spanned<serde_json::Value>>,
+    items: Option<Vec<Spanned<serde_json::Value>>>,
 }
 
 /// What a file holds.
@@ -55,16 +56,25 @@ pub struct Unread {
     pub object: String,
     /// Its `apiVersion`.
     pub version: String,
+    /// There is no such kind; this one may be meant: its name and its `apiVersion`.
+    pub meant: Option<String>,
 }
 
 impl std::fmt::Display for Unread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "objects of this kind ({}) are not applied yet: it has no effect", self.version)
+        let Self { version, meant, .. } = self;
+        match meant {
+            Some(meant) => {
+                write!(f, "there is no such kind ({version}), so it has no effect; is {meant} meant?")
+            }
+            None => write!(f, "objects of this kind ({version}) are not applied yet: it has no effect"),
+        }
     }
 }
 
-/// Reads every object of a file of YAML documents (JSON is YAML). Empty documents are skipped, `kind: List` is
-/// unpacked, kinds that the controller does not read are left out, and named if they are for a mesh.
+/// Reads every object of a file of YAML documents (JSON is YAML). Empty documents are skipped, lists are unpacked
+/// (`kind: List`, and those of one kind), kinds that the controller does not read are left out, and named if they are for a
+/// mesh or look like one that is read.
 ///
 /// # Errors
 /// The first thing that is wrong, with its line in `text`. Hostile input (deep nesting, alias bombs) is an error.
@@ -125,16 +135,25 @@ impl Document<'_> {
         };
         let kind = head.kind.ok_or_else(|| self.error(None, "kind is missing"))?;
         let version = head.api_version.ok_or_else(|| self.error(None, "apiVersion is missing"))?;
-        if (version.as_str(), kind.as_str()) != ("v1", "List") {
+        let Some(of) = kind.strip_suffix("List") else {
             return typed(&version, &kind, Reader::Document(self), parsed);
-        }
-        for item in self.decode::<List>()?.items {
+        };
+        let is_general = (version.as_str(), of) == ("v1", "");
+        let items = match self.decode::<List>()?.items {
+            Some(items) => items,
+            None if is_general => return Ok(()),
+            None => return typed(&version, &kind, Reader::Document(self), parsed),
+        };
+        for item in items {
             let line = item.referenced.line();
-            let field = |name: &'static str| match item.value.get(name).and_then(|value| value.as_str()) {
-                Some(text) => Ok(text.to_owned()),
-                None => Err(self.error(Some(line), format!("{name} of a list's item is missing"))),
-            };
-            let (version, kind) = (field("apiVersion")?, field("kind")?);
+            let field =
+                |name: &'static str, of_list: &str| match item.value.get(name).and_then(|it| it.as_str()) {
+                    Some(text) => Ok(text.to_owned()),
+                    // The items of a list of one kind need not say it again.
+                    None if !is_general => Ok(of_list.to_owned()),
+                    None => Err(self.error(Some(line), format!("{name} of a list's item is missing"))),
+                };
+            let (version, kind) = (field("apiVersion", &version)?, field("kind", of)?);
             typed(&version, &kind, Reader::Item(self, line, item.value), parsed)?;
         }
         Ok(())
@@ -142,12 +161,15 @@ impl Document<'_> {
 
     fn policies(&self) -> Vec<Object> {
         let Ok(value) = self.decode::<serde_json::Value>() else { return Vec::new() };
-        let items = match value["kind"].as_str() {
-            Some("List") => value["items"].as_array().cloned().unwrap_or_default(),
-            _ => vec![value],
+        let of = value["kind"].as_str().and_then(|kind| kind.strip_suffix("List")).unwrap_or_default();
+        let list = (value["apiVersion"].as_str().unwrap_or_default(), of);
+        let items = match value["items"].as_array() {
+            Some(items) if value["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) => items.clone(),
+            _ => vec![value.clone()],
         };
         let policy = |item: serde_json::Value| {
-            let served = ServedKind::find(item["apiVersion"].as_str()?, item["kind"].as_str()?)?;
+            let field = |name: &str, of_list| item[name].as_str().unwrap_or(of_list);
+            let served = ServedKind::find(field("apiVersion", list.0), field("kind", list.1))?;
             match served.kind {
                 Kind::AuthorizationPolicy => {
                     let object = served.object(item.clone());
@@ -260,8 +282,10 @@ fn typed(version: &str, kind: &str, reader: Reader<'_>, parsed: &mut Parsed) -> 
     let Some(served) = ServedKind::find(version, kind) else {
         let object = reader.skip(kind)?;
         let group = version.split_once('/').map_or("", |(group, _)| group);
-        if MESH_GROUPS.contains(&group) {
-            parsed.unread.push(Unread { line, object, version: shorten(version) });
+        let meant = meant(version, kind);
+        if meant.is_some() || MESH_GROUPS.contains(&group) {
+            let meant = meant.map(ServedKind::full_name);
+            parsed.unread.push(Unread { line, object, version: shorten(version), meant });
         }
         return Ok(());
     };

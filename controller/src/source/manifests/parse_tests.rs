@@ -31,6 +31,13 @@ fn documents_lists_and_json() {
         ),
         ("apiVersion: v1\nkind: List\n", &[]),
         (
+            "apiVersion: v1\nkind: NodeList\nitems:\n- {metadata: {name: n1}}\n- {kind: Node, metadata: {name: n2}}\n",
+            &["Node n1", "Node n2"],
+        ),
+        ("apiVersion: v1\nkind: NodeList\nitems: []\n", &[]),
+        // No list of anything.
+        ("apiVersion: example.com/v1\nkind: AllowList\nspec: {items: [1]}\n", &[]),
+        (
             "{\"apiVersion\": \"v1\",\n \"kind\": \"ServiceAccount\", \"metadata\": {\"name\": \"web\"}}\n",
             &["ServiceAccount default/web"],
         ),
@@ -79,6 +86,13 @@ metadata: {name: mesh}
         ]
     );
     assert!(parse("apiVersion: networking.istio.io/v1\nkind: EnvoyFilter\nspec: [\n").is_err());
+    let listed = "apiVersion: networking.istio.io/v1\nkind: GatewayList\nitems: [{metadata: {name: g}}]\n";
+    assert_eq!(parse(listed).unwrap().unread[0].object, "Gateway default/g");
+    let mistaken = parse("apiVersion: v1\nkind: VirtualService\nmetadata: {name: v}\n").unwrap().unread;
+    assert_eq!(
+        mistaken[0].to_string(),
+        "there is no such kind (v1), so it has no effect; is VirtualService (networking.istio.io/v1) meant?"
+    );
 }
 
 #[test]
