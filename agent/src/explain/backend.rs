@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::admin::{Transport, Verdict, WhyMark, WhyRow};
 use warren_common::model::traffic::{PortPolicy, Selector};
-use warren_common::model::{Health, Mode, Service, TunnelProtocol, Workload, WorkloadUid};
+use warren_common::model::{Health, Mode, Service, ServiceName, TunnelProtocol, Workload, WorkloadUid};
 
 /// A port of a service, or of a part of its endpoints, that a client is on its way to.
 pub(super) struct Way<'a> {
@@ -28,6 +28,17 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
+    /// Nobody is known to stand behind the service: files leave that to the cluster. It is told then.
+    pub(super) fn is_left_open(&self, tale: &mut Tale) -> bool {
+        let hostname = &self.service.key.hostname;
+        let is_open = says_nothing_of_endpoints(self.scene, &self.service.key);
+        if is_open {
+            tale.step("endpoint", "there is no pod that its selector takes, and no EndpointSlice of it");
+            tale.end(format!("the files don't say which endpoints {hostname} has"));
+        }
+        is_open
+    }
+
     /// The endpoint, as the DestinationRule that is in force says; for a request if there is one.
     pub(super) fn choose(
         &self,
@@ -176,6 +187,11 @@ impl Judged {
     }
 }
 
+/// Files need not say who stands behind a service; an agent knows it.
+pub(super) fn says_nothing_of_endpoints(scene: &Scene<'_>, service: &ServiceName) -> bool {
+    scene.node.is_none() && scene.mesh.endpoints(service).len() == 0
+}
+
 /// What steers a choice that is only looked at.
 pub(super) fn choice<'a>(
     scene: &Scene<'_>,
@@ -232,7 +248,9 @@ pub(super) fn arrive(
         Hop::Named(name) => (Transport::Plaintext, format!("plaintext to {name}, which the node looks up")),
     };
     let origination = originated(policy, &target.hop, &ask.host, target.service.as_deref())
-        .map_or_else(String::new, |tls| format!("; {}, server name {}", words::tls(&tls.settings), tls.name));
+        .map_or_else(String::new, |tls| {
+            format!("; {}, server name {}", words::tls_mode(&tls.settings), tls.name)
+        });
     tale.step("transport", text + &origination);
     tale.outcome.transport = transport;
     tale.outcome.endpoint = who.clone();

@@ -210,6 +210,9 @@ impl Request<'_> {
             effective: &effective,
             like: like(self.client, self.dialled),
         };
+        if way.is_left_open(tale) {
+            return;
+        }
         let view = asked.view();
         match way.choose(Some(&view), tale) {
             Ok(target) => arrive(self.scene, self.client, self.ask, &target, &effective.policy, tale),

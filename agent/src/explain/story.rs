@@ -308,7 +308,11 @@ impl Story<'_> {
             tale.outcome.cluster = Some(format!("outbound|{port}|{subset}|{}", service.key.hostname));
         }
         let like = like(client, dialled);
-        match (Way { scene, client, service, port, subset, effective, like }).choose(None, tale) {
+        let way = Way { scene, client, service, port, subset, effective, like };
+        if way.is_left_open(tale) {
+            return;
+        }
+        match way.choose(None, tale) {
             Ok(target) => arrive(scene, client, ask, &target, &effective.policy, tale),
             Err(why) => self.reset("UH", &why, tale),
         }

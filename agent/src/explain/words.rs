@@ -3,13 +3,15 @@
 use crate::balance::Effective;
 use crate::route::http::{Split, describe};
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 use warren_common::model::admin::{BackendView, RuleView};
 use warren_common::model::traffic::{
     Backend, Balancer, Clients, ConnectionPool, Cors, Destination, Fault, Forward, HashKey, HashRing,
-    HeaderChange, HeaderChanges, HttpAction, HttpMatch, HttpRule, LocalityBalancing, Mirror, ObjectName,
-    Outliers, PathChange, PortPolicy, Redirect, RedirectPort, Reply, Retries, RetryOn, Rewrite, Selector,
-    SimpleBalancer, TcpMatch, TcpRule, TextMatch, TlsMatch, TlsMode, TlsOrigination, TlsRule,
+    HeaderChange, HeaderChanges, HttpAction, HttpMatch, HttpRule, LocalityBalancing, LocalityShare, Mirror,
+    ObjectName, Outliers, PathChange, PortPolicy, Redirect, RedirectPort, RegionFailover, Reply, Retries,
+    RetryOn, Rewrite, Selector, SimpleBalancer, TcpMatch, TcpRule, TextMatch, TlsMatch, TlsMode,
+    TlsOrigination, TlsRule, Warmup,
 };
 use warren_common::model::{AppProtocol, Service};
 
@@ -155,7 +157,8 @@ fn filters(backend: &Backend) -> Vec<String> {
 }
 
 pub(super) fn mirror(mirror: &Mirror) -> String {
-    format!("{} copied to {}", percent_of_million(mirror.per_million), destination(&mirror.to))
+    let host = if mirror.shadow_host { " with -shadow at its host" } else { "" };
+    format!("{} copied to {}{host}", percent_of_million(mirror.per_million), destination(&mirror.to))
 }
 
 pub(super) fn fault(fault: &Fault) -> Option<String> {
@@ -189,7 +192,9 @@ fn rewrite(rewrite: &Rewrite) -> String {
 fn redirect(to: &Redirect) -> String {
     let port = match to.port {
         RedirectPort::Number(port) => Some(format!("port {port}")),
-        RedirectPort::OfScheme | RedirectPort::OfConnection | RedirectPort::OfRequest => None,
+        RedirectPort::OfScheme => Some("the scheme's port".to_owned()),
+        RedirectPort::OfConnection => Some("the port of the connection".to_owned()),
+        RedirectPort::OfRequest => None,
     };
     let scheme = to.scheme.as_ref().map(|scheme| format!("scheme {scheme}"));
     let host = to.authority.as_ref().map(|host| format!("host {host}"));
@@ -221,7 +226,19 @@ fn cors(cors: &Cors) -> String {
         TextMatch::Prefix(text) => format!("{text}*"),
         TextMatch::Regex(text) => format!("~{text}"),
     };
-    format!("CORS for {}", join(cors.origins.iter().map(origin)))
+    let names =
+        |what: &str, names: &[Arc<str>]| (!names.is_empty()).then(|| format!("{what} {}", names.join(" ")));
+    let yes = |what: &str, is: bool| is.then(|| what.to_owned());
+    let others = [
+        names("methods", &cors.methods),
+        names("headers", &cors.headers),
+        names("exposed", &cors.expose),
+        yes("with credentials", cors.credentials),
+        cors.max_age_s.map(|seconds| format!("remembered for {seconds}s")),
+        yes("other preflights go on", cors.forward_unmatched),
+    ];
+    let origins = format!("CORS for {}", join(cors.origins.iter().map(origin)));
+    join(std::iter::once(origins).chain(others.into_iter().flatten()))
 }
 
 pub(super) fn retries(retries: &Retries) -> String {
@@ -241,7 +258,18 @@ pub(super) fn retries(retries: &Retries) -> String {
     };
     let per_try = retries.per_try_timeout_ms;
     let per_try = per_try.map_or(String::new(), |ms| format!(", each within {}", milliseconds(ms)));
-    format!("up to {} retries after {}{per_try}", retries.attempts, join(retries.on.iter().map(on)))
+    let others = if retries.other_endpoints { ", at other endpoints first" } else { "" };
+    format!(
+        "up to {} after {}{per_try}, the first pause {}{others}",
+        counted(retries.attempts, "retry", "retries"),
+        join(retries.on.iter().map(on)),
+        milliseconds(retries.backoff_ms)
+    )
+}
+
+/// `1 retry`, `2 retries`.
+fn counted(count: u32, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// A rule for TLS.
@@ -305,7 +333,9 @@ pub(super) fn balancer(balancer: &Balancer) -> String {
         (Some((key, ring)), _) => {
             let of = match key {
                 HashKey::Header(name) => format!("header {name}"),
-                HashKey::Cookie { name, .. } => format!("cookie {name}"),
+                HashKey::Cookie { name, path, ttl_s, attributes } => {
+                    cookie(name, path.as_deref(), *ttl_s, attributes)
+                }
                 HashKey::SourceIp => "the client's address".to_owned(),
                 HashKey::Query(name) => format!("query parameter {name}"),
             };
@@ -320,34 +350,61 @@ pub(super) fn balancer(balancer: &Balancer) -> String {
         (None, SimpleBalancer::Random) => "RANDOM".to_owned(),
         (None, SimpleBalancer::Passthrough) => "PASSTHROUGH".to_owned(),
     };
-    let warmup = balancer.warmup.map(|warmup| format!("warm-up {}", milliseconds(warmup.duration_ms)));
+    let warmup = balancer.warmup.map(|warmup| {
+        let Warmup { duration_ms, minimum_percent, aggression } = warmup;
+        let (time, least) = (milliseconds(duration_ms), percent(minimum_percent));
+        format!("warm-up {time} from {least} with aggression {aggression}")
+    });
     let locality = balancer.locality.as_ref().map(locality);
     join(std::iter::once(way).chain(warmup).chain(locality))
 }
 
+fn cookie(name: &str, path: Option<&str>, ttl_s: Option<u64>, attributes: &[(Arc<str>, Arc<str>)]) -> String {
+    let made = ttl_s.map(|seconds| match seconds {
+        0 => "made here until the browser ends".to_owned(),
+        seconds => format!("made here for {seconds}s"),
+    });
+    let path = path.map(|path| format!("Path={path}"));
+    let others = attributes.iter().map(|(name, value)| match &**value {
+        "" => name.to_string(),
+        value => format!("{name}={value}"),
+    });
+    let says: Vec<_> = made.into_iter().chain(path).chain(others).collect();
+    let says = if says.is_empty() { String::new() } else { format!(" ({})", says.join("; ")) };
+    format!("cookie {name}{says}")
+}
+
 fn locality(locality: &LocalityBalancing) -> String {
-    let text = match locality {
-        LocalityBalancing { enabled: false, .. } => "localities don't count",
-        LocalityBalancing { distribute, .. } if !distribute.is_empty() => "shares by locality",
-        LocalityBalancing { failover_priority, .. } if !failover_priority.is_empty() => {
-            return format!("near by {}", join(failover_priority));
-        }
-        LocalityBalancing { .. } => "the nearest locality first",
+    let LocalityBalancing { enabled, distribute, failover, failover_priority } = locality;
+    if !enabled {
+        return "localities don't count".to_owned();
+    }
+    if !distribute.is_empty() {
+        let shares = distribute.iter().map(|LocalityShare { from, to }| {
+            let shares = to.iter().map(|(to, percent)| format!("{percent}% {to}")).collect::<Vec<_>>();
+            format!("{from} to {}", shares.join(" + "))
+        });
+        return format!("shares by locality: {}", join(shares));
+    }
+    let near = match failover_priority.is_empty() {
+        true => "the nearest locality first".to_owned(),
+        false => format!("near by {}", join(failover_priority)),
     };
-    text.to_owned()
+    let failover = failover.iter().map(|RegionFailover { from, to }| format!("{to} when {from} fails"));
+    join(std::iter::once(near).chain(failover))
 }
 
 fn pool(pool: &ConnectionPool) -> Option<String> {
-    let limit = |what: &str, limit: Option<u32>| limit.map(|limit| format!("{limit} {what}"));
+    let limit = |one: &str, many: &str, limit: Option<u32>| limit.map(|limit| counted(limit, one, many));
     let within = |what: &str, ms: Option<u64>| ms.map(|ms| format!("{what} {}", milliseconds(ms)));
     let yes = |what: &str, is: bool| is.then(|| what.to_owned());
     let all: Vec<String> = [
-        limit("connections", pool.max_connections),
-        limit("requests", pool.max_requests),
-        limit("waiting requests", pool.max_pending_requests),
-        limit("requests per connection", pool.max_requests_per_connection),
-        limit("retries", pool.max_retries),
-        limit("streams per connection", pool.max_concurrent_streams),
+        limit("connection", "connections", pool.max_connections),
+        limit("request", "requests", pool.max_requests),
+        limit("waiting request", "waiting requests", pool.max_pending_requests),
+        limit("request per connection", "requests per connection", pool.max_requests_per_connection),
+        limit("retry", "retries", pool.max_retries),
+        limit("stream per connection", "streams per connection", pool.max_concurrent_streams),
     ]
     .into_iter()
     .flatten()
@@ -360,28 +417,59 @@ fn pool(pool: &ConnectionPool) -> Option<String> {
         within("idle without requests for", pool.http_idle_timeout_ms),
         yes("HTTP/2 to endpoints", pool.upgrade_to_h2),
         yes("the client's own protocol to endpoints", pool.use_client_protocol),
-        pool.keepalive.map(|_| "TCP keep-alive".to_owned()),
+        pool.keepalive.map(|(probes, first, between)| {
+            let probes = counted(probes, "probe", "probes");
+            format!("TCP keep-alive (after {first}s, {probes} every {between}s)")
+        }),
     ];
     let all: Vec<_> = most.into_iter().chain(others.into_iter().flatten()).collect();
     (!all.is_empty()).then(|| join(all))
 }
 
 fn outliers(outliers: &Outliers) -> String {
-    let count = |what: &str, count: u32| (count > 0).then(|| format!("{count} {what}"));
-    let causes = [
-        count("errors", outliers.consecutive_5xx),
-        count("gateway errors", outliers.consecutive_gateway),
-        outliers.consecutive_local.and_then(|failures| count("failed connections", failures)),
-    ];
+    let count = |one: &str, many: &str, count: u32| (count > 0).then(|| counted(count, one, many));
+    let local = outliers.consecutive_local.unwrap_or(0);
+    let causes: Vec<_> = [
+        count("error", "errors", outliers.consecutive_5xx),
+        count("gateway error", "gateway errors", outliers.consecutive_gateway),
+        count("failed connection", "failed connections", local),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if causes.is_empty() {
+        return "no outliers: nothing is counted".to_owned();
+    }
+    let least = match outliers.min_health_percent {
+        0 => String::new(),
+        percent => format!(", none while less than {percent}% are left"),
+    };
     format!(
-        "outliers out after {} in a row for {}, at most {}%",
-        join(causes.into_iter().flatten()),
+        "outliers out after {} in a row for {}, at most {}%{least}, looked at every {}",
+        join(causes),
         milliseconds(outliers.base_ejection_ms),
-        outliers.max_ejection_percent
+        outliers.max_ejection_percent,
+        milliseconds(outliers.interval_ms)
     )
 }
 
-pub(super) fn tls(tls: &TlsOrigination) -> String {
+/// All that is said of TLS to endpoints.
+fn tls(tls: &TlsOrigination) -> String {
+    let names = (!tls.subject_alt_names.is_empty())
+        .then(|| format!("its certificate is of {}", tls.subject_alt_names.join(" or ")));
+    let others = [
+        tls.sni.as_ref().map(|name| format!("server name {name}")),
+        names,
+        tls.insecure_skip_verify.then(|| "its certificate is not verified".to_owned()),
+        tls.ca_file.as_ref().map(|file| format!("roots in {file}")),
+        tls.certificate_file.as_ref().map(|file| format!("certificate in {file}")),
+        tls.key_file.as_ref().map(|file| format!("key in {file}")),
+    ];
+    join(std::iter::once(tls_mode(tls)).chain(others.into_iter().flatten()))
+}
+
+/// Whether TLS is spoken to endpoints.
+pub(super) fn tls_mode(tls: &TlsOrigination) -> String {
     let mode = match tls.mode {
         TlsMode::Disable => "no TLS of its own",
         TlsMode::Simple => "TLS to endpoints",
@@ -399,4 +487,75 @@ pub(super) fn patience(forward: &Forward) -> String {
         None => "up to 2 retries of what no endpoint has worked on (the default)".to_owned(),
     };
     format!("{timeout}, {retries}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn nothing_of_a_destination_rule_is_left_out() {
+        let all: PortPolicy = serde_json::from_value(json!({
+            "balancer": {
+                "simple": "round_robin",
+                "hash": [{"cookie": {"name": "c", "path": "/p", "ttl_s": 60, "attributes": [["SameSite", "Lax"]]}},
+                    {"ring": {"minimum": 1024}}],
+                "warmup": {"duration_ms": 60000, "minimum_percent": 10.0, "aggression": 1.5},
+                "locality": {"enabled": true, "distribute": [{"from": "a/*", "to": {"a/*": 80, "b/*": 20}}],
+                    "failover": [], "failover_priority": []},
+            },
+            "pool": {"max_connections": 1, "max_requests": 2, "keepalive": [9, 7200, 75],
+                "upgrade_to_h2": false, "use_client_protocol": false},
+            "outliers": {"consecutive_5xx": 1, "consecutive_gateway": 0, "interval_ms": 5000,
+                "base_ejection_ms": 30000, "max_ejection_percent": 50, "min_health_percent": 30},
+            "tls": {"mode": "mutual", "sni": "example.com", "subject_alt_names": ["a.example.com", "b"],
+                "insecure_skip_verify": true, "ca_file": "/ca", "certificate_file": "/cert", "key_file": "/key"},
+        }))
+        .unwrap();
+        assert_eq!(
+            policy(&all),
+            [
+                "hash of cookie c (made here for 60s; Path=/p; SameSite=Lax) (ring of 1024), \
+                 warm-up 60s from 10% with aggression 1.5, shares by locality: a/* to 80% a/* + 20% b/*",
+                "at most 1 connection, 2 requests, TCP keep-alive (after 7200s, 9 probes every 75s)",
+                "outliers out after 1 error in a row for 30s, at most 50%, none while less than 30% are left, \
+                 looked at every 5s",
+                "TLS to endpoints with a certificate, server name example.com, its certificate is of a.example.com or b, \
+                 its certificate is not verified, roots in /ca, certificate in /cert, key in /key",
+            ]
+        );
+        let failover = LocalityBalancing {
+            enabled: true,
+            distribute: vec![],
+            failover: vec![RegionFailover { from: "a".into(), to: "b".into() }],
+            failover_priority: vec![],
+        };
+        assert_eq!(locality(&failover), "the nearest locality first, b when a fails");
+    }
+
+    #[test]
+    fn nothing_of_a_rule_is_left_out() {
+        let shared: Cors = serde_json::from_value(json!({
+            "origins": [{"exact": "https://a"}], "methods": ["GET", "PUT"], "headers": ["x"], "expose": ["y"],
+            "max_age_s": 60, "credentials": true, "forward_unmatched": true,
+        }))
+        .unwrap();
+        assert_eq!(
+            cors(&shared),
+            "CORS for https://a, methods GET PUT, headers x, exposed y, with credentials, remembered for 60s, \
+             other preflights go on"
+        );
+        let again = Retries {
+            attempts: 1,
+            per_try_timeout_ms: Some(1000),
+            on: vec![RetryOn::Reset],
+            backoff_ms: 25,
+            other_endpoints: true,
+        };
+        assert_eq!(
+            retries(&again),
+            "up to 1 retry after reset, each within 1s, the first pause 25ms, at other endpoints first"
+        );
+    }
 }
