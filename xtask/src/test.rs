@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::process::{HOST_CRATES, build_programs, cargo, is_root, run, target_dir};
+use crate::process::{HOST_CRATES, build_programs, cargo, is_root, target_dir};
 use crate::setup::{self, Need};
 use crate::{cluster, fuzz};
 

@@ -424,12 +424,9 @@ fn not_reached(error: &OutboundError) -> NotReached {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::http::RequestView;
     use crate::store::{MeshChange, Store};
-    use warren_common::model::traffic::RouteApi;
     use warren_common::model::{
-        Enrolment, Health, Identity, PeerAuthentication, Placement, ServiceName, ServiceOrigin, ServicePort,
-        Steering, TunnelProtocol, WorkloadKind, WorkloadUid,
+        Enrolment, Health, Identity, PeerAuthentication, Placement, TunnelProtocol, WorkloadKind, WorkloadUid,
     };
 
     fn pod(name: &str, pod_uid: &str, account: &str) -> Arc<Workload> {

@@ -2,7 +2,9 @@
 
 use super::{About, Severity};
 use crate::index::Index;
-use crate::objects::{HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Service, Target, VirtualService};
+use crate::objects::{
+    HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Service, Target, VirtualService,
+};
 use crate::resolve::ResolveConfig;
 use crate::resolve::traffic::route::refusal;
 use crate::resolve::traffic::{Conflict, candidates, conflicts, target, usable};

@@ -92,13 +92,13 @@ fn what_a_delegate_does_not_say_is_its_roots() {
         ("headers: {request: {remove: [x]}}", "", "/request_headers/remove/0", json!("x")),
         (
             "headers: {request: {remove: [x]}}",
-            "headers: {response: {remove: [y]}}",
+            "headers: {response: {remove: [z]}}",
             "/request_headers/remove",
             json!([]),
         ),
         (
             "headers: {response: {remove: [x]}}",
-            "headers: {request: {remove: [y]}}",
+            "headers: {request: {remove: [z]}}",
             "/response_headers/remove",
             json!([]),
         ),
