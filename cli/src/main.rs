@@ -5,10 +5,12 @@ mod args;
 mod client;
 mod cluster;
 mod commands;
+mod files;
 mod install;
 mod merge;
 mod offline;
 mod render;
+mod sketch;
 
 use args::{Cli, Command};
 use std::io;

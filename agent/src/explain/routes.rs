@@ -1,6 +1,7 @@
 //! The rules and DestinationRules in force for pods, as people read them.
 
-use super::whom::{client, shown};
+use super::backend::says_nothing_of_endpoints;
+use super::whom::{client, close, shown};
 use super::{ExplainError, Scene, words};
 use crate::balance::in_force;
 use crate::route::http::{Action, ClientView, HttpTable, InForce, Patterns, Rule, table_of};
@@ -10,7 +11,7 @@ use warren_common::model::admin::{
     PolicyInForce, Routes, RoutesOf, RoutesQuestion, RuleView, RulesKind, SubsetView,
 };
 use warren_common::model::traffic::{Clients, Destination, HttpMatch, RouteTable, ScopedPolicy, Traffic};
-use warren_common::model::{AppProtocol, Service, Workload};
+use warren_common::model::{AppProtocol, Service, ServiceName, Workload};
 
 /// What is in force for the enrolled pods of the scene's node.
 ///
@@ -20,12 +21,12 @@ pub fn routes(scene: &Scene<'_>, question: &RoutesQuestion) -> Result<Routes, Ex
     let clients = clients(scene, question.client.as_deref())?;
     let patterns = Patterns::default();
     let mut left = question.limit;
-    let mut routes = Routes::default();
+    let mut routes = Routes { unknown: unknown(scene, question), ..Routes::default() };
     for traffic in scene.mesh.all_traffic() {
         let service = scene.mesh.service(&traffic.service);
         let namespace = question.namespace.as_deref();
         if namespace.is_some_and(|wanted| *traffic.service.namespace != *wanted)
-            || question.service.as_deref().is_some_and(|wanted| !is_named(traffic, wanted))
+            || question.service.as_deref().is_some_and(|wanted| !is_named(&traffic.service, wanted))
         {
             continue;
         }
@@ -56,9 +57,35 @@ fn clients<'a>(scene: &Scene<'a>, wanted: Option<&str>) -> Result<Vec<&'a Arc<Wo
 }
 
 /// By its whole hostname, or the first part or parts of it.
-fn is_named(traffic: &Traffic, wanted: &str) -> bool {
-    let hostname = &traffic.service.hostname;
-    hostname.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+fn is_named(service: &ServiceName, wanted: &str) -> bool {
+    let rest = service.hostname.strip_prefix(wanted);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// That nobody is called what is asked about; none where somebody is.
+fn unknown(scene: &Scene<'_>, question: &RoutesQuestion) -> Option<String> {
+    let wanted = question.service.as_deref()?;
+    let namespace = question.namespace.as_deref();
+    let named = || scene.mesh.services().filter(|service| is_named(&service.key, wanted));
+    let is_here = |service: &&Arc<Service>| namespace.is_none_or(|here| *service.key.namespace == *here);
+    if named().any(|service| is_here(&service)) {
+        return None;
+    }
+    let whole = |service: &Arc<Service>| format!("{}.{}", service.name, service.key.namespace);
+    let mut near: Vec<String> = named().map(whole).collect();
+    if near.is_empty() {
+        let names = scene.mesh.services().map(|service| match is_here(&service) {
+            true => service.name.to_string(),
+            false => whole(service),
+        });
+        near = close(wanted, names);
+    }
+    let here = namespace.map_or_else(String::new, |here| format!(" in the namespace {here}"));
+    let near = match &*near {
+        [] => "; `warren services` shows those that are known".to_owned(),
+        near => format!("; is {} meant?", near.join(" or ")),
+    };
+    Some(format!("there is no service {wanted}{here}{near}"))
 }
 
 /// Clients for whom the same is in force.
@@ -225,7 +252,8 @@ impl Of<'_> {
                 let has = |workload: &&Arc<Workload>| {
                     effective.labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
                 };
-                let none = mesh.endpoints(service).find(has).is_none();
+                let open = says_nothing_of_endpoints(self.scene, service);
+                let none = !open && mesh.endpoints(service).find(has).is_none();
                 none.then(|| format!("{} has no endpoint", words::destination(to)))
             }
         }

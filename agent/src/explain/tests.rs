@@ -437,3 +437,25 @@ fn routes_are_told_by_who_they_are_for() {
     assert_eq!(one("web", Some("shop/other")), Ok(2));
     assert!(one("web", Some("shop/far")).is_err());
 }
+
+#[test]
+fn a_service_that_nobody_knows_is_said_with_those_that_may_be_meant() {
+    let mesh = mesh(&rules());
+    let unknown = |service: &str, namespace: Option<&str>| {
+        let namespace = namespace.map(str::to_owned);
+        let question =
+            RoutesQuestion { service: Some(service.into()), namespace, ..RoutesQuestion::default() };
+        routes(&scene(&mesh), &question).unwrap().unknown
+    };
+    let known = [("web", None), ("web.shop", None), ("web", Some("shop"))];
+    assert!(known.iter().all(|(service, namespace)| unknown(service, *namespace).is_none()));
+    let said = |text: &str| Some(text.to_owned());
+    assert_eq!(unknown("webb", None), said("there is no service webb; is web meant?"));
+    assert_eq!(
+        unknown("web", Some("bank")),
+        said("there is no service web in the namespace bank; is web.shop meant?")
+    );
+    let none = "there is no service other-name; `warren services` shows those that are known";
+    assert_eq!(unknown("other-name", None), said(none));
+    assert_eq!(routes(&scene(&mesh), &RoutesQuestion::default()).unwrap().unknown, None);
+}

@@ -201,7 +201,7 @@ fn same_family(client: &Workload, addresses: &[IpAddr]) -> Option<IpAddr> {
 }
 
 /// The names that are most like `wanted`, if any is much like it.
-fn close(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn close(wanted: &str, names: impl Iterator<Item = String>) -> Vec<String> {
     let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
     let limit = (last(wanted).chars().count() / 3).max(1);
     let mut near: Vec<(usize, String)> = names

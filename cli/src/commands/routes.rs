@@ -5,8 +5,8 @@ use crate::agents::{find, find_pod};
 use crate::args::{AskArgs, ScopeArgs, pod};
 use crate::client::block_on;
 use crate::offline::Offline;
-use crate::render::{self, Style};
-use anyhow::{Result, anyhow};
+use crate::render::{self, Style, clean};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,17 +45,22 @@ pub(crate) fn run(args: &RoutesArgs) -> Result<ExitCode> {
     let (told, unreachable, code) = match &*args.files {
         [] => block_on(args.ask_agents())??,
         files => {
-            let mut offline = Offline::of(files, &args.cluster_domain)?;
-            let client =
-                args.client.as_ref().map(|client| super::qualified(client, namespace.unwrap_or("default")));
-            if let Some(client) = &client {
-                offline = offline.with_client(client)?.0;
-            }
+            let home = namespace.unwrap_or("default");
+            let offline = Offline::of(files, &args.cluster_domain, home)?;
+            let client = args.client.as_ref().map(|client| super::qualified(client, home));
+            let offline = match &client {
+                Some(client) => offline.with_client(client)?,
+                None => offline.with_any_client()?,
+            };
+            offline.warn();
             let question = args.question(namespace.filter(|_| client.is_none()), client);
             let told = routes(&offline.scene(), &question).map_err(|error| anyhow!("{error}"))?;
             (told, Vec::new(), ExitCode::SUCCESS)
         }
     };
+    if let Some(unknown) = &told.unknown {
+        bail!("{}", clean(unknown));
+    }
     let shown = super::Told { answer: told, unreachable };
     args.output.print(&shown, |wide| render::routes::routes(&shown.answer, wide, Style::detect()))?;
     Ok(code)
@@ -89,10 +94,12 @@ impl RoutesArgs {
     }
 }
 
-/// What several agents have alike, once, with the clients of all of them.
+/// What several agents have alike, once, with the clients of all of them. A service is unknown if it is to all of them.
 fn merged(found: impl Iterator<Item = Routes>) -> Routes {
+    let (routes, unknown): (Vec<_>, Vec<_>) = found.map(|found| (found.routes, found.unknown)).unzip();
+    let unknown = unknown.into_iter().reduce(Option::and).flatten();
     let mut all: Vec<RoutesOf> = Vec::new();
-    for one in found.flat_map(|found| found.routes) {
+    for one in routes.into_iter().flatten() {
         let alike = |known: &&mut RoutesOf| {
             let bare = |of: &RoutesOf| RoutesOf { clients: Vec::new(), every_client: true, ..of.clone() };
             known.service == one.service && known.port == one.port && bare(known) == bare(&one)
@@ -106,7 +113,7 @@ fn merged(found: impl Iterator<Item = Routes>) -> Routes {
         }
     }
     all.sort_by(|a, b| (&a.service, a.port, a.kind).cmp(&(&b.service, b.port, b.kind)));
-    Routes { routes: all }
+    Routes { routes: all, unknown }
 }
 
 #[cfg(test)]
@@ -121,17 +128,27 @@ mod tests {
         .unwrap()
     }
 
+    fn known(routes: Vec<RoutesOf>) -> Routes {
+        Routes { routes, unknown: None }
+    }
+
+    #[test]
+    fn a_service_is_unknown_if_it_is_to_all() {
+        let unknown = || Routes { unknown: Some("there is no service webb".to_owned()), ..Routes::default() };
+        assert!(merged([unknown(), unknown()].into_iter()).unknown.is_some());
+        assert_eq!(merged([unknown(), known(vec![])].into_iter()).unknown, None);
+        assert_eq!(merged([known(vec![]), unknown()].into_iter()).unknown, None);
+        assert_eq!(merged(std::iter::empty()).unknown, None);
+    }
+
     #[test]
     fn what_agents_have_alike_is_shown_once() {
-        let one = Routes { routes: vec![of("web", &["shop/a"], true), of("api", &["shop/a"], true)] };
-        let two = Routes { routes: vec![of("web", &["shop/b"], false)] };
+        let one = known(vec![of("web", &["shop/a"], true), of("api", &["shop/a"], true)]);
+        let two = known(vec![of("web", &["shop/b"], false)]);
         let all = merged([one, two].into_iter()).routes;
         assert_eq!(all.iter().map(|of| &*of.service.hostname).collect::<Vec<_>>(), ["api", "web"]);
         assert_eq!((&*all[1].clients, all[1].every_client), (&["shop/a".into(), "shop/b".into()][..], false));
         let other = RoutesOf { port: 81, ..of("web", &["shop/a"], true) };
-        assert_eq!(
-            merged([Routes { routes: vec![other, of("web", &[], true)] }].into_iter()).routes.len(),
-            2
-        );
+        assert_eq!(merged([known(vec![other, of("web", &[], true)])].into_iter()).routes.len(), 2);
     }
 }

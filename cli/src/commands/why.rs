@@ -31,7 +31,8 @@ pub(crate) struct WhyArgs {
     /// The client speaks HTTP/2
     #[arg(long)]
     http2: bool,
-    /// The pod's namespace [default: that of the kubeconfig's context, else default]
+    /// The pod's namespace, and with --filename that of objects that name none [default: that of the kubeconfig's context;
+    /// with --filename: default]
     #[arg(short, long, value_parser = crate::args::name)]
     namespace: Option<String>,
     /// Ask these files (manifests, or directories of them, `-`: standard input) instead of the agent of the pod's node. A pod
@@ -64,11 +65,10 @@ pub(crate) fn run(args: &WhyArgs) -> Result<ExitCode> {
             agents.ask_one(&target).await
         })??,
         files => {
-            let client = super::qualified(&args.pod, namespace.unwrap_or("default"));
-            let (offline, known) = Offline::of(files, &args.cluster_domain)?.with_client(&client)?;
-            if !known {
-                eprintln!("warren: the files have no pod {client}: taken for one without labels");
-            }
+            let namespace = namespace.unwrap_or("default");
+            let client = super::qualified(&args.pod, namespace);
+            let offline = Offline::of(files, &args.cluster_domain, namespace)?.with_client(&client)?;
+            offline.warn();
             why(&offline.scene(), &question(client)).map_err(|error| anyhow!("{error}"))?
         }
     };

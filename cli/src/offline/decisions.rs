@@ -2,6 +2,7 @@
 //! becomes of a request or a connection.
 
 use super::Offline;
+use crate::files::Files;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ fn traffic(spec: &str) -> Arc<Traffic> {
         "{SERVICES}apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
          metadata: {{name: web, namespace: shop}}\nspec: {{hosts: [web], {spec}}}\n"
     );
-    let offline = Offline::new(&[("test.yaml".to_owned(), file)], "cluster.local").unwrap();
+    let files = Files { texts: vec![("test.yaml".to_owned(), file)], unreadable: vec![] };
+    let offline = Offline::new(&files, "cluster.local", "default").unwrap();
     let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
     Arc::clone(offline.mesh.traffic(&web).unwrap())
 }

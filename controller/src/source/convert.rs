@@ -62,6 +62,20 @@ pub enum ConvertError {
     },
 }
 
+impl ConvertError {
+    /// The field that it is about, where it names one.
+    pub(super) fn path(&self) -> Option<String> {
+        match self {
+            Self::Missing(field) | Self::Invalid { field, .. } => Some((*field).to_owned()),
+            Self::At { path, .. } => Some(path.clone()),
+            Self::Rule { index, error } => {
+                Some(format!("spec.rules[{index}].{}", error.path().unwrap_or_default()))
+            }
+            Self::Shape(_) | Self::Contradiction(_) => None,
+        }
+    }
+}
+
 impl TryFrom<core::Namespace> for Object {
     type Error = ConvertError;
 

@@ -67,6 +67,9 @@ impl RoutesQuestion {
 pub struct Routes {
     /// By service, port and kind; several where clients differ.
     pub routes: Vec<RoutesOf>,
+    /// There is no such service as was asked for; what may be meant, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
 }
 
 /// What is in force for some clients of a port of a service.

@@ -112,7 +112,7 @@ fn errors_name_the_line_of_the_file() {
         ("apiVersion: v1\nkind: Node\n", 1, "metadata.name is missing"),
         (
             "---\n---\napiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {clusterIP: web}\n",
-            3,
+            6,
             "spec.clusterIPs: \"web\" is not an IP address",
         ),
         (
