@@ -38,6 +38,10 @@ impl AuthorizationPolicies {
         self.all.get(name).map(AsRef::as_ref)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.all.keys()
+    }
+
     /// Those that are attached to a service, in the order of their names.
     pub(super) fn attached(&self, service: &Name) -> impl Iterator<Item = &AuthorizationPolicy> {
         self.attached.get(service).filter_map(|name| self.get(name))

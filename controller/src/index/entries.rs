@@ -51,6 +51,14 @@ impl Entries {
         self.workloads.remove(name);
     }
 
+    pub(super) fn service_names(&self) -> impl Iterator<Item = &Name> {
+        self.services.keys()
+    }
+
+    pub(super) fn workload_names(&self) -> impl Iterator<Item = &Name> {
+        self.workloads.keys()
+    }
+
     pub(super) fn service(&self, name: &Name) -> Option<&ServiceEntry> {
         self.services.get(name).map(AsRef::as_ref)
     }

@@ -332,6 +332,27 @@ impl Index {
         self.traffic.grant(name)
     }
 
+    /// What identifies every object of which something may have to be said: all but those that Kubernetes alone makes sense of.
+    pub fn keys(&self) -> Vec<Key> {
+        fn of<'a>(kind: Kind, names: impl Iterator<Item = &'a Name>) -> impl Iterator<Item = Key> {
+            names.map(move |name| Key { kind, name: name.clone() })
+        }
+        let namespaces = self.namespaces.keys();
+        let namespaces =
+            namespaces.map(|name| Key { kind: Kind::Namespace, name: Name::new("", name.clone()) });
+        let all = namespaces
+            .chain(of(Kind::Pod, self.pods.keys()))
+            .chain(of(Kind::PeerAuthentication, self.peer_authentications.names()))
+            .chain(of(Kind::AuthorizationPolicy, self.authorization_policies.names()))
+            .chain(of(Kind::ServiceEntry, self.entries.service_names()))
+            .chain(of(Kind::WorkloadEntry, self.entries.workload_names()))
+            .chain(of(Kind::VirtualService, self.virtual_services().map(|service| &service.name)))
+            .chain(of(Kind::DestinationRule, self.destination_rules().map(|rule| &rule.name)))
+            .chain(self.routes().map(|route| Key { kind: route.kind, name: route.name.clone() }))
+            .chain(of(Kind::ReferenceGrant, self.traffic.grant_names()));
+        all.collect()
+    }
+
     /// How many pods and services there are.
     pub fn len(&self) -> (usize, usize) {
         (self.pods.len(), self.services.len())

@@ -62,6 +62,10 @@ impl PeerAuthentications {
         self.all.get(name).map(AsRef::as_ref)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        self.all.keys()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

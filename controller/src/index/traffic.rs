@@ -125,6 +125,10 @@ impl TrafficObjects {
         self.grants.get(name).map(AsRef::as_ref)
     }
 
+    pub(super) fn grant_names(&self) -> impl Iterator<Item = &Name> {
+        self.grants.keys()
+    }
+
     /// VirtualServices of the mesh whose host is exactly this (a host, or a pattern).
     pub(super) fn with_host<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a VirtualService> {
         self.virtual_by_host.get(host).filter_map(|name| self.virtual_service(name))

@@ -47,7 +47,7 @@ pub(super) fn remarks(index: &Index, name: &Name) -> Vec<Problem> {
     if general
         && index.namespace_peer_authentication(&name.namespace).map(|oldest| &oldest.name) != Some(name)
     {
-        reasons.push("has no effect: another one without a selector in this namespace is older");
+        reasons.push("has no effect: another one without a selector in this namespace counts (the oldest, then the first by its name)");
     }
     if !general && index.root_namespaces().contains(&name.namespace) {
         reasons.push("has no effect: in the root namespace only those without a selector count");

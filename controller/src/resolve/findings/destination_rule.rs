@@ -1,10 +1,11 @@
 //! DestinationRules.
 
-use super::About;
+use super::conflict::comes_first;
 use super::virtual_service::full_name_of;
+use super::{About, exported_to_nobody};
 use crate::index::Index;
 use crate::objects::{
-    DestinationRule, EntryAddress, EntryEndpoint, HttpRoute, Kind, Name, Resolution, RouteAction,
+    DestinationRule, EntryAddress, EntryEndpoint, HttpRoute, Kind, Name, Resolution, RouteAction, matches,
 };
 use crate::resolve::traffic::is_ruled;
 use crate::resolve::{ResolveConfig, host};
@@ -15,6 +16,9 @@ use warren_common::model::traffic::{
 };
 use warren_common::model::{AppProtocol, ServiceName};
 
+/// Its code.
+pub(super) const EMPTY_SUBSET: &str = "subset-empty";
+
 pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRule, about: &mut About<'_>) {
     let host = index.full_name(&rule.host, &rule.name.namespace);
     let held = index.services_held_by(&host);
@@ -22,6 +26,8 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
         let text = format!("no service has the name {host}: nothing follows this rule");
         about.warning("host-not-found", "spec.host", text, full_name_of(index, &host));
     }
+    exported_to_nobody(rule.exported_to.as_deref(), about);
+    empty_subsets(index, rule, &held, about);
     let others = index.destination_rules_of(&host).filter(|(pattern, _)| **pattern == *host);
     for other in others.flat_map(|(_, others)| others) {
         let together = other.name != rule.name
@@ -32,20 +38,30 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
         if !(together && older) {
             continue;
         }
+        let why = comes_first(other.created, rule.created);
         for (place, subset) in rule.subsets.iter().enumerate() {
             if other.subsets.iter().any(|theirs| theirs.name == subset.name) {
-                let text =
-                    format!("the subset {} is that of the older DestinationRule {}", subset.name, other.name);
+                let text = format!(
+                    "the subset {} is that of the DestinationRule {}, which {why}",
+                    subset.name, other.name
+                );
                 about.warning("subset-conflict", format!("spec.subsets[{place}]"), text, None);
             }
         }
         if rule.policy.is_some() && other.policy.is_some() {
-            let text = format!("the older DestinationRule {} for this host decides", other.name);
+            let text = format!("the DestinationRule {} for this host decides: it {why}", other.name);
             about.warning("policy-conflict", "spec.trafficPolicy", text, None);
         }
     }
     let scene = Scene::new(index, config, &host, &held);
     for (path, ports, policy) in parts(rule) {
+        if let Ports::One(port) = &ports
+            && !scene.seen.is_empty()
+            && !scene.seen.iter().any(|(known, _)| known == port)
+        {
+            let text = format!("no service of {host} has a port {port}: this has no effect");
+            about.warning("port-not-found", &path, text, None);
+        }
         if scene.in_mesh {
             between_pods(&path, policy, about);
         }
@@ -156,6 +172,23 @@ fn without_requests(path: &str, policy: &PortPolicy, scene: &Scene<'_>, about: &
             scene.host
         );
         about.info("only-connections-count", format!("{path}.outlierDetection"), text, None);
+    }
+}
+
+/// Subsets without an endpoint, where all endpoints are pods that are known.
+fn empty_subsets(index: &Index, rule: &DestinationRule, held: &[ServiceName], about: &mut About<'_>) {
+    let services = held.iter().map(|service| index.kubernetes_service_name(service));
+    let Some(services) = services.collect::<Option<Vec<_>>>() else { return };
+    let slices = services.iter().flat_map(|service| index.slices_of_service(service));
+    let pods = slices.flat_map(|slice| &slice.endpoints).map(|endpoint| index.pod(endpoint.pod.as_ref()?));
+    let Some(pods) = pods.collect::<Option<Vec<_>>>().filter(|pods| !pods.is_empty()) else { return };
+    for (place, subset) in rule.subsets.iter().enumerate() {
+        if !pods.iter().any(|pod| matches(&subset.labels, &pod.labels)) {
+            let labels: Vec<_> = subset.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let text =
+                format!("no endpoint has its labels ({}): what is sent there fails", labels.join(", "));
+            about.warning(EMPTY_SUBSET, format!("spec.subsets[{place}].labels"), text, None);
+        }
     }
 }
 

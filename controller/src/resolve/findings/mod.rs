@@ -1,16 +1,21 @@
 //! What the author of a route or a traffic policy should know, as data. Pure: from the index alone, so that it can be asked
 //! of manifests that nobody has applied yet.
 
+mod conflict;
 mod destination_rule;
+mod order;
+mod ports;
 mod route;
+mod subset;
 mod virtual_service;
 
-use super::ResolveConfig;
-use crate::index::Index;
+use super::{ResolveConfig, resolve};
+use crate::index::{Index, ResourceKey};
 use crate::objects::{FieldNote, Key, Kind, NoteKind};
 use crate::source::Problem;
 use serde::Serialize;
 use std::fmt;
+use std::sync::Arc;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,7 +59,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What is to be said about an object; nothing when it is not there, or of a kind that says nothing about traffic.
+/// What is to be said about an object; nothing when it is not there.
 pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding> {
     let mut about = About { key, found: Vec::new() };
     match key.kind {
@@ -81,31 +86,53 @@ pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding
                 about.notes(&grant.notes);
             }
         }
-        _ => {}
+        Kind::Pod => about.resolved(index, config, &ResourceKey::Workload(key.name.clone())),
+        Kind::Namespace => about.resolved(index, config, &ResourceKey::Namespace(key.name.name.clone())),
+        Kind::WorkloadEntry => about.resolved(index, config, &ResourceKey::WorkloadEntry(key.name.clone())),
+        Kind::AuthorizationPolicy => {
+            about.resolved(index, config, &ResourceKey::AuthorizationPolicy(key.name.clone()));
+        }
+        // These have nothing of their own that could be resolved.
+        Kind::PeerAuthentication | Kind::ServiceEntry => {
+            about.resolved(index, config, &ResourceKey::Remarks(key.clone()));
+        }
+        Kind::Node | Kind::ServiceAccount | Kind::Service | Kind::EndpointSlice => {}
     }
     about.found
 }
 
-/// What is to be said about all routes and traffic policies, the worst first.
+/// What is to be said about all objects, the worst first.
 pub fn analyze(index: &Index, config: &ResolveConfig) -> Vec<Finding> {
-    let services = index.virtual_services().map(|service| (Kind::VirtualService, &service.name));
-    let rules = index.destination_rules().map(|rule| (Kind::DestinationRule, &rule.name));
-    let routes = index.routes().map(|route| (route.kind, &route.name));
-    let keys = services.chain(rules).chain(routes).map(|(kind, name)| Key { kind, name: name.clone() });
-    let mut all: Vec<Finding> = keys.flat_map(|key| findings(index, config, &key)).collect();
+    let mut all: Vec<Finding> = index.keys().iter().flat_map(|key| findings(index, config, key)).collect();
     all.sort_by_key(|finding| (finding.severity, finding.object.clone()));
     all
 }
 
 /// The same as problems, without what works.
 pub(super) fn problems(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Problem> {
-    let found = findings(index, config, key).into_iter().filter(|finding| finding.severity < Severity::Info);
+    // Pods come and go, and nobody looks again at what is said about rules.
+    let is_followed = |finding: &Finding| {
+        finding.severity < Severity::Info && finding.code != destination_rule::EMPTY_SUBSET
+    };
+    let found = findings(index, config, key).into_iter().filter(is_followed);
     let problem = |finding: Finding| Problem {
         place: finding.object.to_string(),
         line: None,
         reason: finding.to_string(),
     };
     found.map(problem).collect()
+}
+
+/// `exportTo: ["~"]`.
+fn exported_to_nobody(exported_to: Option<&[Arc<str>]>, about: &mut About<'_>) {
+    if exported_to.is_some_and(<[_]>::is_empty) {
+        about.warning(
+            "exported-to-nobody",
+            "spec.exportTo",
+            "it is for no namespace: nobody follows it",
+            None,
+        );
+    }
 }
 
 /// Gathers what is said about one object.
@@ -157,14 +184,23 @@ impl About<'_> {
         self.add(Severity::Info, code, path, text, fix);
     }
 
+    /// What the controller says when it resolves something.
+    fn resolved(&mut self, index: &Index, config: &ResolveConfig, key: &ResourceKey) {
+        for Problem { reason, .. } in resolve(index, config, key).problems {
+            self.warning("not-as-written", "", reason, None);
+        }
+    }
+
     fn notes(&mut self, notes: &[FieldNote]) {
-        for FieldNote { path, about } in notes {
+        for note in notes {
+            let FieldNote { path, about } = note;
             let (severity, code) = match about {
+                _ if note.is_lost_condition() => (Severity::Error, "condition-lost"),
                 NoteKind::Unknown => (Severity::Warning, "unknown-field"),
-                NoteKind::Unsupported(_) => (Severity::Warning, "unsupported-field"),
+                NoteKind::Unsupported(_) | NoteKind::Lost(_) => (Severity::Warning, "unsupported-field"),
                 NoteKind::Deprecated(_) => (Severity::Info, "deprecated-field"),
             };
-            self.add(severity, code, path, about.to_string(), None);
+            self.add(severity, code, path, note.text(), None);
         }
     }
 }

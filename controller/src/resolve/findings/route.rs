@@ -65,12 +65,16 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
                 None,
             );
         }
+        let fails = match route.kind {
+            Kind::TLSRoute | Kind::TCPRoute => "connections are reset",
+            _ => "requests get 500",
+        };
         if rule.backends.is_empty() && rule.filters.redirect.is_none() && rule.filters.broken.is_none() {
-            let fails = match route.kind {
-                Kind::TLSRoute | Kind::TCPRoute => "connections are reset",
-                _ => "requests get 500",
-            };
             about.error("no-backend", &path, format!("it leads nowhere: {fails}"), None);
+        }
+        if !rule.backends.is_empty() && rule.backends.iter().all(|to| to.weight == 0) {
+            let text = format!("the sum of the weights is 0: {fails}");
+            about.error("no-weight", format!("{path}.backendRefs"), text, None);
         }
         for (place, to) in rule.backends.iter().enumerate() {
             let path = format!("{path}.backendRefs[{place}]");

@@ -1,5 +1,7 @@
 //! Manifests in, codes and paths out.
 
+mod rules;
+
 use super::*;
 use crate::resolve::tests::{config, index};
 

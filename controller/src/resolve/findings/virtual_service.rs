@@ -1,18 +1,19 @@
 //! VirtualServices.
 
-use super::{About, Severity};
+use super::{About, Severity, conflict, exported_to_nobody, order, ports, subset};
 use crate::index::Index;
 use crate::objects::{
     HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Service, Target, VirtualService,
 };
 use crate::resolve::ResolveConfig;
 use crate::resolve::traffic::route::refusal;
-use crate::resolve::traffic::{Conflict, candidates, conflicts, target, usable};
+use crate::resolve::traffic::{Conflict, conflicts, target, usable};
 use std::net::IpAddr;
 use std::sync::Arc;
-use warren_common::model::traffic::{Destination, HttpMatch, PathMatch};
+use warren_common::model::traffic::Destination;
 
 pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualService, about: &mut About<'_>) {
+    exported_to_nobody(service.exported_to.as_deref(), about);
     if service.hosts.is_empty() {
         if index.delegating_to(&service.name).next().is_none() {
             let text = "without hosts it is for others to delegate to, and none does";
@@ -20,6 +21,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
         }
     } else if service.is_of_mesh() {
         hosts(index, service, about);
+        ports::check(index, config, service, about);
     }
     gateways(service, about);
     for (place, route) in service.http.iter().enumerate() {
@@ -33,6 +35,12 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
                 }
             }
             _ => {}
+        }
+        // A delegate and its root may have one of them each.
+        let is_own = !service.hosts.is_empty() && !matches!(route.action, RouteAction::Delegate(_));
+        if is_own && route.mirrors.share.is_some() && route.mirrors.one.is_none() {
+            let text = "it has no effect: it is for mirror, which is not there (mirrors have percentages of their own)";
+            about.warning("no-effect", format!("{path}.mirrorPercentage"), text, None);
         }
         if let Some(to) = route.mirrors.one.as_ref().filter(|_| route.mirrors.share != Some(0)) {
             destination(index, config, service, to, format!("{path}.mirror"), about);
@@ -50,7 +58,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, service: &VirtualServ
             }
         }
     }
-    unreachable(&service.http, about);
+    order::check(index, service, about);
 }
 
 fn delegate(
@@ -135,23 +143,9 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
             let text = format!("no service has the name {host}: nothing in the mesh follows these rules");
             about.warning("host-not-found", &path, text, full_name_of(index, &host));
         }
+        conflict::check(index, service, &host, &path, about);
         if host.starts_with('*') {
             continue;
-        }
-        let winner = candidates(index, &host).into_iter().find(|other| {
-            other.exported_to.is_none()
-                && other.hosts.iter().any(|theirs| index.full_name(theirs, &other.name.namespace) == host)
-        });
-        if let Some(winner) = winner
-            && winner.name != service.name
-            && service.exported_to.is_none()
-        {
-            let text = format!(
-                "the older VirtualService {} decides for {host}; rules of several are not merged",
-                winner.name
-            );
-            let fix = Some("Put the rules into one of them, or delegate".to_owned());
-            about.warning("host-conflict", &path, text, fix);
         }
         let attached = held.iter().filter_map(|name| index.service(&index.kubernetes_service_name(name)?));
         if let Some(shadow) = attached.flat_map(|service| shadows(index, service)).max() {
@@ -220,93 +214,32 @@ fn destination(
 ) {
     // Where the port that is addressed decides, every port may be the one.
     let Some(resolved) = target(index, config, &of.name.namespace, to, None) else {
-        if to.subset.is_some() {
-            subset(index, of, to, None, &path, about);
-        }
-        return;
+        return subset::check(index, of, to, None, &path, about);
     };
     match resolved {
         Destination::Broken { wanted, why } => {
             let fix = full_name_of(index, &wanted);
             let text = format!("{wanted}: {why}; {}", failure(&path));
-            about.error("destination-not-found", path, text, fix);
+            about.add(severity(&path), "destination-not-found", path, text, fix);
         }
-        Destination::Service { service, .. } => subset(index, of, to, Some(&service.hostname), &path, about),
-    }
-}
-
-fn subset(
-    index: &Index,
-    of: &VirtualService,
-    to: &Target,
-    host: Option<&str>,
-    path: &str,
-    about: &mut About<'_>,
-) {
-    let Some(subset) = &to.subset else { return };
-    let full = index.full_name(&to.host, &of.name.namespace);
-    let host = host.unwrap_or(&full);
-    let mut rules = index.destination_rules_of(host).flat_map(|(_, rules)| rules);
-    if !rules.any(|rule| rule.subsets.iter().any(|known| known.name == *subset)) {
-        let text = format!("no DestinationRule for {host} has a subset {subset}; {}", failure(path));
-        about.error("subset-not-found", format!("{path}.subset"), text, None);
+        Destination::Service { service, .. } => subset::check(index, of, to, Some(&service), &path, about),
     }
 }
 
 /// What becomes of traffic that the rule at this path leads nowhere.
-fn failure(path: &str) -> &'static str {
+pub(super) fn failure(path: &str) -> &'static str {
     match path.starts_with("spec.http") {
-        true if path.contains("].mirror") => "nothing is copied",
+        true if is_of_copies(path) => "nothing is copied",
         true => "requests get 503",
         false => "connections are reset",
     }
 }
 
-/// Rules that come after one that holds everything they hold.
-fn unreachable(routes: &[HttpRoute], about: &mut About<'_>) {
-    for (place, route) in routes.iter().enumerate() {
-        let earlier = routes[..place].iter().enumerate().find(|(_, earlier)| covers(earlier, route));
-        if let Some((earlier, _)) = earlier {
-            let text = format!("it is never reached: spec.http[{earlier}] holds every request that it does");
-            let fix = Some("Put the more specific rule first".to_owned());
-            about.warning("rule-unreachable", format!("spec.http[{place}]"), text, fix);
-        }
-    }
+/// How bad that is: without their copies, requests are answered all the same.
+pub(super) fn severity(path: &str) -> Severity {
+    if is_of_copies(path) { Severity::Warning } else { Severity::Error }
 }
 
-fn covers(earlier: &HttpRoute, later: &HttpRoute) -> bool {
-    if earlier.matches.is_empty() {
-        return true;
-    }
-    !later.matches.is_empty()
-        && later.matches.iter().all(|inner| earlier.matches.iter().any(|outer| matched(outer, inner)))
-}
-
-/// Whether the outer match surely holds whatever the inner one does.
-fn matched(outer: &Matching<HttpMatch>, inner: &Matching<HttpMatch>) -> bool {
-    if outer.never || (!outer.gateways.is_empty() && outer.gateways != inner.gateways) {
-        return false;
-    }
-    let (wide, narrow) = (&outer.when, &inner.when);
-    let path = match (&wide.path, &narrow.path) {
-        (None, _) => true,
-        (Some(PathMatch::Prefix(wide)), _) if **wide == *"/" => true,
-        (Some(PathMatch::Prefix(wide)), Some(PathMatch::Prefix(narrow) | PathMatch::Exact(narrow))) => {
-            narrow.starts_with(&**wide)
-        }
-        (wide, narrow) => wide == narrow,
-    };
-    let case = wide.path.is_none() || wide.ignore_path_case || !narrow.ignore_path_case;
-    path && case
-        && (wide.clients == Default::default() || wide.clients == narrow.clients)
-        && (wide.port.is_none() || wide.port == narrow.port)
-        && [
-            (&wide.method, &narrow.method),
-            (&wide.scheme, &narrow.scheme),
-            (&wide.authority, &narrow.authority),
-        ]
-        .into_iter()
-        .all(|(wide, narrow)| wide.is_none() || wide == narrow)
-        && wide.headers.iter().all(|header| narrow.headers.contains(header))
-        && wide.query.iter().all(|parameter| narrow.query.contains(parameter))
+fn is_of_copies(path: &str) -> bool {
+    path.contains("].mirror")
 }

@@ -6,22 +6,25 @@ use crate::objects::{HttpRoute, Matching, Mirrors, Name, RouteAction, VirtualSer
 use std::sync::Arc;
 use warren_common::model::traffic::{Clients, HeaderMatch, HttpMatch, PathMatch, QueryMatch, TextMatch};
 
+/// A rule as it counts, and its place in the list that it is written in.
+type Placed = (usize, HttpRoute);
+
 /// The HTTP rules of a VirtualService with what others contribute, and who they are. A rule whose delegate is missing, not
-/// for its namespace, or in conflict with it is left out; the others stay.
-pub(super) fn flattened(index: &Index, root: &VirtualService) -> (Vec<HttpRoute>, Vec<Name>) {
+/// for its namespace, or in conflict with it is left out; the others stay. What a delegate contributes has the place of the
+/// rule that leaves it to it.
+pub(in crate::resolve) fn flattened(index: &Index, root: &VirtualService) -> (Vec<Placed>, Vec<Name>) {
     let (mut rules, mut others) = (Vec::new(), Vec::new());
-    for route in &root.http {
+    for (place, route) in root.http.iter().enumerate() {
         let route = in_full(index, route, &root.name.namespace);
         let RouteAction::Delegate(name) = &route.action else {
-            rules.push(route);
+            rules.push((place, route));
             continue;
         };
         let Some(delegate) = usable(index, root, name) else { continue };
         if !others.contains(name) {
             others.push(name.clone());
         }
-        let own = delegate.http.iter().map(|own| in_full(index, own, &delegate.name.namespace));
-        rules.extend(own.filter_map(|own| merged(&route, &own).ok()));
+        rules.extend(within_rule(index, &route, delegate).map(|(_, own)| (place, own)));
     }
     (rules, others)
 }
@@ -42,6 +45,29 @@ pub(in crate::resolve) fn conflicts<'a>(
 ) -> impl Iterator<Item = (usize, Conflict)> + 'a {
     let rules = delegate.http.iter().enumerate();
     rules.filter_map(|(place, own)| Some((place, matches(&root.matches, &own.matches).err()?)))
+}
+
+/// What a delegate's rules are within each rule of `root` that is left to it.
+pub(in crate::resolve) fn contributed(
+    index: &Index,
+    root: &VirtualService,
+    delegate: &VirtualService,
+) -> Vec<Vec<Placed>> {
+    let left = root.http.iter().filter(|route| {
+        matches!(&route.action, RouteAction::Delegate(name)
+            if *name == delegate.name && usable(index, root, name).is_some())
+    });
+    let left = left.map(|route| in_full(index, route, &root.name.namespace));
+    left.map(|route| within_rule(index, &route, delegate).collect()).collect()
+}
+
+fn within_rule<'a>(
+    index: &'a Index,
+    rule: &'a HttpRoute,
+    delegate: &'a VirtualService,
+) -> impl Iterator<Item = Placed> {
+    let own = delegate.http.iter().map(|own| in_full(index, own, &delegate.name.namespace));
+    own.enumerate().filter_map(|(place, own)| Some((place, merged(rule, &own).ok()?)))
 }
 
 /// A rule with full names: short ones are of the namespace of the object that has them.

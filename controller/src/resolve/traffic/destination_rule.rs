@@ -11,7 +11,7 @@ use warren_common::model::traffic::{Clients, ScopedPolicy, TrafficPolicy};
 /// The policies for a service, in the order in which clients ask: those of the client's own namespace, those of the
 /// service's, those of the root namespaces. The first namespace that has one decides; nothing is merged across, also where none
 /// of those that are there selects the client.
-pub(super) fn policies(index: &Index, service: &ServiceName) -> Vec<ScopedPolicy> {
+pub(in crate::resolve) fn policies(index: &Index, service: &ServiceName) -> Vec<ScopedPolicy> {
     let all = in_order(index, service);
     let mut policies = Vec::new();
     let roots = index.root_namespaces();

@@ -13,8 +13,9 @@ mod destination_rule;
 pub(super) mod route;
 mod virtual_service;
 
-pub(super) use delegate::{Conflict, conflicts, usable};
+pub(super) use delegate::{Conflict, conflicts, contributed, flattened, usable};
 pub(super) use destination::target;
+pub(super) use destination_rule::policies;
 pub(super) use virtual_service::candidates;
 
 use super::{ResolveConfig, host};
@@ -27,7 +28,7 @@ use warren_common::model::traffic::{ObjectName, RouteTable, Traffic};
 /// What is said about the traffic to a service; none when nothing is, or there is no such service.
 pub(super) fn traffic(index: &Index, config: &ResolveConfig, name: &ServiceName) -> Option<Traffic> {
     let tables = compiled(index, config, name)?;
-    let policies = destination_rule::policies(index, name);
+    let policies = policies(index, name);
     let is_said = !tables.is_empty() || !policies.is_empty();
     is_said.then(|| Traffic { service: name.clone(), tables, policies, refused: None })
 }

@@ -137,7 +137,7 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     /// None: the port that is addressed would have to be known.
-    fn rules(&self, http: &[HttpRoute], of: &VirtualService, lists: Lists) -> Option<Rules> {
+    fn rules(&self, http: &[(usize, HttpRoute)], of: &VirtualService, lists: Lists) -> Option<Rules> {
         let mut rules = Rules::default();
         let (mut requests, mut tls, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
         let (http, of_tls, of_tcp): (&[_], &[_], &[_]) = (
@@ -145,7 +145,7 @@ impl Compiler<'_> {
             if lists.others { &of.tls } else { &[] },
             if lists.others { &of.tcp } else { &[] },
         );
-        for route in http {
+        for (_, route) in http {
             let Some(matches) = for_mesh(&route.matches, self.in_mesh) else { continue };
             let matches = matches.into_iter().cloned().collect();
             let headers = route.headers.clone().unwrap_or_default();

@@ -34,7 +34,7 @@ pub(super) fn filters(fields: &mut Fields<'_>, kind: Kind, of_rule: bool) -> Res
     let mut seen: Vec<&str> = Vec::new();
     fields.list("filters", 16, |mut filter| {
         let Some(name) = filter.lenient("type", &kinds)? else {
-            filters.broken = Some(format!("{} has no type that is known", filter.path()));
+            breaks(&mut filters, format!("{} has no type that is known", filter.path()));
             filter.forget();
             return Ok(());
         };
@@ -53,7 +53,7 @@ pub(super) fn filters(fields: &mut Fields<'_>, kind: Kind, of_rule: bool) -> Res
             _ => {
                 // Never skipped: what it was to do is not done, so what it was for fails.
                 let path = filter.at(name);
-                filters.broken = Some(format!("{path}: this filter is not supported here"));
+                breaks(&mut filters, format!("{path}: this filter is not supported here"));
                 value.forget();
             }
         }
@@ -70,6 +70,14 @@ pub(super) fn replaces_prefix(filters: &Filters) -> bool {
     let of_rewrite = filters.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
     let of_redirect = filters.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
     [of_rewrite, of_redirect].into_iter().flatten().any(|path| matches!(path, PathChange::Segments(_)))
+}
+
+/// Every filter that cannot be applied is named.
+fn breaks(filters: &mut Filters, why: String) {
+    filters.broken = Some(match filters.broken.take() {
+        Some(earlier) => format!("{earlier}; {why}"),
+        None => why,
+    });
 }
 
 fn header_changes(mut fields: Fields<'_>) -> Result<HeaderChanges, ConvertError> {

@@ -20,7 +20,14 @@ pub(super) fn request(mut entry: Fields<'_>, own: &Arc<str>) -> Result<Matching<
     let gateways = super::gateways(&mut entry, own)?;
     let mut clients = clients(&mut entry)?;
     if !gateways.is_empty() {
-        // As Istio has it: with gateways, nobody asks who the client is.
+        for (field, is_said) in
+            [("sourceLabels", !clients.labels.is_empty()), ("sourceNamespace", clients.namespaces.is_some())]
+        {
+            if is_said {
+                let why = "as in Istio, a match with gateways does not ask who the client is";
+                entry.note(entry.at(field), NoteKind::Lost(why));
+            }
+        }
         clients = Clients::default();
     }
     let mut text = |name: &str| entry.fields(name)?.map(text_match).transpose();
@@ -61,7 +68,7 @@ fn headers(
     not: bool,
     never: &mut bool,
 ) -> Result<Vec<HeaderMatch>, ConvertError> {
-    let (notes, mut of_claims) = (entry.notes(), Vec::new());
+    let (notes, mut of_claims, mut lost) = (entry.notes(), Vec::new(), Vec::new());
     let found = entry.entries(field, 256, |path, name, value| {
         if name.is_empty() || name.len() > MAX_TEXT {
             return Err(wrong(path, "not the name of a header"));
@@ -72,9 +79,16 @@ fn headers(
             of_claims.push(path);
             return Ok(None);
         }
-        let counts = !FIELDS_OF_THEIR_OWN.contains(&name.as_str());
-        Ok(counts.then(|| HeaderMatch { name: name.into(), value, not }))
+        if FIELDS_OF_THEIR_OWN.contains(&name.as_str()) {
+            lost.push(path);
+            return Ok(None);
+        }
+        Ok(Some(HeaderMatch { name: name.into(), value, not }))
     })?;
+    for path in lost {
+        let why = "as in Istio, no header of this name counts: uri, scheme, method and authority are fields beside headers";
+        entry.note(path, NoteKind::Lost(why));
+    }
     *never |= !of_claims.is_empty();
     for path in of_claims {
         let why = "claims of a JWT are not known where clients' requests are routed; this match never holds";
@@ -106,7 +120,9 @@ pub(super) fn connection(
         })?;
         destinations.push(range);
     }
-    entry.unsupported("sourceSubnet", "Istio has never had it either");
+    if entry.take("sourceSubnet").is_some() {
+        entry.note(entry.at("sourceSubnet"), NoteKind::Lost("it is not supported (nor is it in Istio)"));
+    }
     let when = TcpMatch { clients: clients(&mut entry)?, port: entry.port("port")?, destinations };
     let when = TlsMatch { server_names: names, connection: when };
     Ok(Matching { gateways, when, never: false })

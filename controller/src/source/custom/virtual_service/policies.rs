@@ -167,6 +167,10 @@ fn share(fields: &mut Fields<'_>) -> Result<u32, ConvertError> {
         fields.deprecated("percent", "percentage");
     }
     let percentage = fields.percentage("percentage")?;
+    if percentage.is_none() && whole.is_none() {
+        let why = "without a percentage it happens to no request, as in Istio";
+        fields.note(fields.path().to_owned(), NoteKind::Unsupported(why));
+    }
     Ok(percentage.or(whole.map(|percent| percent as u32 * 10_000)).unwrap_or_default())
 }
 
