@@ -131,6 +131,7 @@ fn virtual_services() {
             of_web(&format!("{{{TO_A}, colour: red, mirror_percent: 5}}")),
             vec![
                 "v unknown-field spec.http[0].colour",
+                "v no-effect spec.http[0].mirrorPercentage",
                 "v deprecated-field spec.http[0].mirrorPercent",
                 "v deprecated-field spec.http[0].mirror_percent",
             ],
