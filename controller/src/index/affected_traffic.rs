@@ -10,7 +10,9 @@ impl Index {
     pub(super) fn affected_by_virtual_service(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(remarks(Kind::VirtualService, name));
         let Some(service) = self.traffic.virtual_service(name) else { return };
-        self.routed_by(service, affected);
+        for target in service.targets().map(|to| self.full_name(&to.host, &name.namespace)) {
+            self.sent_to(&target, affected);
+        }
         // Those that have its rules, and those whose rules it has.
         for root in self.traffic.delegating_to(name) {
             affected.insert(remarks(Kind::VirtualService, &root.name));
@@ -55,6 +57,9 @@ impl Index {
     pub(super) fn affected_by_route(&self, kind: Kind, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(remarks(kind, name));
         let Some(route) = self.traffic.route(kind, name) else { return };
+        for target in route.targets().filter_map(|to| to.service(&name.namespace)) {
+            self.sent_to(&self.kubernetes_name(&target).hostname, affected);
+        }
         for (service, _) in route.services() {
             affected.insert(ResourceKey::Traffic(self.kubernetes_name(&service)));
             // Of which types one may lose to another.
@@ -65,6 +70,14 @@ impl Index {
             for (_, shadowed) in self.traffic.virtual_services_of(&host) {
                 affected.extend(shadowed.iter().map(|other| remarks(Kind::VirtualService, &other.name)));
             }
+        }
+    }
+
+    /// DestinationRules of what no connection shows hold where rules send there.
+    fn sent_to(&self, host: &str, affected: &mut BTreeSet<ResourceKey>) {
+        if self.services_named(host).iter().any(|service| self.unseen(service).is_some()) {
+            let rules = self.traffic.destination_rules_of(host).flat_map(|(_, rules)| rules);
+            affected.extend(rules.map(|rule| remarks(Kind::DestinationRule, &rule.name)));
         }
     }
 

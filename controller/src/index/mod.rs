@@ -8,8 +8,10 @@ pub mod hosts;
 mod peer_authentications;
 mod reverse;
 mod traffic;
+mod unseen;
 
 pub use peer_authentications::RootNamespaces;
+pub use unseen::Unseen;
 
 use crate::objects::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace,

@@ -106,14 +106,18 @@ fn change() -> impl Strategy<Value = Change> {
                 format!("parentRefs: [{{{parent}}}], rules: [{{backendRefs: [{{name: a, port: 80}}]}}]");
             object(kind, "gateway.networking.k8s.io/", head, &spec)
         });
-    let service = (head(), 80..82u16).prop_map(|(head, port)| service(head, port));
-    let entry = (head(), pick(&["x.example.com", "web.shop.svc.cluster.local"])).prop_map(|(head, host)| {
-        istio(
-            "ServiceEntry",
-            head,
-            &format!("hosts: [{host}], addresses: [10.1.0.1], ports: [{{number: 80, name: http}}]"),
-        )
+    let service = (head(), 80..82u16, 0..4u8).prop_map(|(head, port, kind)| match kind {
+        0 => object("Service", "", head, &format!("clusterIP: None, ports: [{{name: http, port: {port}}}]")),
+        1 => object("Service", "", head, "type: ExternalName, externalName: x.example.com"),
+        _ => service(head, port),
     });
+    let entry = (head(), pick(&["x.example.com", "web.shop.svc.cluster.local"]), any::<bool>()).prop_map(
+        |(head, host, has_address)| {
+            let addresses = if has_address { "addresses: [10.1.0.1], " } else { "" };
+            let spec = format!("hosts: [{host}], {addresses}ports: [{{number: 80, name: http}}]");
+            istio("ServiceEntry", head, &spec)
+        },
+    );
     let object = prop_oneof![virtual_service, rule, route, service, entry];
     (object, any::<bool>()).prop_map(|(object, there)| match there {
         true => Change::Upsert(object),

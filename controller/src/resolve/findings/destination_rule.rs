@@ -2,7 +2,7 @@
 
 use super::conflict::comes_first;
 use super::virtual_service::full_name_of;
-use super::{About, exported_to_nobody};
+use super::{About, exported_to_nobody, unseen};
 use crate::index::Index;
 use crate::objects::{
     DestinationRule, EntryAddress, EntryEndpoint, HttpRoute, Kind, Name, Resolution, RouteAction, matches,
@@ -28,6 +28,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
     }
     exported_to_nobody(rule.exported_to.as_deref(), about);
     empty_subsets(index, rule, &held, about);
+    unseen::destination_rule(index, &held, about);
     let others = index.destination_rules_of(&host).filter(|(pattern, _)| **pattern == *host);
     for other in others.flat_map(|(_, others)| others) {
         let together = other.name != rule.name

@@ -7,6 +7,7 @@ mod order;
 mod ports;
 mod route;
 mod subset;
+mod unseen;
 mod virtual_service;
 
 use super::{ResolveConfig, resolve};

@@ -191,6 +191,88 @@ fn destination_rules() {
     }
 }
 
+/// Aliases: of another name, and of a service.
+const UNSEEN: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: shop}
+spec: {type: ExternalName, externalName: db.example.com}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias-web, namespace: shop}
+spec: {type: ExternalName, externalName: web.shop.svc.cluster.local}
+";
+
+fn entry(host: &str, rest: &str) -> String {
+    let spec = format!("hosts: [{host}], ports: [{{number: 80, name: http, protocol: HTTP}}], {rest}");
+    object("ServiceEntry", host.split('.').next().unwrap(), &spec)
+}
+
+#[test]
+fn rules_for_what_nobody_dials_are_named() {
+    let services = UNSEEN.to_owned()
+        + &entry("dns.test", "resolution: DNS")
+        + &entry("none.test", "resolution: NONE")
+        + &entry("near.test", "resolution: STATIC, endpoints: [{address: 192.0.2.1}]")
+        + &entry(
+            "picks.test",
+            "resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {labels: {a: b}}",
+        )
+        + &entry("addressed.test", "resolution: DNS, addresses: [10.5.0.1]");
+    let vs = |host: &str, to: &str| {
+        object(
+            "VirtualService",
+            "v",
+            &format!(
+                "hosts: [{host}], http: [{{route: [{{destination: {{host: {to}, port: {{number: 80}}}}}}]}}]"
+            ),
+        )
+    };
+    let dr = |host: &str| {
+        object(
+            "DestinationRule",
+            "d",
+            &format!("host: {host}, trafficPolicy: {{connectionPool: {{tcp: {{connectTimeout: 1s}}}}}}"),
+        )
+    };
+    let attached = object(
+        "HTTPRoute",
+        "h",
+        "parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: headless, port: 80}]}]",
+    );
+    let (of_vs, of_dr) = ("v nothing-dialled spec.hosts[0]", "d nothing-dialled spec.host");
+    for (objects, expected) in [
+        (vs("alias", "a"), vec![of_vs]),
+        (vs("dns.test", "a"), vec![of_vs]),
+        (vs("none.test", "a"), vec![of_vs]),
+        (vs("'*.test'", "a"), vec![]),
+        (vs("near.test", "a"), vec![of_vs]),
+        (vs("picks.test", "a"), vec![of_vs]),
+        (vs("addressed.test", "a"), vec![]),
+        (vs("headless", "a"), vec![of_vs]),
+        (dr("alias"), vec![of_dr]),
+        (dr("dns.test"), vec![of_dr]),
+        (dr("headless"), vec![of_dr]),
+        (dr("headless") + &vs("web", "headless"), vec![]),
+        (dr("headless") + &attached, vec![]),
+        (dr("addressed.test"), vec![]),
+        // Rules of another host send to it; its own are not followed.
+        (dr("dns.test") + &vs("web", "dns.test"), vec![]),
+        (dr("dns.test") + &vs("dns.test", "dns.test"), vec![of_vs, of_dr]),
+    ] {
+        assert_eq!(found(&(services.clone() + &objects)), expected, "{objects}");
+    }
+    let text = |objects: &str| found_text(&(services.clone() + objects));
+    assert!(
+        text(&vs("alias", "a")).contains("with a ServiceEntry that has its addresses"),
+        "{}",
+        text(&vs("alias", "a"))
+    );
+    assert!(text(&vs("alias-web", "a")).contains("Write them for web.shop.svc.cluster.local ["));
+    assert!(text(&dr("dns.test")).contains("Give the ServiceEntry shop/dns the addresses"));
+}
+
 #[test]
 fn what_a_destination_rule_does_not_change_between_pods_is_said() {
     let vs = object("VirtualService", "v", &format!("hosts: [web], http: [{{{TO_A}}}]"));

@@ -1,6 +1,6 @@
 //! VirtualServices.
 
-use super::{About, Severity, conflict, exported_to_nobody, order, ports, subset};
+use super::{About, Severity, conflict, exported_to_nobody, order, ports, subset, unseen};
 use crate::index::Index;
 use crate::objects::{
     HttpRoute, L4Route, MESH, Matching, Name, RouteAction, Service, Target, VirtualService,
@@ -144,6 +144,7 @@ fn hosts(index: &Index, service: &VirtualService, about: &mut About<'_>) {
             about.warning("host-not-found", &path, text, full_name_of(index, &host));
         }
         conflict::check(index, service, &host, &path, about);
+        unseen::virtual_service(index, &held, &path, about);
         if host.starts_with('*') {
             continue;
         }

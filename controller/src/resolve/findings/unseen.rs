@@ -1,0 +1,57 @@
+//! Rules for services that no connection shows: nobody dials an address of theirs, so nothing follows the rules.
+
+use super::About;
+use crate::index::{Index, Unseen};
+use warren_common::model::ServiceName;
+
+const CODE: &str = "nothing-dialled";
+
+/// A host of a VirtualService; `held`: its services.
+pub(super) fn virtual_service(index: &Index, held: &[ServiceName], path: &str, about: &mut About<'_>) {
+    if let Some((why, fix)) = why(index, held) {
+        let text = format!("{why}: nothing follows these rules for its sake");
+        about.warning(CODE, path, text, Some(fix));
+    }
+}
+
+/// The host of a DestinationRule; `held`: its services.
+pub(super) fn destination_rule(index: &Index, held: &[ServiceName], about: &mut About<'_>) {
+    if let Some((why, fix)) = why(index, held)
+        && !held.iter().any(|service| index.is_sent_to(service))
+    {
+        let text =
+            format!("{why}, and no rules send there what was meant for others: nothing follows this rule");
+        about.warning(CODE, "spec.host", text, Some(fix));
+    }
+}
+
+/// Why nothing shows any of these services, and what to do about it.
+fn why(index: &Index, held: &[ServiceName]) -> Option<(String, String)> {
+    let unseen: Option<Vec<_>> = held.iter().map(|service| index.unseen(service)).collect();
+    let (ServiceName { hostname: host, .. }, unseen) = held.iter().zip(unseen?).next()?;
+    Some(match unseen {
+        Unseen::Alias(of) => {
+            let fix = match index.services_named(of).is_empty() {
+                true => format!(
+                    "Write them for {of}, with a ServiceEntry that has its addresses in spec.addresses"
+                ),
+                false => format!("Write them for {of}"),
+            };
+            (
+                format!("the Service {host} is an ExternalName, and its clients dial what they find as {of}"),
+                fix,
+            )
+        }
+        Unseen::Headless => {
+            let text = format!("the Service {host} is headless, and its clients dial one of its pods");
+            (text, "Write them for a Service of these pods that has a cluster IP, and call that".to_owned())
+        }
+        Unseen::Entry(entry) => {
+            let name = &entry.name;
+            let text = format!(
+                "the ServiceEntry {name} gives {host} no address, and its clients dial what they find by its name"
+            );
+            (text, format!("Give the ServiceEntry {name} the addresses that are dialled, in spec.addresses"))
+        }
+    })
+}
