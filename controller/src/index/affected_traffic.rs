@@ -10,6 +10,7 @@ impl Index {
     pub(super) fn affected_by_virtual_service(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(remarks(Kind::VirtualService, name));
         let Some(service) = self.traffic.virtual_service(name) else { return };
+        self.routed_by(service, affected);
         for target in service.targets().map(|to| self.full_name(&to.host, &name.namespace)) {
             self.sent_to(&target, affected);
         }

@@ -261,7 +261,10 @@ fn rules_for_what_nobody_dials_are_named() {
         (dr("dns.test") + &vs("web", "dns.test"), vec![]),
         (dr("dns.test") + &vs("dns.test", "dns.test"), vec![of_vs, of_dr]),
     ] {
-        assert_eq!(found(&(services.clone() + &objects)), expected, "{objects}");
+        let mut found = found(&(services.clone() + &objects));
+        // Of the entries themselves.
+        found.retain(|found| !found.contains(" not-as-written "));
+        assert_eq!(found, expected, "{objects}");
     }
     let text = |objects: &str| found_text(&(services.clone() + objects));
     assert!(

@@ -145,7 +145,7 @@ spec:
         host: other
       headers:
         request:
-          set: {a.b.c: x, a.b: y}
+          set: {a.b.c: x, a.b: z}
     retries: {attempts: 2,
       per_try_timeout: 1s}
 ---

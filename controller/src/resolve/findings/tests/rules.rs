@@ -103,7 +103,6 @@ fn conditions_that_are_lost_are_errors() {
         ("http: [{match: [{gateways: [mesh], sourceLabels: {app: x}}]", "match[0].sourceLabels"),
         ("http: [{match: [{gateways: [mesh], sourceNamespace: x}]", "match[0].sourceNamespace"),
         ("http: [{match: [{url: {exact: /}}]", "match[0].url"),
-        ("http: [{match: [{uri: {exactly: /}}]", "match[0].uri.exactly"),
     ] {
         let spec = format!("hosts: [web], {rule}, {TO_A}}}]");
         assert_eq!(found(&vs(&spec)), [format!("v condition-lost spec.http[0].{expected}")], "{spec}");
