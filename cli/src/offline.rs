@@ -162,6 +162,8 @@ fn made_up(namespace: &str, name: &str) -> Result<Workload> {
 }
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod decisions;
 #[cfg(test)]
 mod tests {
