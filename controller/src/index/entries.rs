@@ -67,6 +67,14 @@ impl Entries {
         self.workloads.get(name).map(AsRef::as_ref)
     }
 
+    pub(super) fn all_services(&self) -> impl Iterator<Item = &ServiceEntry> {
+        self.services.values().map(AsRef::as_ref)
+    }
+
+    pub(super) fn all_workloads(&self) -> impl Iterator<Item = &WorkloadEntry> {
+        self.workloads.values().map(AsRef::as_ref)
+    }
+
     /// The one that counts for a host of a namespace.
     pub(super) fn of_host(&self, host: &Name) -> Option<&ServiceEntry> {
         self.contenders(host).next()

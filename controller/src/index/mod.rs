@@ -176,6 +176,11 @@ impl Index {
         self.entries.service(name)
     }
 
+    /// Every ServiceEntry, in the order of their names.
+    pub fn service_entries(&self) -> impl Iterator<Item = &ServiceEntry> {
+        self.entries.all_services()
+    }
+
     /// The ServiceEntry that counts for a host of a namespace: the oldest.
     pub fn service_entry_of_host(&self, host: &Name) -> Option<&ServiceEntry> {
         self.entries.of_host(host)
@@ -193,6 +198,11 @@ impl Index {
     /// A WorkloadEntry.
     pub fn workload_entry(&self, name: &Name) -> Option<&WorkloadEntry> {
         self.entries.workload(name)
+    }
+
+    /// Every WorkloadEntry, in the order of their names.
+    pub fn workload_entries(&self) -> impl Iterator<Item = &WorkloadEntry> {
+        self.entries.all_workloads()
     }
 
     /// Pods bound to a node, in the order of their names.

@@ -148,12 +148,17 @@ fn service_entry(number: u8, created: u8, host: u8, selects: Option<u8>, endpoin
         endpoints,
         exported_to: None,
         subject_alt_names: vec![],
+        notes: vec![],
         name,
     })
 }
 
 fn workload_entry(number: u8, address: u8) -> Object {
-    Object::WorkloadEntry(WorkloadEntry { name: name(number), endpoint: entry_endpoint(address) })
+    Object::WorkloadEntry(WorkloadEntry {
+        name: name(number),
+        endpoint: entry_endpoint(address),
+        notes: vec![],
+    })
 }
 
 fn mode() -> impl Strategy<Value = MtlsMode> {

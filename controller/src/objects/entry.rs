@@ -1,6 +1,6 @@
 //! ServiceEntries and WorkloadEntries: services and workloads that Kubernetes does not know.
 
-use super::{Created, Map, Name};
+use super::{Created, FieldNote, Map, Name};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct WorkloadEntry {
     pub name: Name,
     /// What it is.
     pub endpoint: EntryEndpoint,
+    /// What is to be said about its fields.
+    pub notes: Vec<FieldNote>,
 }
 
 /// Who stands behind a ServiceEntry.
@@ -108,6 +110,8 @@ pub struct ServiceEntry {
     pub exported_to: Option<Vec<Arc<str>>>,
     /// Identities that may answer for it.
     pub subject_alt_names: Vec<Arc<str>>,
+    /// What is to be said about its fields.
+    pub notes: Vec<FieldNote>,
 }
 
 impl ServiceEntry {

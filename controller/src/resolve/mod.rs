@@ -18,7 +18,7 @@ pub(crate) use enrolment::meshed_nodes;
 pub use route_status::{Condition, ParentStatus, route_status};
 
 use crate::index::{Index, ResourceKey};
-use crate::objects::{EntryAddress, Kind, Name};
+use crate::objects::{EntryAddress, Key, Kind, Name};
 use crate::source::Problem;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -90,6 +90,8 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
             external(config.listed_uid(entry, address), workload)
         }
         ResourceKey::WorkloadEntry(name) => {
+            let key = Key { kind: Kind::WorkloadEntry, name: name.clone() };
+            problems = findings::problems(index, config, &key);
             let workload = external::workload_entry(index, config, name, &mut problems);
             external(config.workload_entry_uid(name), workload)
         }
@@ -117,7 +119,10 @@ pub fn resolve(index: &Index, config: &ResolveConfig, key: &ResourceKey) -> Reso
         ResourceKey::Remarks(key) => {
             problems = match key.kind {
                 Kind::PeerAuthentication => peer_authentication::remarks(index, &key.name),
-                Kind::ServiceEntry => host::remarks(index, config, &key.name),
+                Kind::ServiceEntry => {
+                    let of_fields = findings::problems(index, config, key);
+                    of_fields.into_iter().chain(host::remarks(index, config, &key.name)).collect()
+                }
                 _ => findings::problems(index, config, key),
             };
             // Nothing is ever published under this name.

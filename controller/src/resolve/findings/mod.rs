@@ -82,6 +82,12 @@ pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding
                 route::check(index, config, route, &mut about);
             }
         }
+        Kind::ServiceEntry => {
+            index.service_entry(&key.name).into_iter().for_each(|entry| about.notes(&entry.notes));
+        }
+        Kind::WorkloadEntry => {
+            index.workload_entry(&key.name).into_iter().for_each(|entry| about.notes(&entry.notes));
+        }
         Kind::ReferenceGrant => {
             if let Some(grant) = index.reference_grant(&key.name) {
                 about.notes(&grant.notes);

@@ -1,78 +1,52 @@
 //! What a WorkloadEntry and an endpoint of a ServiceEntry have in common.
 
+use super::fields::{Fields, port_of, wrong};
 use super::{MAX_TEXT, Metadata};
 use crate::objects::{EntryAddress, EntryEndpoint};
 use crate::source::ConvertError;
-use crate::source::convert::{invalid, shared};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use crate::source::convert::invalid;
 use std::sync::Arc;
 
-/// As Istio's API has it.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::source) struct Endpoint {
-    #[serde(default)]
-    address: String,
-    #[serde(default)]
-    ports: BTreeMap<String, u32>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    #[serde(default)]
-    network: String,
-    #[serde(default)]
-    locality: String,
-    #[serde(default)]
-    weight: u32,
-    #[serde(default)]
-    service_account: String,
-}
-
-impl Endpoint {
-    /// `field` is where it stands, for errors.
-    pub(super) fn checked(self, field: &'static str) -> Result<EntryEndpoint, ConvertError> {
-        let texts = [&self.address, &self.network, &self.locality, &self.service_account];
-        if let Some(long) = texts.into_iter().chain(self.labels.values()).find(|text| text.len() > MAX_TEXT) {
-            return Err(invalid(field, long, "short enough (256 bytes)"));
-        }
-        if self.labels.len() > 256 || self.ports.len() > 128 {
-            return Err(invalid(field, "too many entries", "at most 256 labels and 128 ports"));
-        }
-        let mut ports = BTreeMap::new();
-        for (name, number) in self.ports {
-            ports.insert(Arc::from(name), port(number, field)?);
-        }
-        let mut parts = self.locality.split('/').map(Arc::from);
-        let locality = std::array::from_fn(|_| parts.next().unwrap_or_default());
-        if parts.next().is_some() {
-            return Err(invalid(field, &self.locality, "a locality (region/zone/subzone)"));
-        }
-        Ok(EntryEndpoint {
-            address: address(&self.address, field)?,
-            ports,
-            labels: shared(Some(self.labels)),
-            network: self.network.into(),
-            locality,
-            weight: self.weight.max(1),
-            service_account: if self.service_account.is_empty() {
-                "default".into()
-            } else {
-                self.service_account.into()
-            },
-        })
+/// Reads an endpoint as Istio's API has it.
+pub(super) fn endpoint(mut fields: Fields<'_>) -> Result<EntryEndpoint, ConvertError> {
+    let address = address(fields.text("address", MAX_TEXT)?, &fields)?;
+    let ports =
+        fields.entries("ports", 128, |path, name, value| Ok((name.into(), port_of(path, &value)?)))?;
+    let locality = fields.text("locality", MAX_TEXT)?.unwrap_or_default();
+    let mut parts = locality.split('/').map(Arc::from);
+    let of_locality = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    if parts.next().is_some() {
+        let reason = format!("{locality:?} is not a locality (region/zone/subzone)");
+        return Err(fields.wrong("locality", reason));
     }
+    Ok(EntryEndpoint {
+        address,
+        ports: ports.into_iter().collect(),
+        labels: fields.labels("labels")?,
+        network: fields.text("network", MAX_TEXT)?.unwrap_or_default(),
+        locality: of_locality,
+        weight: fields.number32("weight", u32::MAX)?.unwrap_or_default().max(1),
+        service_account: fields.text("serviceAccount", MAX_TEXT)?.unwrap_or_else(|| "default".into()),
+    })
 }
 
-fn address(text: &str, field: &'static str) -> Result<EntryAddress, ConvertError> {
+fn address(text: Option<Arc<str>>, fields: &Fields<'_>) -> Result<EntryAddress, ConvertError> {
+    let Some(text) = text else {
+        let reason = "an endpoint needs an address: gateways of networks are not known";
+        return Err(wrong(fields.path(), reason));
+    };
     if text.starts_with("unix://") {
-        return Err(invalid(field, text, "reachable: Unix sockets are in no pod's network namespace"));
+        let reason = format!("{text:?} cannot be reached: Unix sockets are in no pod's network namespace");
+        return Err(fields.wrong("address", reason));
     }
     match text.parse() {
         Ok(ip) => Ok(EntryAddress::Ip(ip)),
-        Err(_) if text.is_empty() => Err(ConvertError::Contradiction(
-            "an endpoint needs an address: gateways of networks are not known",
-        )),
-        Err(_) => Ok(EntryAddress::Name(host(text, field)?)),
+        Err(_) => {
+            let name = host(&text, "address");
+            let name =
+                name.map_err(|_| fields.wrong("address", format_args!("{text:?} is not a DNS name")))?;
+            Ok(EntryAddress::Name(name))
+        }
     }
 }
 
@@ -88,11 +62,6 @@ pub(super) fn host(text: &str, field: &'static str) -> Result<Arc<str>, ConvertE
         return Err(invalid(field, text, "a DNS name"));
     }
     Ok(name.to_ascii_lowercase().into())
-}
-
-pub(super) fn port(number: u32, field: &'static str) -> Result<u16, ConvertError> {
-    let port = u16::try_from(number).ok().filter(|port| *port != 0);
-    port.ok_or_else(|| invalid(field, &number.to_string(), "a port number (1 to 65535)"))
 }
 
 /// Labels of an object's metadata are labels of the workload too; those of its spec come first.

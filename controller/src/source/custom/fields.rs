@@ -376,6 +376,13 @@ fn whole(value: &Value, least: u64, most: u64) -> Result<u64, String> {
     number.ok_or_else(|| format!("{} is not a whole number from {least} to {most}", shown(value)))
 }
 
+/// The number of a port, at a path.
+pub(super) fn port_of(path: String, value: &Value) -> Result<u16, ConvertError> {
+    let number = whole(value, 1, u64::from(u16::MAX)).map_err(|reason| wrong(path, reason))?;
+    // It fits.
+    Ok(number as u16)
+}
+
 /// A text, and nothing that YAML takes for a number.
 pub(super) fn text(value: Value, longest: usize) -> Result<Arc<str>, String> {
     match value {

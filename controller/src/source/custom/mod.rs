@@ -1,6 +1,6 @@
 //! Objects of custom kinds, read strictly: a field or a value that is not known makes the object an error with
-//! a reason. What is left out silently would be a policy that does not hold. Of routes and traffic policies an unknown field
-//! is noted with its path, and the rest applies ([`fields`]): without it they would still do more than nothing.
+//! a reason. What is left out silently would be a policy that does not hold. Of routes, traffic policies and entries an unknown
+//! field is noted with its path, and the rest applies ([`fields`]): without it they would still do more than nothing.
 
 mod authorization_policy;
 mod destination_rule;

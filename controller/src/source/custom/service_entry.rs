@@ -1,12 +1,15 @@
-//! `networking.istio.io/ServiceEntry`.
+//! `networking.istio.io/ServiceEntry`, with the checks of Istio's validation.
 
-use super::endpoint::{Endpoint, host, port};
-use super::{Custom, MAX_TEXT, selector_labels};
-use crate::objects::{self, EntryAddress, EntryEndpoint, EntryEndpoints, EntryPort, Object, Resolution};
+use super::endpoint::{endpoint, host};
+use super::fields::{Fields, Notes, wrong};
+use super::visibility::exported_to;
+use super::{Custom, MAX_TEXT};
+use crate::objects::{
+    self, EntryAddress, EntryEndpoint, EntryEndpoints, EntryPort, NoteKind, Object, Resolution,
+};
 use crate::source::ConvertError;
-use crate::source::convert::invalid;
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,56 +17,13 @@ const MAX_LIST: usize = 256;
 const MAX_ENDPOINTS: usize = 4096;
 
 /// As the API server hands it out.
-pub(in crate::source) type ServiceEntry = Custom<Spec>;
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+pub(in crate::source) struct ServiceEntry(Custom<Value>);
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(in crate::source) struct Spec {
-    #[serde(default)]
-    hosts: Vec<String>,
-    #[serde(default)]
-    addresses: Vec<String>,
-    #[serde(default)]
-    ports: Vec<Port>,
-    #[serde(default)]
-    location: Location,
-    #[serde(default)]
-    resolution: WireResolution,
-    endpoints: Option<Vec<Endpoint>>,
-    workload_selector: Option<Selector>,
-    #[serde(default)]
-    export_to: Vec<String>,
-    #[serde(default)]
-    subject_alt_names: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Port {
-    number: u32,
-    name: String,
-    protocol: Option<String>,
-    target_port: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Selector {
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Location {
-    #[default]
-    MeshExternal,
-    MeshInternal,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum WireResolution {
+/// `resolution`, in the order of its numbers.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Wire {
     #[default]
     None,
     Static,
@@ -75,63 +35,73 @@ enum WireResolution {
 impl TryFrom<ServiceEntry> for Object {
     type Error = ConvertError;
 
-    fn try_from(object: ServiceEntry) -> Result<Self, ConvertError> {
+    fn try_from(ServiceEntry(object): ServiceEntry) -> Result<Self, ConvertError> {
         let (name, created) = (object.metadata.name()?, object.metadata.created()?);
-        let spec = object.spec.ok_or(ConvertError::Missing("spec"))?;
-        for (field, length) in [
-            ("spec.hosts", spec.hosts.len()),
-            ("spec.addresses", spec.addresses.len()),
-            ("spec.ports", spec.ports.len()),
-            ("spec.exportTo", spec.export_to.len()),
-            ("spec.subjectAltNames", spec.subject_alt_names.len()),
-        ] {
-            if length > MAX_LIST {
-                return Err(invalid(field, &length.to_string(), "a list of at most 256 entries"));
-            }
-        }
-        let resolution = match spec.resolution {
-            WireResolution::None => Resolution::None,
-            WireResolution::Static => Resolution::Static,
-            WireResolution::Dns | WireResolution::DnsRoundRobin => Resolution::Dns,
-            WireResolution::DynamicDns => {
-                return Err(ConvertError::Contradiction(
-                    "spec.resolution: DYNAMIC_DNS is not supported: names are known from requests only",
-                ));
-            }
-        };
-        let (hosts, wildcard) = hosts(&spec.hosts)?;
-        let (addresses, ranges) = addresses(&spec.addresses)?;
-        let external = spec.location == Location::MeshExternal;
-        let lone = matches!(spec.resolution, WireResolution::DnsRoundRobin);
-        let endpoints = endpoints(spec.endpoints, spec.workload_selector, external)?;
-        check(resolution, lone, wildcard, !ranges.is_empty(), &endpoints)?;
-        Ok(Self::ServiceEntry(objects::ServiceEntry {
-            created,
-            hosts,
-            addresses,
-            ranges,
-            ports: ports(spec.ports)?,
-            resolution,
-            endpoints,
-            exported_to: exported_to(&spec.export_to, &name.namespace)?,
-            subject_alt_names: short(spec.subject_alt_names, "spec.subjectAltNames")?,
-            name,
-        }))
+        let notes = Notes::default();
+        let spec = Fields::of(object.spec.ok_or(ConvertError::Missing("spec"))?, "spec", &notes)?;
+        let mut entry = entry(spec, name, created)?;
+        entry.notes = notes.into_inner();
+        Ok(Self::ServiceEntry(entry))
     }
 }
 
+fn entry(
+    mut spec: Fields<'_>,
+    name: objects::Name,
+    created: objects::Created,
+) -> Result<objects::ServiceEntry, ConvertError> {
+    let (hosts, wildcard) = hosts(&mut spec)?;
+    let (addresses, ranges) = addresses(&mut spec)?;
+    let ports = ports(&mut spec)?;
+    let locations = [("MESH_EXTERNAL", true), ("MESH_INTERNAL", false)];
+    let external = spec.choice("location", &locations)?.unwrap_or(true);
+    let resolutions = [
+        ("NONE", Wire::None),
+        ("STATIC", Wire::Static),
+        ("DNS", Wire::Dns),
+        ("DNS_ROUND_ROBIN", Wire::DnsRoundRobin),
+        ("DYNAMIC_DNS", Wire::DynamicDns),
+    ];
+    let wire = spec.choice("resolution", &resolutions)?.unwrap_or_default();
+    let resolution = match wire {
+        Wire::None => Resolution::None,
+        Wire::Static => Resolution::Static,
+        Wire::Dns | Wire::DnsRoundRobin => Resolution::Dns,
+        Wire::DynamicDns => {
+            let reason = "DYNAMIC_DNS is not supported: names are known from requests only";
+            return Err(spec.wrong("resolution", reason));
+        }
+    };
+    let endpoints = endpoints(&mut spec, external)?;
+    let entry = objects::ServiceEntry {
+        created,
+        hosts,
+        addresses,
+        ranges,
+        ports,
+        resolution,
+        endpoints,
+        exported_to: exported_to(&mut spec, &name.namespace, false)?,
+        subject_alt_names: spec.texts("subjectAltNames", MAX_LIST, MAX_TEXT)?,
+        notes: Vec::new(),
+        name,
+    };
+    check(&entry, wire == Wire::DnsRoundRobin, wildcard)?;
+    Ok(entry)
+}
+
 /// The hosts, and whether one is a wildcard.
-fn hosts(texts: &[String]) -> Result<(Vec<Arc<str>>, bool), ConvertError> {
+fn hosts(spec: &mut Fields<'_>) -> Result<(Vec<Arc<str>>, bool), ConvertError> {
     const FIELD: &str = "spec.hosts";
-    let mut hosts = Vec::with_capacity(texts.len());
+    let mut hosts = Vec::new();
     let mut wildcard = false;
-    for text in texts {
+    for text in spec.texts("hosts", MAX_LIST, MAX_TEXT)? {
         let name = match text.strip_prefix("*.") {
             Some(suffix) => {
                 wildcard = true;
                 format!("*.{}", host(suffix, FIELD)?).into()
             }
-            None => host(text, FIELD)?,
+            None => host(&text, FIELD)?,
         };
         if !hosts.contains(&name) {
             hosts.push(name);
@@ -141,17 +111,20 @@ fn hosts(texts: &[String]) -> Result<(Vec<Arc<str>>, bool), ConvertError> {
 }
 
 /// Single addresses, and ranges.
-fn addresses(texts: &[String]) -> Result<(Vec<IpAddr>, Vec<Arc<str>>), ConvertError> {
+fn addresses(spec: &mut Fields<'_>) -> Result<(Vec<IpAddr>, Vec<Arc<str>>), ConvertError> {
     let (mut addresses, mut ranges) = (Vec::new(), Vec::new());
-    for text in texts {
-        let error = || invalid("spec.addresses", text, "an address or a range of addresses (CIDR)");
-        let (ip, length) = text.split_once('/').map_or((text.as_str(), None), |(ip, l)| (ip, Some(l)));
+    for text in spec.texts("addresses", MAX_LIST, MAX_TEXT)? {
+        let error = || {
+            let reason = format!("{text:?} is not an address or a range of addresses (CIDR)");
+            spec.wrong("addresses", reason)
+        };
+        let (ip, length) = text.split_once('/').map_or((&*text, None), |(ip, l)| (ip, Some(l)));
         let ip: IpAddr = ip.parse().map_err(|_| error())?;
         let whole = if ip.is_ipv4() { 32 } else { 128 };
         let length: u8 = length.map_or(Ok(whole), str::parse).map_err(|_| error())?;
         match length.cmp(&whole) {
             std::cmp::Ordering::Equal => addresses.push(ip),
-            std::cmp::Ordering::Less => ranges.push(text.as_str().into()),
+            std::cmp::Ordering::Less => ranges.push(text),
             std::cmp::Ordering::Greater => return Err(error()),
         }
     }
@@ -159,120 +132,88 @@ fn addresses(texts: &[String]) -> Result<(Vec<IpAddr>, Vec<Arc<str>>), ConvertEr
 }
 
 /// Ports of other protocols than TCP are left out, as those of Services are.
-fn ports(wire: Vec<Port>) -> Result<Vec<EntryPort>, ConvertError> {
+fn ports(spec: &mut Fields<'_>) -> Result<Vec<EntryPort>, ConvertError> {
     let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-    let mut ports = Vec::with_capacity(wire.len());
-    for entry in wire {
-        let number = port(entry.number, "spec.ports.number")?;
-        let target = entry.target_port.map(|target| port(target, "spec.ports.targetPort")).transpose()?;
-        let texts = short([entry.name].into_iter().chain(entry.protocol), "spec.ports")?;
-        let mut texts = texts.into_iter();
-        let (name, protocol) = (texts.next().unwrap_or_default(), texts.next());
+    let ports = spec.list("ports", MAX_LIST, |mut port| {
+        let number = port.port("number")?.ok_or_else(|| port.wrong("number", "it is missing"))?;
+        let name = port.required("name", MAX_TEXT)?;
+        let (protocol, target) = (port.text("protocol", MAX_TEXT)?, port.port("targetPort")?);
         if !names.insert(name.clone()) || !numbers.insert(number) {
-            return Err(invalid("spec.ports", &format!("{name} {number}"), "unique by name and by number"));
+            let reason = format!("{name} {number} is there already: names and numbers are unique");
+            return Err(wrong(port.path(), reason));
         }
-        if name.is_empty() {
-            return Err(ConvertError::Missing("spec.ports.name"));
+        if protocol.as_deref().is_some_and(|protocol| protocol.eq_ignore_ascii_case("udp")) {
+            let why = "UDP is not captured; it goes on as without this port";
+            port.note(port.at("protocol"), NoteKind::Unsupported(why));
+            return Ok(None);
         }
-        if protocol.as_deref().is_none_or(|protocol| !protocol.eq_ignore_ascii_case("udp")) {
-            ports.push(EntryPort { name, number, protocol, target });
-        }
-    }
-    Ok(ports)
+        Ok(Some(EntryPort { name, number, protocol, target }))
+    })?;
+    Ok(ports.into_iter().flatten().collect())
 }
 
-fn endpoints(
-    listed: Option<Vec<Endpoint>>,
-    selector: Option<Selector>,
-    external: bool,
-) -> Result<EntryEndpoints, ConvertError> {
-    match (listed, selector) {
-        (Some(_), Some(_)) => {
-            Err(ConvertError::Contradiction("spec.endpoints and spec.workloadSelector exclude each other"))
-        }
-        (_, Some(selector)) if selector.labels.is_empty() => {
-            Err(ConvertError::Missing("spec.workloadSelector.labels"))
-        }
-        (_, Some(_)) if external => {
-            Err(ConvertError::Contradiction("spec.workloadSelector needs location MESH_INTERNAL"))
-        }
-        (_, Some(selector)) => {
-            Ok(EntryEndpoints::Selected(selector_labels(selector.labels, "spec.workloadSelector.labels")?))
-        }
-        (listed, None) => {
-            let listed = listed.unwrap_or_default();
-            if listed.len() > MAX_ENDPOINTS {
-                return Err(invalid("spec.endpoints", &listed.len().to_string(), "at most 4096 endpoints"));
-            }
-            let checked = listed.into_iter().map(|endpoint| endpoint.checked("spec.endpoints"));
-            Ok(EntryEndpoints::Listed(checked.collect::<Result<_, _>>()?))
-        }
+fn endpoints(spec: &mut Fields<'_>, external: bool) -> Result<EntryEndpoints, ConvertError> {
+    let listed = spec.list("endpoints", MAX_ENDPOINTS, endpoint)?;
+    let Some(mut selector) = spec.fields("workloadSelector")? else {
+        return Ok(EntryEndpoints::Listed(listed));
+    };
+    if !listed.is_empty() {
+        return Err(wrong(spec.path(), "endpoints and workloadSelector exclude each other"));
     }
+    let labels = selector.labels("labels")?;
+    if labels.is_empty() {
+        return Err(selector.wrong("labels", "it is missing"));
+    }
+    if let Some(value) = labels.values().find(|value| value.contains('*')) {
+        let reason = format!("{value:?} is not the value of a label (wildcards are not allowed)");
+        return Err(selector.wrong("labels", reason));
+    }
+    if external {
+        return Err(wrong(selector.path(), "it needs location MESH_INTERNAL"));
+    }
+    Ok(EntryEndpoints::Selected(labels))
 }
 
-/// What excludes what, as Istio's validation has it.
-fn check(
-    resolution: Resolution,
-    lone: bool,
-    wildcard: bool,
-    ranges: bool,
-    endpoints: &EntryEndpoints,
-) -> Result<(), ConvertError> {
-    let (count, named) = match endpoints {
+/// What excludes what.
+fn check(entry: &objects::ServiceEntry, lone: bool, wildcard: bool) -> Result<(), ConvertError> {
+    let (count, named) = match &entry.endpoints {
         EntryEndpoints::Listed(listed) => {
             let named = |endpoint: &EntryEndpoint| matches!(endpoint.address, EntryAddress::Name(_));
             (Some(listed.len()), listed.iter().any(named))
         }
         EntryEndpoints::Selected(_) => (None, false),
     };
-    let wrong = match resolution {
-        Resolution::None if count != Some(0) => "spec.resolution: NONE takes no endpoints",
+    let (path, reason) = match entry.resolution {
+        Resolution::None if count != Some(0) => ("spec.resolution", "NONE takes no endpoints"),
         Resolution::Static if count == Some(0) => {
-            "spec.resolution: STATIC needs endpoints or a workloadSelector"
+            ("spec.resolution", "STATIC needs endpoints or a workloadSelector")
         }
-        Resolution::Static if named => "spec.endpoints: with STATIC an endpoint's address is an IP address",
-        Resolution::Dns if ranges => "spec.addresses: ranges (CIDR) go with NONE and STATIC only",
+        Resolution::Static if named => {
+            ("spec.endpoints", "with STATIC an endpoint's address is an IP address")
+        }
+        Resolution::Dns if !entry.ranges.is_empty() => {
+            ("spec.addresses", "ranges (CIDR) go with NONE and STATIC only")
+        }
         Resolution::Dns if wildcard && count == Some(0) => {
-            "spec.hosts: a wildcard cannot be looked up; DNS needs endpoints then"
+            ("spec.hosts", "a wildcard cannot be looked up; DNS needs endpoints then")
         }
         Resolution::Dns if lone && count.is_some_and(|count| count > 1) => {
-            "spec.endpoints: DNS_ROUND_ROBIN takes at most one"
+            ("spec.endpoints", "DNS_ROUND_ROBIN takes at most one")
+        }
+        Resolution::Static | Resolution::Dns if entry.hosts.len() > 1 && is_plain_tcp(&entry.ports) => {
+            ("spec.hosts", "there is one at most where all ports are of plain TCP, which names no host")
         }
         _ => return Ok(()),
     };
-    Err(ConvertError::Contradiction(wrong))
+    Err(wrong(path, reason))
 }
 
-fn exported_to(texts: &[String], own: &Arc<str>) -> Result<Option<Vec<Arc<str>>>, ConvertError> {
-    const FIELD: &str = "spec.exportTo";
-    let mut namespaces: Vec<Arc<str>> = Vec::new();
-    for text in texts {
-        match text.as_str() {
-            "*" | "~" if texts.len() > 1 => {
-                return Err(invalid(FIELD, text, "the only entry, as it must be"));
-            }
-            "*" => return Ok(None),
-            "~" => return Ok(Some(Vec::new())),
-            "." => namespaces.push(own.clone()),
-            name if !name.is_empty() && name.len() <= 63 && !name.contains(['*', '/', '.']) => {
-                namespaces.push(name.into());
-            }
-            other => return Err(invalid(FIELD, other, "a namespace, \".\", \"*\" or \"~\"")),
-        }
-    }
-    Ok((!namespaces.is_empty()).then_some(namespaces))
-}
-
-fn short(
-    texts: impl IntoIterator<Item = String>,
-    field: &'static str,
-) -> Result<Vec<Arc<str>>, ConvertError> {
-    let checked = texts.into_iter().map(|text| {
-        if text.len() > MAX_TEXT {
-            Err(invalid(field, &text, "short enough (256 bytes)"))
-        } else {
-            Ok(text.into())
-        }
-    });
-    checked.collect()
+/// Whether no port has a protocol that says which host is meant (HTTP, TLS), nor one that may.
+fn is_plain_tcp(ports: &[EntryPort]) -> bool {
+    const PLAIN: [&str; 4] = ["tcp", "mongo", "redis", "mysql"];
+    let is_plain = |port: &EntryPort| {
+        let first = port.protocol.as_deref().and_then(|protocol| protocol.split('-').next());
+        first.is_some_and(|word| PLAIN.iter().any(|plain| word.eq_ignore_ascii_case(plain)))
+    };
+    !ports.is_empty() && ports.iter().all(is_plain)
 }

@@ -1,6 +1,6 @@
 //! The same objects through both doors: YAML files and the API server's JSON.
 
-use crate::objects::{MtlsMode, Object};
+use crate::objects::{EntryEndpoints, MtlsMode, Object, Resolution};
 use crate::source::manifests::parse;
 use crate::source::{CUSTOM_KINDS, ServedKind};
 use std::collections::BTreeMap;
@@ -135,6 +135,51 @@ fn entries_are_read() {
 }
 
 #[test]
+fn entries_are_read_as_istio_reads_them() {
+    let spec = "hosts: [a.test], location: 1, resolution: 1, export_to: null, workload_selector: null, \
+                ports: [{number: '80', name: a, target_port: '8080', protocol: null}, {number: 53, name: b, protocol: udp}], \
+                endpoints: [{address: 10.0.0.1, weight: '3', service_account: web, ports: {a: '81'}, colour: red}], \
+                subjectAltName: [x]";
+    let Object::ServiceEntry(entry) = read(&network("ServiceEntry", spec)).unwrap() else {
+        panic!("another kind")
+    };
+    let [port] = &*entry.ports else { panic!("{:?}", entry.ports) };
+    assert_eq!((port.number, port.target, &port.protocol), (80, Some(8080), &None));
+    assert_eq!((entry.resolution, &entry.exported_to), (Resolution::Static, &None));
+    let EntryEndpoints::Listed(endpoints) = &entry.endpoints else { panic!("{:?}", entry.endpoints) };
+    let endpoint = &endpoints[0];
+    assert_eq!((endpoint.weight, &*endpoint.service_account, endpoint.ports["a"]), (3, "web", 81));
+    let notes: Vec<_> = entry.notes.iter().map(|note| note.path.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "spec.endpoints[0].colour",
+            "spec.endpoints[0].service_account",
+            "spec.export_to",
+            "spec.ports[0].target_port",
+            "spec.ports[1].protocol",
+            "spec.subjectAltName",
+            "spec.workload_selector",
+        ]
+    );
+    let Object::WorkloadEntry(entry) = read(&network("WorkloadEntry", "address: 10.0.0.1, x: y")).unwrap()
+    else {
+        panic!("another kind")
+    };
+    assert_eq!(entry.notes.iter().map(|note| note.path.as_str()).collect::<Vec<_>>(), ["spec.x"]);
+    // Ports that can tell hosts apart, and connections of which nobody does.
+    for spec in [
+        "hosts: [a.test, b.test], resolution: DNS, ports: [{number: 1, name: a, protocol: TCP}, {number: 2, name: b, protocol: TLS}]",
+        "hosts: [a.test, b.test], resolution: DNS, ports: [{number: 1, name: a}]",
+        "hosts: [a.test, b.test], resolution: DNS",
+        "hosts: [a.test, b.test], ports: [{number: 1, name: a, protocol: TCP}]",
+        "hosts: [a.test, A.test], resolution: DNS, ports: [{number: 1, name: a, protocol: TCP}]",
+    ] {
+        assert!(read(&network("ServiceEntry", spec)).is_ok(), "{spec}");
+    }
+}
+
+#[test]
 fn entries_that_contradict_themselves_are_errors() {
     let long = "x".repeat(1 << 20);
     let many = "a.test, ".repeat(300);
@@ -144,17 +189,16 @@ fn entries_that_contradict_themselves_are_errors() {
         ("hosts: ['*']", "DNS name"),
         ("hosts: ['a b']", "DNS name"),
         ("hosts: [a..b]", "DNS name"),
-        (&format!("hosts: [{long}]"), "DNS name"),
+        (&format!("hosts: [{long}]"), "longer than 256 bytes"),
         (&format!("hosts: [{many}]"), "256"),
         ("hosts: [a.test], addresses: [web]", "CIDR"),
         ("hosts: [a.test], addresses: [10.0.0.0/33]", "CIDR"),
         ("hosts: [a.test], addresses: [10.0.0.0/8], resolution: DNS", "ranges"),
-        ("hosts: [a.test], ports: [{number: 0, name: a}]", "port number"),
-        ("hosts: [a.test], ports: [{number: 70000, name: a}]", "port number"),
+        ("hosts: [a.test], ports: [{number: 0, name: a}]", "spec.ports[0].number: 0 is not a whole number"),
+        ("hosts: [a.test], ports: [{number: 70000, name: a}]", "whole number"),
         ("hosts: [a.test], ports: [{number: 80}]", "name"),
         ("hosts: [a.test], ports: [{number: 80, name: a}, {number: 80, name: b}]", "unique"),
         ("hosts: [a.test], ports: [{number: 80, name: a}, {number: 81, name: a}]", "unique"),
-        ("hosts: [a.test], ports: [{number: 80, name: a, targetport: 1}]", "targetport"),
         ("hosts: [a.test], location: MARS", "MARS"),
         ("hosts: [a.test], resolution: DYNAMIC_DNS", "not supported"),
         ("hosts: [a.test], resolution: STATIC", "needs endpoints"),
@@ -173,22 +217,28 @@ fn entries_that_contradict_themselves_are_errors() {
         ),
         (
             "hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1, ports: {a: 0}}]",
-            "port number",
+            "spec.endpoints[0].ports[a]: 0 is not a whole number",
         ),
         ("hosts: [a.test], resolution: STATIC, endpoints: [null]", ""),
-        ("hosts: [a.test], resolution: STATIC, endpoints: [], workloadSelector: {labels: {a: b}}", "exclude"),
+        (
+            "hosts: [a.test], resolution: STATIC, endpoints: [{address: 10.0.0.1}], workloadSelector: {labels: {a: b}}",
+            "exclude",
+        ),
         ("hosts: [a.test], resolution: STATIC, workloadSelector: {labels: {a: b}}", "MESH_INTERNAL"),
         ("hosts: [a.test], resolution: STATIC, location: MESH_INTERNAL, workloadSelector: {}", "labels"),
-        ("hosts: [a.test], exportTo: ['*', a]", "only entry"),
+        ("hosts: [a.test], exportTo: ['*', a]", "stands alone"),
         ("hosts: [a.test], exportTo: ['a/b']", "namespace"),
-        ("hosts: [a.test], subjectAltName: [x]", "subjectAltName"),
-        (&format!("hosts: [a.test], subjectAltNames: [{long}]"), "short enough"),
+        (&format!("hosts: [a.test], subjectAltNames: [{long}]"), "longer than 256 bytes"),
+        (
+            "hosts: [a.test, b.test], resolution: DNS, ports: [{number: 1, name: a, protocol: TCP}, {number: 2, name: b, protocol: Mongo}]",
+            "spec.hosts: there is one at most where all ports are of plain TCP",
+        ),
     ] {
         let error = read(&network("ServiceEntry", spec)).unwrap_err();
         assert!(error.contains(reason), "{spec:.200}: {error}");
     }
     for spec in
-        ["", "address: ''", "addres: 10.0.0.1", "address: 10.0.0.1, weight: -1", "address: 10.0.0.1, x: y"]
+        ["", "address: ''", "addres: 10.0.0.1", "address: 10.0.0.1, weight: -1", "address: [10.0.0.1]"]
     {
         assert!(read(&network("WorkloadEntry", spec)).is_err(), "{spec}");
     }
