@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use warren_common::model::Workload;
 use warren_common::model::admin::{WhyMark, WhyRow};
-use warren_common::model::traffic::{Destination, HttpAction, HttpRule, RouteTable};
+use warren_common::model::traffic::{Destination, HeaderChanges, HttpAction, HttpRule, RouteTable};
 
 /// A request on its way through a table.
 pub(super) struct Request<'a> {
@@ -69,38 +69,44 @@ impl Request<'_> {
                 CorsDecision::Unrelated => tale.step("CORS", "no origin that is let in: nothing changes"),
             }
         }
-        match &rule.action {
-            Action::Reply(reply) => tale.answered(reply.status, None, "the rule's own answer"),
+        let of_backend = match &rule.action {
+            Action::Reply(reply) => {
+                tale.answered(reply.status, None, "the rule's own answer");
+                None
+            }
             Action::Redirect(to) => {
                 let location = to.location(&asked.view(), matched.part, self.ask.port);
                 tale.answered(to.status, None, &format!("redirect to {location}"));
                 tale.outcome.location = Some(location);
+                None
             }
-            Action::Forward(forwarding) => {
-                self.forward(asked, matched, forwarding, written, parts, tale);
+            Action::Forward(forwarding) => self.forward(asked, matched, forwarding, written, parts, tale),
+        };
+        for headers in written.map(|rule| &rule.response_headers).into_iter().chain(of_backend) {
+            if let Some(text) = words::headers(headers) {
+                tale.step("response", text);
             }
-        }
-        if let Some(text) = written.and_then(|rule| words::headers(&rule.response_headers)) {
-            tale.step("response", text);
         }
     }
 
-    fn forward(
+    /// What the backend that it gets to changes of the response is returned.
+    fn forward<'w>(
         &self,
         asked: &Asked,
         matched: &Matched<'_>,
         forwarding: &Forwarding,
-        written: Option<&HttpRule>,
+        written: Option<&'w HttpRule>,
         mut parts: Parts,
         tale: &mut Tale,
-    ) {
+    ) -> Option<&'w HeaderChanges> {
         if let Some(fault) = &forwarding.fault {
             tale.step("fault", words::fault(fault).unwrap_or_else(|| "none".to_owned()));
             let abort = fault.abort.filter(|abort| abort.per_million > 0);
             tale.outcome.certain &= abort.is_none_or(|abort| abort.per_million >= 1_000_000);
             if let Some(abort) = abort.filter(|abort| abort.per_million >= 1_000_000) {
                 let status = if abort.grpc_status.is_some() { 200 } else { abort.http_status };
-                return tale.answered(status, Some("FI"), "a fault that the rule makes");
+                tale.answered(status, Some("FI"), "a fault that the rule makes");
+                return None;
             }
         }
         let grpc_timeout = self.ask.parts.headers.get("grpc-timeout").filter(|_| self.ask.is_grpc);
@@ -118,34 +124,30 @@ impl Request<'_> {
         };
         tale.step("patience", patience);
         let Some((backend, index)) = self.split(forwarding, tale) else {
-            return tale.refused(
-                Refusal::no_backend(self.table.api()),
-                self.ask.is_grpc,
-                "nobody has a share of the rule's requests",
-            );
+            let why = "nobody has a share of the rule's requests";
+            tale.refused(Refusal::no_backend(self.table.api()), self.ask.is_grpc, why);
+            return None;
         };
         if let Destination::Broken { wanted, why } = &backend.to {
             let why = format!("{wanted} leads nowhere: {why}");
-            return tale.refused(Refusal::no_backend(self.table.api()), self.ask.is_grpc, &why);
+            tale.refused(Refusal::no_backend(self.table.api()), self.ask.is_grpc, &why);
+            return None;
         }
         if let Some(to) = &backend.redirect {
             let location = to.location(&asked.view(), matched.part, self.ask.port);
             tale.answered(to.status, None, &format!("redirect to {location}, as the backend's filter says"));
             tale.outcome.location = Some(location);
-            return;
+            return None;
         }
         let before = parts.clone();
         let remote = SocketAddr::new(like(self.client, None), 0);
         asked.change(matched.rule, backend, matched.part, remote, &mut parts);
         changed(&before, &parts, tale);
-        let on_the_way_back = forward.and_then(|forward| forward.backends.get(index));
-        if let Some(text) = on_the_way_back.and_then(|backend| words::headers(&backend.response_headers)) {
-            tale.step("response", text);
-        }
         for mirror in &backend.mirrors {
             tale.step("mirror", words::mirror(mirror));
         }
         self.reach(asked, &backend.to, tale);
+        forward.and_then(|forward| forward.backends.get(index)).map(|backend| &backend.response_headers)
     }
 
     /// The backend that gets most; every one is told.

@@ -3,7 +3,7 @@
 use super::asked::{Asked, set_authority};
 use super::attempt::{NoLease, lease};
 use super::exchange::Exchange;
-use super::headers::shape;
+use super::headers::{authority_of, shape};
 use super::limits::{MAX_MIRRORS, MIRROR_DEADLINE};
 use super::outlets::{Ask, NoWay, Outlets};
 use super::replay::Upload;
@@ -50,14 +50,16 @@ pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, part
         return tracing::debug!("a request is not copied: too many copies are on their way");
     };
     let mut parts = parts.clone();
+    let authority = authority_of(&parts).to_owned();
     if mirror.shadow_host
-        && let Ok(host) = HeaderValue::try_from(shadow(journey.asked.view().authority))
+        && let Ok(host) = HeaderValue::try_from(shadow(&authority))
     {
         set_authority(&mut parts, &host);
     }
     let copy = Copy {
         outlets: Rc::clone(journey.outlets),
         asked: journey.asked.clone(),
+        authority,
         to: mirror.to.clone(),
         parts,
         body: body.clone(),
@@ -73,6 +75,8 @@ pub(super) fn mirror<O: Outlets>(journey: &Journey<'_, O>, mirror: &Mirror, part
 struct Copy<O> {
     outlets: Rc<O>,
     asked: Asked,
+    /// As the rule has changed it.
+    authority: String,
     to: Destination,
     parts: Parts,
     body: Upload,
@@ -86,14 +90,14 @@ impl<O: Outlets> Copy<O> {
         let Some(copy) = self.body.complete().await else {
             return tracing::debug!("a request is not copied: its body is too long to be kept");
         };
-        let Self { outlets, asked, to, parts, body, h2, api } = self;
+        let Self { outlets, asked, authority, to, parts, body, h2, api } = self;
         let mut request = Request::from_parts(parts, copy);
         let mut exchange = Exchange::begin(outlets.begin(), &request);
         exchange.body(&body);
         let view = asked.view();
         let ask = Ask {
             request: &view,
-            authority: view.authority,
+            authority: &authority,
             entropy: rand::random(),
             tried: &[],
             h2,

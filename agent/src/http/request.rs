@@ -209,8 +209,8 @@ async fn forward<O: Outlets>(
             let view = asked.view();
             let values = asked.values(&view, Some(&came), downstream.client);
             let headers = forwarded.response.headers_mut();
-            backend.response_headers.prepare(&values).apply(headers);
             rule.response_headers.prepare(&values).apply(headers);
+            backend.response_headers.prepare(&values).apply(headers);
             if let Some(cors) = cors {
                 put_on(headers, cors);
             }

@@ -86,6 +86,11 @@ fn the_same_hash_finds_the_same_endpoint() {
             seen.insert(own);
         }
         assert_eq!(seen.len(), 10);
+        // One that has failed for the request stays the one: retryIgnorePreviousHosts is off with a hash.
+        let own = of(0, 0, &all);
+        let failed = [WorkloadUid(own.as_str().into())];
+        let again = Ask { hash: Some(0), avoid: &failed, ..ask(0) };
+        assert_eq!(picked(&group, &again, &all), own, "{kind:?}");
         // Without a hash any will do.
         let any: HashSet<_> = (0..200).map(|n| picked(&group, &ask(n), &all)).collect();
         assert_eq!(any.len(), 10);

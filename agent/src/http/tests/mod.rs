@@ -1,5 +1,6 @@
 //! The pipeline over streams in memory: clients that write bytes, servers that are hyper or a script.
 
+mod changes;
 mod connections;
 mod framing;
 mod limits;

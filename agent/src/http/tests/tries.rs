@@ -283,6 +283,24 @@ fn who_goes_away_without_looking_at_a_request_has_refused_it() {
 }
 
 #[test]
+fn who_has_failed_is_asked_again_only_where_that_is_said() {
+    run(async {
+        let mut retry = retries(3, &["5xx"]);
+        let world = World::new(&json!([forward("web", json!({"retries": retry.clone()}))]));
+        // The first is always asked first, unless it has failed.
+        world.in_turn.set(false);
+        world.answers("web", |_| async { text(500, "first") });
+        world.answers("web", |_| async { text(200, "second") });
+        assert!(world.say(GET).await.ends_with("second"));
+        assert_eq!(world.last().3, 2);
+        retry["other_endpoints"] = json!(false);
+        world.change(&json!([forward("web", json!({"retries": retry}))]));
+        assert!(world.say(GET).await.ends_with("first"));
+        assert_eq!(world.last(), (500, "URX".into(), "via_upstream".into(), 4));
+    });
+}
+
+#[test]
 fn a_response_that_breaks_off_is_cut_and_said_so() {
     run(async {
         let world = World::new(&json!([forward("web", json!({"retries": retries(5, &["5xx", "reset"])}))]));

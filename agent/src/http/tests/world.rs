@@ -48,6 +48,8 @@ pub(super) struct World {
     services: RefCell<BTreeMap<String, Vec<Server>>>,
     /// Which endpoint is the next one's.
     pub(super) turn: Cell<usize>,
+    /// Whether endpoints are asked in turn, and not always the same one first.
+    pub(super) in_turn: Cell<bool>,
     pub(super) h2_endpoints: Cell<bool>,
     pub(super) opened: Cell<usize>,
     pub(super) ended: RefCell<Vec<Ended>>,
@@ -107,6 +109,7 @@ impl World {
             broken: RefCell::default(),
             services: RefCell::default(),
             turn: Cell::new(0),
+            in_turn: Cell::new(true),
             h2_endpoints: Cell::new(false),
             opened: Cell::new(0),
             ended: RefCell::default(),
@@ -251,7 +254,7 @@ impl Outlets for World {
         let all = services.get(&*service.hostname).ok_or_else(nobody)?;
         let uid = |index: usize| WorkloadUid(format!("{}-{index}", service.hostname).into());
         let start = self.turn.get();
-        self.turn.set(start + 1);
+        self.turn.set(start + usize::from(self.in_turn.get()));
         let order: Vec<_> = (0..all.len()).map(|n| (start + n) % all.len()).collect();
         let index = order
             .iter()

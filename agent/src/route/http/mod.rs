@@ -12,7 +12,7 @@
 //!         the endpoint            balance
 //!         mirrors                 is_drawn, each; shadow
 //!       retries.decide            after every try
-//!     backend.response_headers, then rule.response_headers
+//!     rule.response_headers, then backend.response_headers
 //! ```
 
 mod authority;

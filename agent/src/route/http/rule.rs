@@ -23,7 +23,7 @@ pub struct Rule {
     pub action: Action,
     /// Changes of the request, before those of a backend.
     pub request_headers: HeaderEdits,
-    /// Changes of the response, after those of a backend.
+    /// Changes of the response, before those of a backend.
     pub response_headers: HeaderEdits,
     /// Who may read the response in a browser; asked before the action.
     pub cors: Option<CorsPolicy>,
@@ -64,7 +64,7 @@ pub struct BackendRule {
     pub to: Destination,
     /// Changes of the request, after the rule's.
     pub request_headers: HeaderEdits,
-    /// Changes of the response, before the rule's.
+    /// Changes of the response, after the rule's.
     pub response_headers: HeaderEdits,
     /// What the request asks for there.
     pub rewrite: Option<Rewriter>,

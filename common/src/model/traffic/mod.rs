@@ -143,10 +143,10 @@ pub struct Backend {
     pub to: Destination,
     /// Its share of the sum of all weights of the rule. The only backend of an Istio rule has weight 1 whatever it says.
     pub weight: u32,
-    /// Changes after the rule's own (HTTP only).
+    /// Changes of the request, after the rule's own (HTTP only).
     #[serde(default)]
     pub request_headers: HeaderChanges,
-    /// Changes before the rule's own (HTTP only).
+    /// Changes of the response, after the rule's own (HTTP only).
     #[serde(default)]
     pub response_headers: HeaderChanges,
     /// Instead of the rule's (HTTP only, Gateway API).
