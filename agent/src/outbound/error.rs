@@ -47,7 +47,7 @@ pub(super) enum OutboundError {
     #[error("the identity {0} was revoked: nothing goes there, and nothing leaves in its name")]
     Revoked(Identity),
     #[error(transparent)]
-    Unnamed(#[from] Unnamed),
+    Unnamed(#[from] Box<Unnamed>),
     #[error("{gateway} proved to be {found}, expected {expected}")]
     WrongPeer { gateway: SocketAddr, found: Box<Identity>, expected: Box<Identity> },
     #[error("the tunnel to {gateway} failed: {reason}")]

@@ -76,7 +76,11 @@ pub(crate) struct Unnamed {
 ///
 /// # Errors
 /// [`Unnamed`].
-pub(crate) fn named(policy: &PortPolicy, target: &Target, service: Option<&Service>) -> Result<(), Unnamed> {
+pub(crate) fn named(
+    policy: &PortPolicy,
+    target: &Target,
+    service: Option<&Service>,
+) -> Result<(), Box<Unnamed>> {
     let settings = policy.tls.as_ref().filter(|tls| tls.mode == TlsMode::IstioMutual);
     let (Some(settings), Some(workload), Hop::SameNode | Hop::Hbone { .. }) =
         (settings, &target.workload, &target.hop)
@@ -87,7 +91,7 @@ pub(crate) fn named(policy: &PortPolicy, target: &Target, service: Option<&Servi
     if names.is_empty() || names.iter().any(|name| **name == *identity.to_string()) {
         return Ok(());
     }
-    Err(Unnamed { to: target.address, identity: identity.clone(), names: names.to_vec() })
+    Err(Box::new(Unnamed { to: target.address, identity: identity.clone(), names: names.to_vec() }))
 }
 
 /// The server name that will be asked for, as [`ServerName::Named`] has it: none without TLS, and none for an address.
