@@ -1,6 +1,7 @@
 //! Controller and agent agree: what the one takes from a manifest, the other can compile.
 
 use super::Offline;
+use crate::files::Files;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 use warren_agent::route::http::{
@@ -211,7 +212,8 @@ fn odd_values() -> Vec<String> {
 /// What is said of the traffic to the service, as it comes to an agent (nothing: none), or why the controller refuses it.
 fn resolved(object: &str) -> Result<Option<Traffic>, String> {
     let file = ("test.yaml".to_owned(), format!("{SERVICE}{object}"));
-    let offline = Offline::new(&[file], "cluster.local").map_err(|error| error.to_string())?;
+    let files = Files { texts: vec![file], unreadable: vec![] };
+    let offline = Offline::new(&files, "cluster.local", "default").map_err(|error| error.to_string())?;
     let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
     Ok(offline.mesh.traffic(&web).map(|traffic| decode_traffic(&encode_traffic(traffic)).unwrap()))
 }
