@@ -77,7 +77,7 @@ fn a_static_entry_has_its_endpoints() {
     );
     let service = service(&yaml, "db.example.com").unwrap();
     assert_eq!((service.addresses.len(), service.steering.mode), (2, Mode::Any));
-    assert_eq!(service.origin.exported_to.as_ref().map(|to| to.concat()), Some("shopbank".into()));
+    assert_eq!(service.origin.exported_to.as_ref().map(|to| to.concat()), Some("bankshop".into()));
     assert_eq!(service.origin.subject_alt_names.len(), 1);
     let protocols: Vec<_> = service.ports.iter().map(|port| (port.target_port, port.app_protocol)).collect();
     assert_eq!(protocols, [(8080, AppProtocol::Http11), (5432, AppProtocol::Unknown)]);

@@ -10,7 +10,7 @@ mod subset;
 mod unseen;
 mod virtual_service;
 
-use super::{ResolveConfig, resolve};
+use super::{ResolveConfig, external, host, resolve};
 use crate::index::{Index, ResourceKey};
 use crate::objects::{FieldNote, Key, Kind, NoteKind};
 use crate::source::Problem;
@@ -60,6 +60,9 @@ impl fmt::Display for Finding {
     }
 }
 
+/// The code of what the controller itself has to say of an object.
+const NOT_AS_WRITTEN: &str = "not-as-written";
+
 /// What is to be said about an object; nothing when it is not there.
 pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding> {
     let mut about = About { key, found: Vec::new() };
@@ -84,9 +87,13 @@ pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding
         }
         Kind::ServiceEntry => {
             index.service_entry(&key.name).into_iter().for_each(|entry| about.notes(&entry.notes));
+            about.not_as_written(host::remarks(index, config, &key.name));
         }
         Kind::WorkloadEntry => {
             index.workload_entry(&key.name).into_iter().for_each(|entry| about.notes(&entry.notes));
+            let mut problems = Vec::new();
+            external::workload_entry(index, config, &key.name, &mut problems);
+            about.not_as_written(problems);
         }
         Kind::ReferenceGrant => {
             if let Some(grant) = index.reference_grant(&key.name) {
@@ -95,12 +102,11 @@ pub fn findings(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<Finding
         }
         Kind::Pod => about.resolved(index, config, &ResourceKey::Workload(key.name.clone())),
         Kind::Namespace => about.resolved(index, config, &ResourceKey::Namespace(key.name.name.clone())),
-        Kind::WorkloadEntry => about.resolved(index, config, &ResourceKey::WorkloadEntry(key.name.clone())),
         Kind::AuthorizationPolicy => {
             about.resolved(index, config, &ResourceKey::AuthorizationPolicy(key.name.clone()));
         }
-        // These have nothing of their own that could be resolved.
-        Kind::PeerAuthentication | Kind::ServiceEntry => {
+        // It has nothing of its own that could be resolved.
+        Kind::PeerAuthentication => {
             about.resolved(index, config, &ResourceKey::Remarks(key.clone()));
         }
         Kind::Node | Kind::ServiceAccount | Kind::Service | Kind::EndpointSlice => {}
@@ -120,6 +126,8 @@ pub(super) fn problems(index: &Index, config: &ResolveConfig, key: &Key) -> Vec<
     // Pods come and go, and nobody looks again at what is said about rules.
     let is_followed = |finding: &Finding| {
         finding.severity < Severity::Info && finding.code != destination_rule::EMPTY_SUBSET
+            // Whoever resolves it says so.
+            && finding.code != NOT_AS_WRITTEN
     };
     let found = findings(index, config, key).into_iter().filter(is_followed);
     let problem = |finding: Finding| Problem {
@@ -193,8 +201,12 @@ impl About<'_> {
 
     /// What the controller says when it resolves something.
     fn resolved(&mut self, index: &Index, config: &ResolveConfig, key: &ResourceKey) {
-        for Problem { reason, .. } in resolve(index, config, key).problems {
-            self.warning("not-as-written", "", reason, None);
+        self.not_as_written(resolve(index, config, key).problems);
+    }
+
+    fn not_as_written(&mut self, problems: Vec<Problem>) {
+        for Problem { reason, .. } in problems {
+            self.warning(NOT_AS_WRITTEN, "", reason, None);
         }
     }
 

@@ -255,7 +255,7 @@ fn rules_for_what_nobody_dials_are_named() {
         (dr("dns.test"), vec![of_dr]),
         (dr("headless"), vec![of_dr]),
         (dr("headless") + &vs("web", "headless"), vec![]),
-        (dr("headless") + &attached, vec![]),
+        (dr("headless") + &attached, vec!["h port-undeclared spec.parentRefs[0]"]),
         (dr("addressed.test"), vec![]),
         // Rules of another host send to it; its own are not followed.
         (dr("dns.test") + &vs("web", "dns.test"), vec![]),
@@ -272,7 +272,7 @@ fn rules_for_what_nobody_dials_are_named() {
         "{}",
         text(&vs("alias", "a"))
     );
-    assert!(text(&vs("alias-web", "a")).contains("Write them for web.shop.svc.cluster.local ["));
+    assert!(text(&vs("alias-web", "a")).contains("Write them for web.shop.svc.cluster.local; if no Service"));
     assert!(text(&dr("dns.test")).contains("Give the ServiceEntry shop/dns the addresses"));
 }
 

@@ -31,12 +31,9 @@ fn why(index: &Index, held: &[ServiceName]) -> Option<(String, String)> {
     let (ServiceName { hostname: host, .. }, unseen) = held.iter().zip(unseen?).next()?;
     Some(match unseen {
         Unseen::Alias(of) => {
-            let fix = match index.services_named(of).is_empty() {
-                true => format!(
-                    "Write them for {of}, with a ServiceEntry that has its addresses in spec.addresses"
-                ),
-                false => format!("Write them for {of}"),
-            };
+            let fix = format!(
+                "Write them for {of}; if no Service has that name, with a ServiceEntry that has its addresses in spec.addresses"
+            );
             (
                 format!("the Service {host} is an ExternalName, and its clients dial what they find as {of}"),
                 fix,
