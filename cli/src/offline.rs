@@ -235,6 +235,6 @@ spec: {template: {metadata: {labels: {app: web}}, spec: {containers: []}}}
         let any = of(&[("a.yaml", RULES)]).unwrap().with_any_client().unwrap();
         let told = routes(&any.scene(), &RoutesQuestion::default()).unwrap();
         assert_eq!((told.routes.len(), &*told.routes[0].rules[0].name), (1, "all"));
-        assert_eq!(told.routes[0].remarks, [String::new(); 0]);
+        assert_eq!(told.routes[0].remarks, Vec::<String>::new());
     }
 }

@@ -243,7 +243,8 @@ fn compiled(traffic: &Traffic) -> Result<Option<HttpTable>, String> {
 
 #[test]
 fn what_the_controller_takes_an_agent_can_compile() {
-    let of_kind: [(&[(&str, &str)], fn(&str) -> String); 3] = [
+    type Object = fn(&str) -> String;
+    let of_kind: [(&[(&str, &str)], Object); 3] = [
         (OF_VIRTUAL_SERVICES, virtual_service),
         (OF_HTTP_ROUTES, |rule| route("HTTPRoute", rule)),
         (OF_GRPC_ROUTES, |rule| route("GRPCRoute", rule)),

@@ -13,7 +13,7 @@ fn change(name: &str, value: &str) -> Value {
 }
 
 /// A rule with this rewrite and these changes of requests, its own and its backend's.
-fn changing(rewrite: Value, of_rule: &Value, of_backend: &Value) -> Value {
+fn changing(rewrite: &Value, of_rule: &Value, of_backend: &Value) -> Value {
     let mut backend = to("web");
     backend["request_headers"] = of_backend.clone();
     backend["response_headers"] = of_backend.clone();
@@ -45,7 +45,7 @@ fn the_host_is_the_rewrites_else_the_rules_else_the_backends() {
         ] {
             let authority = json!({"authority": rewrite});
             let rewrite = if rewrite.is_empty() { Value::Null } else { authority };
-            let mut one = changing(rewrite, &host(rule), &host(backend));
+            let mut one = changing(&rewrite, &host(rule), &host(backend));
             // Responses have none.
             one["response_headers"] = json!({});
             one["action"]["forward"]["backends"][0]["response_headers"] = json!({});
@@ -96,7 +96,7 @@ fn changes_are_the_rules_and_then_the_backends_in_both_directions() {
                 "t-a=backend t-came=2",
             ),
         ] {
-            world.change(&json!([changing(Value::Null, &of_rule, &of_backend)]));
+            world.change(&json!([changing(&Value::Null, &of_rule, &of_backend)]));
             let answer = world.say("GET / HTTP/1.1\r\nHost: web\r\nT-Came: 1\r\n\r\n").await;
             let (head, asked) = answer.split_once("\r\n\r\n").unwrap();
             let answered: Vec<_> = head.lines().filter(|line| line.starts_with("t-")).collect();
