@@ -20,8 +20,8 @@ fn routes_of_the_gateway_api_do_what_they_say() {
         .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "near"))
         .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "far"))
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "near"))
-        .service("near", |service| service.namespace("shop").port("http", 80, 8080).select("app", "near"))
-        .service("far", |service| service.namespace("shop").port("http", 80, 8080).select("app", "far"))
+        .service("left", |service| service.namespace("shop").port("http", 80, 8080).select("app", "near"))
+        .service("right", |service| service.namespace("shop").port("http", 80, 8080).select("app", "far"))
         .service("socket", |service| {
             let service = service.namespace("shop").port("x", 80, 8080).app_protocol("kubernetes.io/ws");
             service.select("app", "far")
@@ -70,11 +70,11 @@ fn in_force(lab: &Lab, marker: &str, rules: &[Value]) -> Result<()> {
 }
 
 fn a_backends_own_routes_are_not_asked(lab: &Lab) -> Result<()> {
-    let elsewhere = route("far", "far", &json!([{ "backendRefs": [to("near")] }]));
+    let elsewhere = route("right", "right", &json!([{ "backendRefs": [to("left")] }]));
     lab.write_manifest("chain.yaml", &elsewhere.to_string())?;
     let who = |url: &str| -> Result<Value> { Ok(asked(lab, url, &[])?["who"].take()) };
-    poll_until("the route of the backend", SOON, || (who("http://far/x").ok()? == "near").then_some(()))?;
-    in_force(lab, "chain", &[json!({ "backendRefs": [to("far")] })])?;
+    poll_until("the route of the backend", SOON, || (who("http://right/x").ok()? == "near").then_some(()))?;
+    in_force(lab, "chain", &[json!({ "backendRefs": [to("right")] })])?;
     for _ in 0..8 {
         ensure!(who("http://web/x")? == "far", "the backend's own route was asked");
     }
@@ -85,7 +85,7 @@ fn what_brings_no_response_is_tried_again(lab: &Lab) -> Result<()> {
     let rule = |path: &str, more: &Value| -> Result<Value> {
         let mut rule = json!({
             "matches": [{ "path": { "type": "PathPrefix", "value": path } }],
-            "backendRefs": [to("far")],
+            "backendRefs": [to("right")],
         });
         rule.as_object_mut().context("no rule")?.extend(more.as_object().context("no fields")?.clone());
         Ok(rule)
@@ -123,7 +123,7 @@ fn rewrites_of_rule_and_backend_come_together(lab: &Lab) -> Result<()> {
         &[json!({
             "matches": [{ "path": { "type": "PathPrefix", "value": "/old" } }],
             "filters": [rewrite(&json!({ "hostname": "other.example" }))],
-            "backendRefs": [{ "name": "far", "port": 80, "filters": [rewrite(&path)] }],
+            "backendRefs": [{ "name": "right", "port": 80, "filters": [rewrite(&path)] }],
         })],
     )?;
     let seen = asked(lab, "http://web/old/x?q", &[])?;
@@ -144,13 +144,13 @@ fn a_websocket_reaches_its_server(lab: &Lab) -> Result<()> {
 fn what_is_broken_fails_alone(lab: &Lab) -> Result<()> {
     let unknown =
         json!([{ "type": "ExtensionRef", "extensionRef": { "group": "a.b", "kind": "C", "name": "d" } }]);
-    let odd = json!({ "name": "far", "port": 80, "filters": unknown });
+    let odd = json!({ "name": "right", "port": 80, "filters": unknown });
     in_force(
         lab,
         "broken",
         &[
             json!({ "matches": [{ "path": { "value": "/odd" } }], "backendRefs": [odd] }),
-            json!({ "backendRefs": [to("far")] }),
+            json!({ "backendRefs": [to("right")] }),
         ],
     )?;
     ensure!(status(lab, "http://web/odd", &[])? == "500");
