@@ -38,6 +38,7 @@ fn slice(number: u8, service: u8, address: u8, by_reference: bool, ready: bool) 
     Object::EndpointSlice(EndpointSlice {
         name: name(number),
         service: Some(Name { name: format!("x{service}").into(), ..name(number) }),
+        repeats_pods: false,
         ports: vec![SlicePort { name: "".into(), port: 8080 }],
         endpoints: vec![Endpoint {
             addresses: vec![ip(address)],

@@ -100,6 +100,9 @@ pub struct EndpointSlice {
     pub name: Name,
     /// Label `kubernetes.io/service-name`: a service of the same namespace.
     pub service: Option<Name>,
+    /// Label `endpointslice.kubernetes.io/managed-by` names Kubernetes' own controller: what it says of the readiness of pods is
+    /// what they say themselves, a moment later.
+    pub repeats_pods: bool,
     /// TCP ports.
     pub ports: Vec<SlicePort>,
     /// Endpoints.

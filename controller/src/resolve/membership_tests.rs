@@ -2,7 +2,7 @@
 
 use super::tests::{pod, pod_of, service_of};
 use super::*;
-use warren_common::model::{AppProtocol, PortMapping};
+use warren_common::model::{AppProtocol, Health, PortMapping};
 
 const SERVICE: &str = "---
 apiVersion: v1
@@ -62,6 +62,21 @@ fn membership_comes_from_endpoint_slices() {
         let expected =
             if member { vec![PortMapping { service_port: 80, target_port: 8080 }] } else { vec![] };
         assert_eq!(workload.services.values().flatten().copied().collect::<Vec<_>>(), expected, "{yaml}");
+    }
+}
+
+#[test]
+fn a_pod_knows_before_its_slice_that_it_is_ready() {
+    let unready = slice("web-1", 8080, "addresses: [10.0.0.1], conditions: {ready: false}");
+    for (manager, member) in [("endpointslice-controller.k8s.io", true), ("somebody.else", false)] {
+        let label = format!("labels: {{endpointslice.kubernetes.io/managed-by: {manager}, ");
+        let yaml = format!("{SERVICE}{}{}", pod("", "", ""), unready.replace("labels: {", &label));
+        let workload = pod_of(&yaml, "web").0.unwrap();
+        assert_eq!(
+            (workload.health, workload.services.len()),
+            (Health::Healthy, usize::from(member)),
+            "{yaml}"
+        );
     }
 }
 

@@ -153,7 +153,7 @@ fn services(index: &Index, config: &ResolveConfig, pod: &Pod) -> Served {
         let Some(service) = slice.service.as_ref().and_then(|name| index.service(name)) else {
             continue;
         };
-        let endpoint = slice.endpoints.iter().find(|endpoint| is_member(pod, service, endpoint));
+        let endpoint = slice.endpoints.iter().find(|endpoint| is_member(pod, service, slice, endpoint));
         let Some(endpoint) = endpoint.filter(|_| service.external_name.is_none()) else {
             continue;
         };
@@ -191,13 +191,14 @@ pub(super) fn mappings<'a>(
 /// Whether the endpoint is this pod, and the service may send it traffic.
 ///
 /// A pod that is unready as a whole stays a member: its health keeps traffic away, and `publish_not_ready` or a
-/// fall-back may still pick it. An endpoint that only this service calls unready is not a member.
-fn is_member(pod: &Pod, service: &Service, endpoint: &Endpoint) -> bool {
+/// fall-back may still pick it. An endpoint that only this service calls unready is not a member, unless that is only what the pod
+/// itself said a moment ago: after an outage of the API server all pods of a service may be ready before its slices say so of one.
+fn is_member(pod: &Pod, service: &Service, slice: &EndpointSlice, endpoint: &Endpoint) -> bool {
     let is_this_pod = match &endpoint.pod {
         Some(name) => *name == pod.name,
         // A node's address is shared by all its host-network pods: only a reference tells them apart.
         None => !pod.host_network && endpoint.addresses.iter().any(|ip| pod.addresses.contains(ip)),
     };
     let usable = endpoint.ready || (endpoint.serving && endpoint.terminating);
-    is_this_pod && (usable || service.publish_not_ready || !pod.is_healthy())
+    is_this_pod && (usable || service.publish_not_ready || slice.repeats_pods || !pod.is_healthy())
 }

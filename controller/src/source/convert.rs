@@ -18,6 +18,9 @@ const OUR_PREFIX: &str = "warren.dev/";
 /// copy's own).
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Kubernetes' controller for the endpoints of services with a selector.
+const SLICES_CONTROLLER: &str = "endpointslice-controller.k8s.io";
 const DEFAULT_NAMESPACE: &str = "default";
 /// Kubernetes' own default: three hours.
 const DEFAULT_AFFINITY_S: u32 = 10_800;
@@ -185,8 +188,10 @@ impl TryFrom<discovery::EndpointSlice> for Object {
 
     fn try_from(slice: discovery::EndpointSlice) -> Result<Self, ConvertError> {
         let name = namespaced(&slice.metadata)?;
-        let service = slice.metadata.labels.unwrap_or_default().remove(SERVICE_NAME_LABEL);
-        let service = service.map(|service| Name::new(name.namespace.clone(), service));
+        let mut labels = slice.metadata.labels.unwrap_or_default();
+        let repeats_pods = labels.get(MANAGED_BY_LABEL).is_some_and(|by| by == SLICES_CONTROLLER);
+        let service =
+            labels.remove(SERVICE_NAME_LABEL).map(|service| Name::new(name.namespace.clone(), service));
         let by_name = slice.address_type == "FQDN";
         let mut ports = Vec::new();
         for slice_port in slice.ports.unwrap_or_default() {
@@ -198,7 +203,7 @@ impl TryFrom<discovery::EndpointSlice> for Object {
         }
         let endpoints = slice.endpoints.into_iter().filter(|_| !by_name);
         let endpoints = endpoints.map(|entry| endpoint(entry, &name.namespace)).collect::<Result<_, _>>()?;
-        Ok(Self::EndpointSlice(EndpointSlice { name, service, ports, endpoints }))
+        Ok(Self::EndpointSlice(EndpointSlice { name, service, repeats_pods, ports, endpoints }))
     }
 }
 
