@@ -86,7 +86,8 @@ const SECURITY_TABLES: &[&str] = &[
 ];
 
 /// The lab's suites that `l7` runs, beside all whose names begin with `l7`.
-const L7: &[&str] = &["bookinfo", "conformance", "destination_rules", "explain", "gateway_api", "l4_routes"];
+const L7: &[&str] =
+    &["bookinfo", "conformance", "destination_rules", "explain", "gateway_api", "headless", "l4_routes"];
 
 /// Parts of the paths of the library tests that `l7` runs.
 const L7_TABLES: &[&str] = &[

@@ -8,7 +8,9 @@ use crate::balance::{Ask as Turn, Effective, Group, HashInput, Health as _, hash
 use crate::outbound::{named, originated};
 use crate::policy::{self, Connection, Denial};
 use crate::route::http::RequestView;
-use crate::route::{Backend, Choice, Doubts, Failing, Hop, Target, rank, resolve_backend, target_of};
+use crate::route::{
+    Backend, Choice, Doubts, Failing, Hop, Target, dialled_endpoint, rank, resolve_backend, target_of,
+};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::admin::{Transport, Verdict, WhyMark, WhyRow};
@@ -51,6 +53,14 @@ impl Way<'_> {
         let group = Group::new(scene.mesh, service, client, port, effective);
         let by_rule = !effective.counts_nothing() && service.steering.mode != Mode::Passthrough;
         let last = scene.known.last(client, &service.key);
+        let backend = Backend { service, port, subset: Some(&effective.labels) };
+        if let Some((workload, port)) = dialled_endpoint(scene.mesh, &backend, self.like) {
+            let row = row(WhyMark::Chosen, [shown(workload), place(workload), "dialled".to_owned()]);
+            let text = "the one that was dialled: the service has no address of its own";
+            tale.rows("endpoint", text, vec![row]);
+            let target = target_of(scene.mesh, client, service, workload, port, self.like);
+            return target.map_err(|error| error.to_string());
+        }
         let picked = match by_rule {
             true => self.by_rule(&group, &seen, request),
             false => self.any(&failing, last.as_ref()),

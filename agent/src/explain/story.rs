@@ -9,7 +9,7 @@ use super::{ExplainError, Scene, words};
 use crate::balance::{Effective, effective, in_force};
 use crate::route::http::{ClientView, HttpTable, InForce, Patterns, table_of};
 use crate::route::l4::{L4Table, Said, Way as L4Way};
-use crate::route::resolve;
+use crate::route::{Through, headless_at, named, resolve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use warren_common::model::admin::{Transport, Why, WhyMark, WhyQuestion};
@@ -27,6 +27,14 @@ pub fn why(scene: &Scene<'_>, question: &WhyQuestion) -> Result<Why, ExplainErro
     Story { scene, client, ask: &ask }.tell(&mut tale);
     let Tale { steps, outcome } = tale;
     Ok(Why { client: shown(client), asked: ask.shown.clone(), steps, outcome })
+}
+
+/// What is said of a service's port to a client.
+struct SaidOf<'a> {
+    traffic: Option<&'a Traffic>,
+    rules: InForce,
+    connections: Option<L4Table>,
+    policy: Effective,
 }
 
 /// A client on its way.
@@ -62,7 +70,7 @@ impl Story<'_> {
                 tale.step("service", format!("{name}, {at}"));
                 match dialled.and_then(|dialled| excluded(client, dialled)) {
                     Some(why) => self.passes(&why, tale),
-                    None => self.service(&service, dialled, tale),
+                    None => self.service(&Through { service, port: ask.port }, dialled, tale),
                 }
             }
             Whom::Unaddressed(service) => {
@@ -73,13 +81,19 @@ impl Story<'_> {
                 self.passes(why, tale);
             }
             Whom::Address(dialled) => {
-                tale.step(
-                    "service",
-                    format!("no service that {} knows has {}", client.namespace, dialled.ip()),
-                );
-                match excluded(client, dialled) {
-                    Some(why) => self.passes(&why, tale),
-                    None => self.address(dialled, tale),
+                let through = self.headless(dialled);
+                let text = match &through {
+                    Some(Through { service, port }) => format!(
+                        "{} port {port}, which has no address of its own: its endpoint {dialled} is dialled",
+                        service.key.hostname
+                    ),
+                    None => format!("no service that {} knows has {}", client.namespace, dialled.ip()),
+                };
+                tale.step("service", text);
+                match (excluded(client, dialled), through) {
+                    (Some(why), _) => self.passes(&why, tale),
+                    (None, Some(through)) => self.service(&through, Some(dialled), tale),
+                    (None, None) => self.address(dialled, tale),
                 }
             }
             Whom::Stranger(near) => {
@@ -101,31 +115,58 @@ impl Story<'_> {
         tale.end("leaves as it is");
     }
 
-    fn service(&self, service: &Arc<Service>, dialled: Option<SocketAddr>, tale: &mut Tale) {
+    /// The service without an address that is meant by dialling one of its endpoints: whose host is asked for, else the first of
+    /// which something is said.
+    fn headless(&self, dialled: SocketAddr) -> Option<Through> {
         let Self { scene, client, ask } = *self;
-        if !service.ports.iter().any(|port| port.service_port == ask.port) {
-            let ports = words::join(service.ports.iter().map(|port| port.service_port));
-            return tale
-                .end(format!("reset: {} has no port {}, only {ports}", service.key.hostname, ask.port));
-        }
+        let all: Vec<_> = headless_at(scene.mesh, client, dialled).collect();
+        let says = |through: &&Through| {
+            let said = self.said(&through.service, through.port);
+            !matches!(said.rules, InForce::Nothing(_))
+                || said.connections.is_some()
+                || !said.policy.is_nothing()
+        };
+        let host = ask.parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.filter(|_| ask.speaks == Speaks::Http && all.iter().any(|one| says(&one)));
+        let by_host = host.and_then(|host| named(&all, &client.namespace, host));
+        by_host.or_else(|| all.iter().find(says)).or(all.first()).cloned()
+    }
+
+    /// What is said of a service's port to this client.
+    fn said(&self, service: &Service, port: u16) -> SaidOf<'_> {
+        let Self { scene, client, .. } = *self;
         let view = ClientView { namespace: &client.namespace, labels: &client.labels };
         let traffic = scene.mesh.traffic(&service.key).map(|traffic| &**traffic);
-        let rules = InForce::new(traffic, &view, &service.key, ask.port, &Patterns::default());
-        let written = traffic.and_then(|traffic| table_of(traffic, &view, ask.port));
-        let connections = traffic.and_then(|traffic| L4Table::compile(traffic, &view, ask.port));
-        let policy = traffic.and_then(|traffic| effective(traffic, &view, ask.port, None).ok());
-        let policy = policy.unwrap_or_default();
-        let declared = words::protocol(service, ask.port);
+        let policy = traffic.and_then(|traffic| effective(traffic, &view, port, None).ok());
+        SaidOf {
+            traffic,
+            rules: InForce::new(traffic, &view, &service.key, port, &Patterns::default()),
+            connections: traffic.and_then(|traffic| L4Table::compile(traffic, &view, port)),
+            policy: policy.unwrap_or_default(),
+        }
+    }
+
+    fn service(&self, through: &Through, dialled: Option<SocketAddr>, tale: &mut Tale) {
+        let Self { scene, client, ask } = *self;
+        let Through { service, port } = through;
+        if !service.ports.iter().any(|known| known.service_port == *port) {
+            let ports = words::join(service.ports.iter().map(|port| port.service_port));
+            return tale.end(format!("reset: {} has no port {port}, only {ports}", service.key.hostname));
+        }
+        let view = ClientView { namespace: &client.namespace, labels: &client.labels };
+        let SaidOf { traffic, rules, connections, policy } = self.said(service, *port);
+        let written = traffic.and_then(|traffic| table_of(traffic, &view, *port));
+        let declared = words::protocol(service, *port);
         // Where the port says that HTTP is spoken, a DestinationRule alone is enough for requests to be looked at.
         let by_policy = declared.is_some() && policy.is_about_requests() && connections.is_none();
         match (rules, ask.speaks) {
             (InForce::Rules(table), Speaks::Http) => {
-                self.protocol(service, tale);
+                self.protocol(through, tale);
                 self.table(traffic, written, &table, &view, tale);
                 Request { scene, client, ask, dialled, table: &table, written }.tell(tale);
             }
             (InForce::Nothing(table), Speaks::Http) if by_policy => {
-                self.protocol(service, tale);
+                self.protocol(through, tale);
                 tale.step(
                     "table",
                     "no rules for requests: the service's own endpoints, as its DestinationRule says",
@@ -133,7 +174,7 @@ impl Story<'_> {
                 Request { scene, client, ask, dialled, table: &table, written: None }.tell(tale);
             }
             (InForce::Broken(why), Speaks::Http) => {
-                self.protocol(service, tale);
+                self.protocol(through, tale);
                 tale.answered(500, Some("NC"), &format!("the rules can't be applied: {why}"));
             }
             (rules, speaks) => {
@@ -151,16 +192,16 @@ impl Story<'_> {
                     (false, _) => "heard as no HTTP, past the rules for requests",
                 };
                 tale.step("protocol", format!("carried as bytes: {text}"));
-                self.connection(service, dialled, connections.as_ref(), &policy, tale);
+                self.connection(through, dialled, connections.as_ref(), &policy, tale);
             }
         }
     }
 
-    fn protocol(&self, service: &Service, tale: &mut Tale) {
+    fn protocol(&self, Through { service, port }: &Through, tale: &mut Tale) {
         let spoken = if self.ask.h2 { "HTTP/2" } else { "HTTP/1.1" };
         tale.step(
             "protocol",
-            match words::protocol(service, self.ask.port) {
+            match words::protocol(service, *port) {
                 Some(declared) => format!("{spoken}; the port says {declared}"),
                 None => format!("{spoken}, heard: the port says nothing"),
             },
@@ -213,7 +254,7 @@ impl Story<'_> {
     /// Carried as bytes, as rules of connections say, or the DestinationRule of the service.
     fn connection(
         &self,
-        service: &Arc<Service>,
+        Through { service, port }: &Through,
         dialled: Option<SocketAddr>,
         rules: Option<&L4Table>,
         policy: &Effective,
@@ -232,11 +273,11 @@ impl Story<'_> {
         match way {
             L4Way::Itself if policy.is_nothing() => {
                 tale.outcome.objects = None;
-                self.endpoint(service, ask.port, None, policy, dialled, tale);
+                self.endpoint(service, *port, None, policy, dialled, tale);
             }
             L4Way::Itself => {
                 tale.outcome.objects = Some(words::objects(&policy.objects));
-                self.endpoint(service, ask.port, None, policy, dialled, tale);
+                self.endpoint(service, *port, None, policy, dialled, tale);
             }
             L4Way::Nowhere => {
                 tale.step("rules", format!("none of {objects} holds this connection"));

@@ -459,3 +459,37 @@ fn a_service_that_nobody_knows_is_said_with_those_that_may_be_meant() {
     assert_eq!(unknown("other-name", None), said(none));
     assert_eq!(routes(&scene(&mesh), &RoutesQuestion::default()).unwrap().unknown, None);
 }
+
+/// The mesh of [`mesh`], where `web` has no address.
+fn without_address(rules: &[Value]) -> Mesh {
+    let mut mesh = mesh(rules);
+    let web = Service::clone(mesh.service(&service_name("web")).unwrap());
+    mesh.apply([MeshChange::Service(Arc::new(Service { addresses: vec![], ..web }))]);
+    mesh
+}
+
+#[test]
+fn who_dials_a_pod_of_a_headless_service_is_told_its_rules() {
+    let forward =
+        json!({"backends": [{"to": {"service": {"service": service_name("web"), "port": 80}}, "weight": 1}]});
+    let of = |to: Value| without_address(&[json!({"name": "all", "action": {"forward": to}})]);
+    let headless = of(forward);
+    for (to, pod) in [("http://10.0.2.1:8080/", "shop/far"), ("http://10.0.1.1:8080/", "shop/near")] {
+        let told = told(&headless, to, &[]);
+        assert_eq!(told.outcome.endpoint.as_deref(), Some(pod), "{told:?}");
+        assert_eq!((told.outcome.route.as_deref(), told.outcome.certain), (Some("all"), true));
+        assert!(
+            step(&told, "service").text.contains("web.shop.svc.cluster.local port 80, which has no address")
+        );
+        assert!(step(&told, "endpoint").text.contains("the one that was dialled"));
+    }
+    // A subset is what the rule says.
+    let v2 = of(json!({"backends": [to("v2", 1)]}));
+    let subset = told(&v2, "http://10.0.1.1:8080/", &[]);
+    assert_eq!(subset.outcome.endpoint.as_deref(), Some("shop/far"));
+    // Nobody translates ports of pods, and with an address it is passed over.
+    let other = told(&headless, "http://10.0.2.1:80/", &[]);
+    assert!(other.outcome.route.is_none() && step(&other, "service").text.starts_with("no service"));
+    let other = told(&mesh(&rules()), "http://10.0.2.1:8080/made", &[]);
+    assert!(other.outcome.route.is_none());
+}

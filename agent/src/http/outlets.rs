@@ -90,11 +90,11 @@ pub(crate) trait Outlets: 'static {
     /// The place of a new connection among those that may be open.
     type Seat: 'static;
 
-    /// The rules as they are now.
+    /// The rules as they are now, for a request that asks for this host, with or without a port, and has this record.
     ///
     /// # Errors
     /// Why they can't be applied: nothing is sent then.
-    fn rules(&self) -> Result<Arc<HttpTable>, String>;
+    fn rules(&self, authority: &str, flow: &FlowHandle) -> Result<Arc<HttpTable>, String>;
 
     /// An endpoint of `to`.
     ///

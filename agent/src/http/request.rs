@@ -185,7 +185,7 @@ async fn forward<O: Outlets>(
     }
     let asked = Asked::read(&mut parts, SystemTime::now())
         .map_err(|error| Local::bad_request("invalid_host", error.to_string()))?;
-    let table = outlets.rules().map_err(Local::broken_rules)?;
+    let table = outlets.rules(asked.view().authority, exchange.flow()).map_err(Local::broken_rules)?;
     let matched = table.route(&asked.view()).ok_or_else(Refusal::no_rule)?;
     note(exchange, &table, &matched);
     let Matched { rule, part, .. } = matched;

@@ -41,7 +41,7 @@ impl Course {
     /// # Errors
     /// Its rules lead nowhere.
     pub(super) fn new(routed: &Routed, said: Said<'_>) -> Result<Self, OutboundError> {
-        let Routed { service, dialled, connections, .. } = routed;
+        let Routed { service, port, dialled, connections, .. } = routed;
         let Connections { table, policy } = connections;
         let way = table.as_ref().map_or(Way::Itself, |table| table.route(dialled.ip(), said));
         let objects = table.as_ref().map(|table| Arc::clone(table.objects()));
@@ -49,8 +49,7 @@ impl Course {
             Way::Itself => Ok(match policy {
                 None => Self::Dialled,
                 Some(objects) => {
-                    let (service, port) = (service.key.clone(), dialled.port());
-                    Self::service(service, port, None, "".into(), Arc::clone(objects))
+                    Self::service(service.key.clone(), *port, None, "".into(), Arc::clone(objects))
                 }
             }),
             Way::Nowhere => Err(OutboundError::NoRule { objects: objects.unwrap_or_default() }),

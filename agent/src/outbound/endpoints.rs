@@ -9,6 +9,7 @@ use crate::balance::{
 use crate::explain::Seen;
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
+use crate::route::{Backend, dialled_endpoint};
 use crate::standing::Span;
 use crate::store::Mesh;
 use parking_lot::Mutex;
@@ -85,7 +86,7 @@ pub(super) struct Wanted<'a> {
     /// Of the mesh.
     pub(super) generation: u64,
     pub(super) client: &'a Arc<Workload>,
-    pub(super) service: &'a Service,
+    pub(super) service: &'a Arc<Service>,
     pub(super) port: u16,
     pub(super) subset: Option<&'a Arc<str>>,
     /// Of the client.
@@ -195,15 +196,13 @@ impl Balances {
         let turn = state.turn;
         state.turn = turn.wrapping_add(1);
         let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: tried };
-        let dialled = made.group.is_passthrough().then(|| made.group.at(wanted.dialled)).flatten();
-        let picked = match dialled {
+        let picked = match wanted.chosen(&made) {
             Some(endpoint) => Ok(endpoint),
-            None => made.group.pick(&choice, &Now { state: &state, now }),
+            None => made.group.pick(&choice, &Now { state: &state, now }).cloned(),
         };
         let none_left =
             |source| Unpicked::NoneLeft { service: Arc::clone(&wanted.service.key.hostname), source };
-        let picked = picked.map_err(none_left)?;
-        let endpoint = picked.clone();
+        let endpoint = picked.map_err(none_left)?;
         let uid = endpoint.workload.uid.clone();
         *state.active.entry(uid.clone()).or_default() += 1;
         drop(state);
@@ -280,6 +279,18 @@ impl Balances {
             }));
         }
         all
+    }
+}
+
+impl Wanted<'_> {
+    /// The endpoint that the client has chosen itself: it dialled it, and the service has no address of its own, or is not balanced.
+    fn chosen(&self, made: &Made) -> Option<Endpoint> {
+        let Self { mesh, service, port, dialled, .. } = *self;
+        let subset = Some(&made.effective.labels);
+        match dialled_endpoint(mesh, &Backend { service, port, subset }, dialled) {
+            Some((workload, port)) => Some(Endpoint { workload: Arc::clone(workload), port }),
+            None => made.group.is_passthrough().then(|| made.group.at(dialled).cloned()).flatten(),
+        }
     }
 }
 

@@ -383,3 +383,19 @@ fn connections_have_places_as_long_as_they_last_and_are_left_out_by_their_failur
     }
     assert!((0..50).all(|_| connect(&world, &[]).unwrap().endpoint.workload.uid != a));
 }
+
+#[test]
+fn who_dials_an_endpoint_of_a_service_without_an_address_gets_it() {
+    let pool = ConnectionPool { max_connections: Some(2), ..ConnectionPool::default() };
+    let world = World::new(pooled(pool));
+    for (dialled, expected) in [([10, 0, 0, 1], "a"), ([10, 0, 0, 2], "b")] {
+        for _ in 0..20 {
+            assert_eq!(&*world.pick_as(dialled).unwrap().endpoint.workload.name, expected);
+        }
+    }
+    assert!((1..300).contains(&world.share("a")), "nobody was chosen");
+    // One limit for all of them, as for any service.
+    let taken = |last| world.pick_for([10, 0, 0, last], Load::Connection(&[]));
+    let _both = (taken(1).unwrap(), taken(2).unwrap());
+    assert!(matches!(taken(1), Err(Unpicked::Overflow(_))));
+}

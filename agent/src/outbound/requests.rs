@@ -23,8 +23,8 @@ use crate::observe::FlowHandle;
 use crate::pods::Pod;
 use crate::route::http::{Ended, HttpTable, InForce, Refusal};
 use crate::route::{
-    Attempts, Backend, Choice, Doubts, Failure, Hop, Patience, RouteError, Step, Target, resolve_backend,
-    target_of,
+    Attempts, Backend, Choice, Doubts, Failure, Hop, Patience, RouteError, Step, Target, Through, named,
+    resolve_backend, target_of,
 };
 use crate::store::Mesh;
 use ::http::StatusCode;
@@ -38,7 +38,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::traffic::{ConnectionPool, Destination};
-use warren_common::model::{AppProtocol, Service, Workload};
+use warren_common::model::{AppProtocol, Workload};
 
 /// How often it is looked whether the client of a request that waits is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub(super) async fn serve(
     flow: FlowHandle,
     open: watch::Receiver<()>,
 ) {
-    let Routed { service, dialled: destination, .. } = routed;
+    let Routed { service, port, candidates, dialled: destination, .. } = routed;
     let client = Client { address, dialled: destination, h2 };
     let stay = Stay { idle: idle_limit(&context), open };
     let wire = Wire::new(socket);
@@ -62,7 +62,8 @@ pub(super) async fn serve(
         pod: Arc::clone(&pod),
         client: address,
         destination,
-        service,
+        service: Through { service, port },
+        candidates,
         wire: wire.watch(),
     };
     // What is cut off is reset, for it is dropped.
@@ -94,7 +95,9 @@ struct Requests {
     pod: Arc<Pod>,
     client: SocketAddr,
     destination: SocketAddr,
-    service: Arc<Service>,
+    service: Through,
+    /// If there are several: a request's host may mean another one.
+    candidates: Vec<Through>,
     wire: WireWatch,
 }
 
@@ -103,11 +106,15 @@ impl Outlets for Requests {
     /// Among those who wait, and among the connections.
     type Seat = Option<(Slot, Seat)>;
 
-    fn rules(&self) -> Result<Arc<HttpTable>, String> {
+    fn rules(&self, authority: &str, flow: &FlowHandle) -> Result<Arc<HttpTable>, String> {
         let client = current(&self.context, &self.pod);
         let mesh = self.context.node.store.guard();
-        let port = self.destination.port();
-        match self.context.routes.in_force(&mesh, &client, &self.service.key, port) {
+        let meant = named(&self.candidates, &client.namespace, authority);
+        if let Some(meant) = meant {
+            flow.service(&meant.service);
+        }
+        let Through { service, port } = meant.unwrap_or(&self.service);
+        match self.context.routes.in_force(&mesh, &client, &service.key, *port) {
             InForce::Nothing(table) | InForce::Rules(table) => Ok(table),
             InForce::Broken(why) => Err(why.to_string()),
         }
@@ -287,7 +294,7 @@ impl Outlets for Requests {
         let (client, destination) = (Some(self.client), Some(self.destination));
         let flow = self.context.node.observer.begin_request(Direction::Outbound, client, destination);
         flow.source_workload(&current(&self.context, &self.pod));
-        flow.service(&self.service);
+        flow.service(&self.service.service);
         flow
     }
 

@@ -8,7 +8,7 @@ use crate::interest::{Interest, Unlearned};
 use crate::pods::Pod;
 use crate::route::http::{ClientView, InForce, Patterns};
 use crate::route::l4::L4Table;
-use crate::route::service_at;
+use crate::route::{Through, headless_at, service_at};
 use crate::store::{Mesh, Store};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -52,7 +52,11 @@ pub(super) struct Connections {
 #[derive(Clone, Debug)]
 pub(super) struct Routed {
     pub(super) service: Arc<Service>,
-    /// Its address and port.
+    /// Its port: the one that was dialled, or of a service without an address the one that leads there.
+    pub(super) port: u16,
+    /// All services without an address that may be meant; empty: there is no other.
+    pub(super) candidates: Vec<Through>,
+    /// What was dialled: the service's own address, or of one that has none an endpoint's.
     pub(super) dialled: SocketAddr,
     /// Whether something is said of requests.
     pub(super) requests: Spoken,
@@ -68,6 +72,13 @@ pub(super) enum Spoken {
     Declared,
     /// It is to be heard whether it is.
     Undeclared,
+}
+
+impl Spoken {
+    /// Of two services of which either may be meant.
+    fn or_heard(self, other: Self) -> Self {
+        if self == other { self } else { Self::Undeclared }
+    }
 }
 
 /// What is said of connections to what was dialled; none: nothing, and nobody looks into them.
@@ -90,30 +101,58 @@ async fn known(interest: &Interest, store: &Store, ip: IpAddr) -> Result<(), Unl
 }
 
 fn said(context: &Context, pod: &Pod, dialled: SocketAddr) -> Option<Routed> {
-    let (ip, port) = (dialled.ip(), dialled.port());
     let client = current(context, pod);
     let mesh = context.node.store.guard();
-    let service = service_at(&mesh, &client, ip)?;
-    mesh.traffic(&service.key)?;
-    let protocol = service.ports.iter().find(|known| known.service_port == port)?.app_protocol;
-    let declared = protocol != AppProtocol::Unknown;
-    let (rules, connections, about_requests) =
-        context.routes.look(&mesh, &client, &service.key, port, |known| {
-            (known.rules.clone(), known.connections.clone(), known.about_requests)
-        });
-    let requests = match rules {
-        InForce::Rules(_) | InForce::Broken(_) if declared => Spoken::Declared,
-        InForce::Rules(_) | InForce::Broken(_) => Spoken::Undeclared,
-        // A route of connections makes them the protocol of the port; nobody guesses for the sake of a DestinationRule alone.
-        InForce::Nothing(_) if declared && about_requests && connections.table.is_none() => Spoken::Declared,
-        InForce::Nothing(_) => Spoken::Unheard,
-    };
-    let says_something =
-        requests != Spoken::Unheard || connections.table.is_some() || connections.policy.is_some();
-    says_something.then(|| Routed { service: Arc::clone(service), dialled, requests, connections })
+    context.routes.said(&mesh, &client, dialled)
 }
 
 impl Routes {
+    /// What is said of what was dialled.
+    fn said(&self, mesh: &Mesh, client: &Arc<Workload>, dialled: SocketAddr) -> Option<Routed> {
+        if let Some(service) = service_at(mesh, client, dialled.ip()) {
+            return self.said_of(mesh, client, service, dialled.port(), dialled);
+        }
+        let said_of = |one: Through| self.said_of(mesh, client, &one.service, one.port, dialled);
+        let mut each = headless_at(mesh, client, dialled).filter_map(said_of);
+        let mut first = each.next()?;
+        // Of several that may be meant the first decides, unless a request's host tells which it is.
+        let heard = each.fold(first.requests, |all, one| all.or_heard(one.requests));
+        let candidates: Vec<_> = headless_at(mesh, client, dialled).collect();
+        if candidates.len() > 1 {
+            (first.requests, first.candidates) = (heard, candidates);
+        }
+        Some(first)
+    }
+
+    fn said_of(
+        &self,
+        mesh: &Mesh,
+        client: &Arc<Workload>,
+        service: &Arc<Service>,
+        port: u16,
+        dialled: SocketAddr,
+    ) -> Option<Routed> {
+        mesh.traffic(&service.key)?;
+        let protocol = service.ports.iter().find(|known| known.service_port == port)?.app_protocol;
+        let declared = protocol != AppProtocol::Unknown;
+        let (rules, connections, about_requests) = self.look(mesh, client, &service.key, port, |known| {
+            (known.rules.clone(), known.connections.clone(), known.about_requests)
+        });
+        let requests = match rules {
+            InForce::Rules(_) | InForce::Broken(_) if declared => Spoken::Declared,
+            InForce::Rules(_) | InForce::Broken(_) => Spoken::Undeclared,
+            // A route of connections makes them the protocol of the port; nobody guesses for the sake of a DestinationRule alone.
+            InForce::Nothing(_) if declared && about_requests && connections.table.is_none() => {
+                Spoken::Declared
+            }
+            InForce::Nothing(_) => Spoken::Unheard,
+        };
+        let says_something =
+            requests != Spoken::Unheard || connections.table.is_some() || connections.policy.is_some();
+        let (service, candidates) = (Arc::clone(service), Vec::new());
+        says_something.then_some(Routed { service, port, candidates, dialled, requests, connections })
+    }
+
     /// What is in force for requests of `client` to `port` of `service`.
     pub(super) fn in_force(
         &self,
@@ -235,5 +274,90 @@ mod tests {
         let requests = InForce::new(Some(&traffic), &view(&client), &service, 80, &patterns);
         assert!(matches!(requests, InForce::Broken(_)), "{requests:?}");
         assert!(connections(Some(&traffic), &client, 80, &policy).policy.is_some());
+    }
+
+    /// What is said of a service.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Said {
+        Nothing,
+        Requests,
+        Bytes,
+    }
+
+    fn name(short: &str) -> ServiceName {
+        ServiceName { namespace: "shop".into(), hostname: format!("{short}.shop.svc.cluster.local").into() }
+    }
+
+    /// A pod at 10.0.0.1 whose port 8080 is that of these services: their names, addresses, ports and what is said of them.
+    fn mesh(services: &[(&str, &str, u16, Said)]) -> Mesh {
+        let mut mesh = Mesh::default();
+        let mut served = std::collections::BTreeMap::new();
+        for (short, address, port, said) in services {
+            let addresses: Vec<&str> = Some(*address).filter(|ip| !ip.is_empty()).into_iter().collect();
+            let service = serde_json::json!({
+                "name": short, "key": name(short), "addresses": addresses, "publish_not_ready": false,
+                "ports": [{"service_port": port, "target_port": 8080, "target_port_name": null, "app_protocol": "unknown"}],
+            });
+            mesh.apply([MeshChange::Service(Arc::new(serde_json::from_value(service).unwrap()))]);
+            let rule = serde_json::json!({"name": "r", "action": {"reply": {"status": 299}}});
+            let http = serde_json::json!([{"api": "istio", "objects": [], "ports": [port], "rules": {"http": [rule]}}]);
+            let pool = serde_json::json!([{"objects": [], "subsets": [], "policy": {"all": {"pool": {"max_connections": 1}}}}]);
+            let none = serde_json::json!([]);
+            let (tables, policies) = match said {
+                Said::Nothing => (&none, &none),
+                Said::Requests => (&http, &none),
+                Said::Bytes => (&none, &pool),
+            };
+            let traffic = serde_json::json!({"service": name(short), "tables": tables, "policies": policies});
+            mesh.apply([MeshChange::Traffic(Arc::new(serde_json::from_value(traffic).unwrap()))]);
+            let mapping = warren_common::model::PortMapping { service_port: *port, target_port: 8080 };
+            served.insert(name(short), vec![mapping]);
+        }
+        let server = Workload {
+            services: Arc::new(served),
+            ..Workload::clone(&pod("db-0", "db-0", &[IpAddr::from([10, 0, 0, 1])], true))
+        };
+        mesh.apply([MeshChange::Workload(Arc::new(server))]);
+        mesh
+    }
+
+    #[test]
+    fn an_endpoint_that_is_dialled_shows_the_services_without_addresses() {
+        let client = pod("client", "client", &[], true);
+        for (services, dialled, expected) in [
+            (&[("db", "", 80, Said::Requests)][..], "10.0.0.1:8080", Some(("db", 80, Spoken::Undeclared, 0))),
+            (&[("db", "", 80, Said::Bytes)], "10.0.0.1:8080", Some(("db", 80, Spoken::Unheard, 0))),
+            (&[("db", "", 80, Said::Nothing)], "10.0.0.1:8080", None),
+            (&[("db", "", 80, Said::Requests)], "10.0.0.1:80", None),
+            // Who dials a pod has passed the others over.
+            (&[("db", "10.96.0.1", 80, Said::Requests)], "10.0.0.1:8080", None),
+            (
+                &[("db", "10.96.0.1", 80, Said::Requests)],
+                "10.96.0.1:80",
+                Some(("db", 80, Spoken::Undeclared, 0)),
+            ),
+            (
+                &[("a", "10.96.0.1", 80, Said::Requests), ("b", "", 81, Said::Bytes)],
+                "10.0.0.1:8080",
+                Some(("b", 81, Spoken::Unheard, 0)),
+            ),
+            // Of several the first of which something is said; requests are looked for if they may be another's.
+            (
+                &[("a", "", 80, Said::Nothing), ("b", "", 81, Said::Bytes), ("c", "", 82, Said::Requests)],
+                "10.0.0.1:8080",
+                Some(("b", 81, Spoken::Undeclared, 3)),
+            ),
+            (
+                &[("a", "", 80, Said::Bytes), ("b", "", 81, Said::Nothing)],
+                "10.0.0.1:8080",
+                Some(("a", 80, Spoken::Unheard, 2)),
+            ),
+        ] {
+            let found = Routes::default().said(&mesh(services), &client, dialled.parse().unwrap());
+            let found = found
+                .as_ref()
+                .map(|routed| (&*routed.service.name, routed.port, routed.requests, routed.candidates.len()));
+            assert_eq!(found, expected, "{dialled}");
+        }
     }
 }

@@ -5,6 +5,7 @@ mod attempts;
 mod choose;
 mod failing;
 mod frequency;
+mod headless;
 pub mod http;
 pub mod l4;
 
@@ -13,6 +14,8 @@ pub use attempts::{Attempts, Failure, Patience, Step};
 pub(crate) use choose::{Rank, rank};
 pub use failing::{Extent, Failing};
 pub use frequency::Frequency;
+pub(crate) use headless::dialled_endpoint;
+pub use headless::{Through, headless_at, named};
 
 use crate::policy::is_reserved;
 use crate::store::Mesh;
@@ -184,7 +187,7 @@ pub fn resolve(
     }
     match mesh.workload_by_ip(dialled.ip()) {
         Some(workload) => {
-            let service = headless(mesh, client, workload, dialled.port()).cloned();
+            let service = headless_at(mesh, client, dialled).next().map(|through| through.service);
             to_workload(client, workload, dialled, service, 0)
         }
         None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip())),
@@ -202,23 +205,6 @@ pub fn service_at<'a>(mesh: &'a Mesh, client: &Workload, ip: IpAddr) -> Option<&
         return Some(first);
     }
     Some(visible.find(|service| service.key.namespace == client.namespace).unwrap_or(first))
-}
-
-/// The headless service through which a workload's own address was found, as far as one can tell.
-fn headless<'a>(
-    mesh: &'a Mesh,
-    client: &Workload,
-    workload: &Workload,
-    port: u16,
-) -> Option<&'a Arc<Service>> {
-    let mut served = workload.services.iter();
-    served.find_map(|(name, ports)| {
-        let service = mesh.service(name)?;
-        let is_it = service.addresses.is_empty()
-            && service.is_visible_in(&client.namespace)
-            && ports.iter().any(|mapping| mapping.target_port == port);
-        is_it.then_some(service)
-    })
 }
 
 fn resolve_service(
@@ -244,7 +230,8 @@ pub struct Backend<'a> {
 }
 
 /// An endpoint of a backend; `like`: the address that was dialled, of whose family it is to be if there is a choice. A service
-/// that is passed through has no endpoints: it is wherever it was dialled, unless that is somebody else's in the mesh.
+/// that is passed through has no endpoints: it is wherever it was dialled, unless that is somebody else's in the mesh. Of one that
+/// has no address it is the endpoint that was dialled, if it is one with these labels, and no other is tried.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -275,7 +262,10 @@ pub fn resolve_backend(
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
-    let (workload, port) = choose::endpoint(mesh, backend, client, choice)?;
+    let (workload, port) = match dialled_endpoint(mesh, backend, like) {
+        Some(dialled) => dialled,
+        None => choose::endpoint(mesh, backend, client, choice)?,
+    };
     target_of(mesh, client, service, workload, port, like)
 }
 
@@ -291,7 +281,10 @@ pub fn target_of(
     port: u16,
     like: IpAddr,
 ) -> Result<Target, RouteError> {
-    let endpoints = mesh.endpoints(&service.key).len();
+    let endpoints = match headless::is_dialled(service, workload, like) {
+        true => 0,
+        false => mesh.endpoints(&service.key).len(),
+    };
     let service = Some(Arc::clone(service));
     match (address_of(workload, like), &workload.placement.hostname) {
         (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service, endpoints),
@@ -331,11 +324,12 @@ fn any_like(ip: IpAddr) -> IpAddr {
     if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
-/// The workload's address of the family that was dialled, else any: a service may be dual-stack where its
+/// The workload's address that was dialled, else one of its family, else any: a service may be dual-stack where its
 /// workloads are not.
 fn address_of(workload: &Workload, like: IpAddr) -> Option<IpAddr> {
-    let same_family = workload.addresses.iter().find(|ip| ip.is_ipv4() == like.is_ipv4());
-    same_family.or(workload.addresses.first()).copied()
+    let same = workload.addresses.iter().find(|ip| **ip == like);
+    let same_family = || workload.addresses.iter().find(|ip| ip.is_ipv4() == like.is_ipv4());
+    same.or_else(same_family).or(workload.addresses.first()).copied()
 }
 
 #[cfg(test)]

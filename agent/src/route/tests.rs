@@ -11,7 +11,13 @@ fn service_name() -> ServiceName {
     ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() }
 }
 
-fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health: Health) -> Workload {
+pub(super) fn workload(
+    name: &str,
+    node: &str,
+    ips: &[&str],
+    tunnel: TunnelProtocol,
+    health: Health,
+) -> Workload {
     let services =
         BTreeMap::from([(service_name(), vec![PortMapping { service_port: 80, target_port: 8080 }])]);
     Workload {
@@ -38,7 +44,7 @@ fn workload(name: &str, node: &str, ips: &[&str], tunnel: TunnelProtocol, health
     }
 }
 
-fn service() -> Service {
+pub(super) fn service() -> Service {
     Service {
         name: "web".into(),
         key: service_name(),
@@ -59,7 +65,7 @@ fn mesh(workloads: Vec<Workload>) -> Mesh {
     mesh_of(service(), workloads)
 }
 
-fn mesh_of(service: Service, workloads: Vec<Workload>) -> Mesh {
+pub(super) fn mesh_of(service: Service, workloads: Vec<Workload>) -> Mesh {
     let mut mesh = Mesh::default();
     mesh.apply([MeshChange::Service(Arc::new(service))]);
     mesh.apply(workloads.into_iter().map(|w| MeshChange::Workload(Arc::new(w))));
@@ -67,15 +73,15 @@ fn mesh_of(service: Service, workloads: Vec<Workload>) -> Mesh {
 }
 
 /// A pod of n1.
-fn client() -> Workload {
+pub(super) fn client() -> Workload {
     Workload { services: Arc::default(), ..workload("client", "n1", &["10.0.1.9"], Hbone, Healthy) }
 }
 
-fn choice(entropy: u64) -> Choice<'static> {
+pub(super) fn choice(entropy: u64) -> Choice<'static> {
     Choice { entropy, avoid: &[], sticky: None, doubts: Doubts::default() }
 }
 
-fn go(mesh: &Mesh, to: &str) -> Result<Target, RouteError> {
+pub(super) fn go(mesh: &Mesh, to: &str) -> Result<Target, RouteError> {
     resolve(mesh, &client(), to.parse().unwrap(), &choice(7))
 }
 

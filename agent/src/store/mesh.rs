@@ -58,6 +58,11 @@ impl Mesh {
         self.workloads_by_ip.get(ip)
     }
 
+    /// Every workload that claims `ip`, the one that has it first.
+    pub fn workloads_by_ip(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads_by_ip.claimants(ip)
+    }
+
     /// The service that has the virtual address `ip`.
     pub fn service_by_ip(&self, ip: IpAddr) -> Option<&Arc<Service>> {
         self.services_by_ip.get(ip)

@@ -1,7 +1,7 @@
-//! Services that no connection shows: agents tell services by the virtual addresses that are dialled, and they have none.
+//! Services that no connection shows: agents tell services by the addresses that are dialled, and nobody dials one of theirs.
 
 use super::Index;
-use crate::objects::{Name, ServiceEntry};
+use crate::objects::{EntryAddress, EntryEndpoints, Name, Service, ServiceEntry};
 use std::sync::Arc;
 use warren_common::model::ServiceName;
 
@@ -10,23 +10,32 @@ use warren_common::model::ServiceName;
 pub enum Unseen<'a> {
     /// An ExternalName: its clients dial what another name stands for, this one.
     Alias(&'a Arc<str>),
-    /// It is headless: its clients dial one of its pods.
-    Headless,
-    /// Its ServiceEntry gives it no address.
+    /// Its ServiceEntry gives it no address, and its endpoints have none that is known.
     Entry(&'a ServiceEntry),
 }
 
 impl Index {
     /// Why no connection shows that it is for this service; none if one may.
     pub fn unseen(&self, service: &ServiceName) -> Option<Unseen<'_>> {
-        let kubernetes = self.kubernetes_service_name(service);
-        if let Some(service) = kubernetes.and_then(|name| self.service(&name)) {
-            let alias = service.external_name.as_ref().map(Unseen::Alias);
-            return alias.or(service.headless.then_some(Unseen::Headless));
+        if let Some(service) = self.kubernetes_service(service) {
+            return service.external_name.as_ref().map(Unseen::Alias);
         }
         let host = Name::new(service.namespace.clone(), service.hostname.clone());
         let entry = self.service_entry_of_host(&host)?;
-        entry.addresses.is_empty().then_some(Unseen::Entry(entry))
+        let is_address = |address: &EntryAddress| matches!(address, EntryAddress::Ip(_));
+        let is_seen = !entry.addresses.is_empty()
+            || matches!(entry.endpoints, EntryEndpoints::Selected(_))
+            || entry.listed().iter().any(|(endpoint, _)| is_address(&endpoint.address));
+        (!is_seen).then_some(Unseen::Entry(entry))
+    }
+
+    /// Whether it is a headless Service: who dials one of its endpoints is its client.
+    pub fn is_headless(&self, service: &ServiceName) -> bool {
+        self.kubernetes_service(service).is_some_and(|service| service.headless)
+    }
+
+    fn kubernetes_service(&self, service: &ServiceName) -> Option<&Service> {
+        self.kubernetes_service_name(service).and_then(|name| self.service(&name))
     }
 
     /// Whether rules of the mesh send to this service what was meant for another one.

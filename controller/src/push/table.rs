@@ -26,10 +26,21 @@ pub struct Resource {
 /// Resources that come together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// Whoever asks for the resource of this name gets these too: the workloads behind a service.
+    /// Whoever asks for the resource of this name gets these too: the workloads behind a service. And whoever gets one of these gets
+    /// that resource, if it has no other names to be asked for by.
     Behind(Arc<str>),
     /// The agent of this node gets these: its own pods.
     Node(Arc<str>),
+}
+
+impl Group {
+    /// The service that it is about.
+    pub fn leader(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Behind(service) => Some(service),
+            Self::Node(_) => None,
+        }
+    }
 }
 
 /// The latest change of a name.

@@ -238,7 +238,7 @@ impl Outlets for World {
     type Place = Server;
     type Seat = OwnedSemaphorePermit;
 
-    fn rules(&self) -> Result<Arc<HttpTable>, String> {
+    fn rules(&self, _: &str, _: &FlowHandle) -> Result<Arc<HttpTable>, String> {
         match &*self.broken.borrow() {
             Some(why) => Err(why.clone()),
             None => Ok(Arc::clone(&self.table.borrow())),

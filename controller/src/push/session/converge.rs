@@ -43,7 +43,7 @@ impl Client {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Name, version, alias; behind the service, on our node.
+    /// Name, version, alias (4: none); behind the service, on our node.
     Set(u8, u8, u8, bool, bool),
     Remove(u8),
     Deliver,
@@ -55,7 +55,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..6_u8, 0..10_u8, 0..4_u8, any::<bool>(), 0..4_u8)
+        4 => (0..6_u8, 0..10_u8, 0..5_u8, any::<bool>(), 0..4_u8)
             .prop_map(|(name, version, alias, behind, node)| Step::Set(name, version, alias, behind, node == 0)),
         2 => (0..6_u8).prop_map(Step::Remove),
         5 => Just(Step::Deliver),
@@ -140,7 +140,9 @@ proptest! {
                     let version = format!("{version}.{alias}.{member}.{local}");
                     let name = format!("r{name}");
                     let services = if member && name != SERVICE { &[SERVICE][..] } else { &[] };
-                    let mut resource = behind(services, resource(&version, &[&format!("/10.0.0.{alias}")]));
+                    let alias = format!("/10.0.0.{alias}");
+                    let aliases = if alias.ends_with('4') { &[][..] } else { &[&*alias] };
+                    let mut resource = behind(services, resource(&version, aliases));
                     resource.groups.extend(local.then(|| Group::Node(NODE.into())));
                     table.set(&name, Some(resource));
                 }
@@ -170,21 +172,29 @@ proptest! {
             rounds += 1;
             prop_assert!(rounds < 200, "it never ends");
         }
+        let asked = |name: &str, resource: &Resource| {
+            client.names.contains(name)
+                || resource.aliases.iter().any(|alias| client.names.contains(alias.as_ref()))
+        };
+        let along = |group: &Group| match group {
+            Group::Node(node) => &**node == NODE,
+            Group::Behind(service) => {
+                client.names.contains(service.as_ref())
+                    || table.get(service).is_some_and(|(name, resource)| asked(name, resource))
+            }
+        };
+        let comes = |name: &str| {
+            let (_, resource) = table.get(name).unwrap();
+            asked(name, resource) || resource.groups.iter().any(along)
+        };
         for name in table.names() {
             let (_, resource) = table.get(name).unwrap();
-            let asked = |name: &str, resource: &Resource| {
-                client.names.contains(name)
-                    || resource.aliases.iter().any(|alias| client.names.contains(alias.as_ref()))
+            let fronts = |other: &Arc<str>| {
+                let (_, other_one) = table.get(other).unwrap();
+                other_one.groups.contains(&Group::Behind(name.clone())) && comes(other)
             };
-            let along = |group: &Group| match group {
-                Group::Node(node) => &**node == NODE,
-                Group::Behind(service) => {
-                    client.names.contains(service.as_ref())
-                        || table.get(service).is_some_and(|(name, resource)| asked(name, resource))
-                }
-            };
-            let wanted =
-                client.wildcard || asked(name, resource) || resource.groups.iter().any(along);
+            let brought = resource.aliases.is_empty() && table.names().any(fronts);
+            let wanted = client.wildcard || comes(name) || brought;
             let held = client.holds.get(name.as_ref()).map(String::as_str);
             if !wanted {
                 prop_assert_eq!(held, None, "{} is not wanted any more", name);

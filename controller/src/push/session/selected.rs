@@ -1,4 +1,7 @@
 //! A client that wants what it names: those resources, what comes along with them, and the pods of its node.
+//!
+//! With a service come the workloads behind it. With a workload come the services that it stands behind and that nobody can ask
+//! for, as they have no address: who dials the workload is a client of theirs. These bring nobody else.
 
 use super::piece::Piece;
 use crate::push::table::{Group, Resource, Table};
@@ -19,6 +22,10 @@ pub(super) struct Wish<'s> {
 #[derive(Debug)]
 pub(super) struct Selected {
     held: Held,
+    /// What the workloads stand behind that the client is told of.
+    behind: BTreeMap<Arc<str>, Vec<Group>>,
+    /// The same by service: how many of them there are.
+    fronts: BTreeMap<Arc<str>, usize>,
     /// Resources to compare.
     dirty: BTreeSet<Arc<str>>,
     /// Resources to compare after those: whoever is told of a service has been told of what is behind it.
@@ -40,6 +47,8 @@ impl Selected {
     pub(super) fn new(held: Held, forced: BTreeSet<Arc<str>>) -> Self {
         Self {
             held,
+            behind: BTreeMap::new(),
+            fronts: BTreeMap::new(),
             dirty: forced.clone(),
             leaders: BTreeSet::new(),
             forced,
@@ -138,7 +147,7 @@ impl Selected {
             }
         } else {
             for changed in table.changed_since(self.seen) {
-                let wanted = changed.resource.is_some_and(|r| wish.covers(changed.name, r, table));
+                let wanted = changed.resource.is_some_and(|r| self.covers(wish, changed.name, r, table));
                 let held = self.held.contains_key(changed.name);
                 let pending = self.leaders.contains(changed.name);
                 if wanted || held || pending {
@@ -161,7 +170,8 @@ impl Selected {
     /// Tells the client how one resource is now, if it holds another state. False when there is no room.
     fn settle(&mut self, name: &Arc<str>, wish: Wish<'_>, table: &Table, piece: &mut Piece) -> bool {
         self.doubtful = true;
-        let now = table.get(name).filter(|(name, resource)| wish.covers(name, resource, table));
+        let now = table.get(name).filter(|(name, resource)| self.covers(wish, name, resource, table));
+        self.stands_behind(name, now.map_or(&[], |(_, resource)| resource.groups.as_slice()), table);
         let before = self.held.get(name);
         if let (Some((_, now)), Some(before)) = (now, before)
             && before.as_deref() == Some(&now.version)
@@ -188,6 +198,45 @@ impl Selected {
         }
         self.forced.remove(name);
         true
+    }
+}
+
+impl Selected {
+    fn covers(&self, wish: Wish<'_>, name: &str, resource: &Resource, table: &Table) -> bool {
+        wish.covers(name, resource, table) || (resource.aliases.is_empty() && self.fronts.contains_key(name))
+    }
+
+    /// The client is told of a workload, which brings services, or is not told of it any more: `groups` is empty then.
+    fn stands_behind(&mut self, name: &Arc<str>, groups: &[Group], table: &Table) {
+        let before = self.behind.get(name).map_or(&[][..], Vec::as_slice);
+        if before == groups {
+            return;
+        }
+        let mut looked_at = Vec::new();
+        for service in groups.iter().filter_map(Group::leader) {
+            let count = self.fronts.entry(service.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                looked_at.push(service.clone());
+            }
+        }
+        for service in before.iter().filter_map(Group::leader) {
+            if let Some(count) = self.fronts.get_mut(service) {
+                *count -= 1;
+                if *count == 0 {
+                    self.fronts.remove(service);
+                    looked_at.push(service.clone());
+                }
+            }
+        }
+        match groups.is_empty() {
+            true => drop(self.behind.remove(name)),
+            false => drop(self.behind.insert(name.clone(), groups.to_vec())),
+        }
+        // One with an address comes when it is asked for.
+        let comes_along =
+            |service: &Arc<str>| table.get(service).is_some_and(|(_, resource)| resource.aliases.is_empty());
+        self.leaders.extend(looked_at.into_iter().filter(comes_along));
     }
 }
 

@@ -285,11 +285,59 @@ fn a_service_brings_the_workloads_behind_it() {
         client.say(change(&["/10.96.0.2"], &["shop/web"])),
         sent(&["shop/db=1"], &["pod-3", "shop/web"])
     );
-    client.table.set("shop/db", Some(resource("2", &[])));
+    client.table.set("shop/db", Some(resource("2", &["/10.96.0.3"])));
     assert_eq!(
         client.set("shop/web", resource("2", &["/10.96.0.2"])),
         sent(&["pod-3=1", "shop/web=2"], &["shop/db"])
     );
+}
+
+#[test]
+fn a_workload_brings_the_services_that_cannot_be_asked_for() {
+    let mut client = ByName::start(Table::default());
+    client.told();
+    let pod =
+        |version, last| behind(&["shop/db", "shop/web"], resource(version, &[&format!("/10.0.0.{last}")]));
+    client.set("pod-1", pod("1", 1));
+    client.set("pod-2", pod("1", 2));
+    client.set("shop/web", resource("1", &["/10.96.0.1"]));
+    assert_eq!(client.set("shop/db", resource("1", &[])), None);
+    // Who dials one of its pods is a client of it, and no client of the others.
+    assert_eq!(client.say(change(&["/10.0.0.1"], &[])), sent(&["pod-1=1", "shop/db=1"], &[]));
+    assert_eq!(client.set("shop/db", resource("2", &[])), sent(&["shop/db=2"], &[]));
+    assert_eq!(client.say(change(&["/10.0.0.2"], &[])), sent(&["pod-2=1"], &[]));
+    assert_eq!(client.say(change(&[], &["/10.0.0.1"])), sent(&[], &["pod-1"]));
+    assert_eq!(client.say(change(&[], &["/10.0.0.2"])), sent(&[], &["pod-2", "shop/db"]));
+    // Through another service it comes too: its pods may be dialled without another word.
+    let all = sent(&["pod-1=1", "pod-2=1", "shop/db=2", "shop/web=1"], &[]);
+    assert_eq!(client.say(change(&["/10.96.0.1"], &[])), all);
+    // It is there later than its pods, and they may leave it.
+    assert_eq!(client.remove("shop/db"), sent(&[], &["shop/db"]));
+    assert_eq!(client.set("shop/db", resource("3", &[])), sent(&["shop/db=3"], &[]));
+    client.table.set("pod-1", Some(behind(&["shop/web"], resource("2", &[]))));
+    assert_eq!(
+        client.set("pod-2", behind(&["shop/web"], resource("2", &[]))),
+        sent(&["pod-1=2", "pod-2=2"], &["shop/db"])
+    );
+    // One that gets an address is asked for by that.
+    client.set("pod-1", behind(&["shop/web", "shop/db"], resource("3", &[])));
+    assert_eq!(client.set("shop/db", resource("4", &["/10.96.0.2"])), sent(&[], &["shop/db"]));
+}
+
+#[test]
+fn pods_of_the_clients_node_bring_them_too_and_so_do_those_that_it_holds_already() {
+    let pod = || on_node("n1", behind(&["shop/db"], resource("1", &["/10.0.0.1"])));
+    let mut client = ByName::start(Table::default());
+    client.told();
+    client.table.set("shop/db", Some(resource("1", &[])));
+    assert_eq!(client.set("pod", pod()), sent(&["pod=1", "shop/db=1"], &[]));
+    assert_eq!(client.remove("pod"), sent(&[], &["pod", "shop/db"]));
+
+    let mut table = Table::default();
+    table.set("shop/db", Some(resource("1", &[])));
+    table.set("pod", Some(behind(&["shop/db"], resource("1", &["/10.0.0.1"]))));
+    let mut session = start(first(&["/10.0.0.1"], &[("pod", "1")]));
+    assert_eq!(seen(session.poll(|_| &table)), sent(&["shop/db=1"], &[]));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, rule: &DestinationRul
     }
     exported_to_nobody(rule.exported_to.as_deref(), about);
     empty_subsets(index, rule, &held, about);
-    unseen::destination_rule(index, &held, about);
+    unseen::destination_rule(index, &held, rule, about);
     let others = index.destination_rules_of(&host).filter(|(pattern, _)| **pattern == *host);
     for other in others.flat_map(|(_, others)| others) {
         let together = other.name != rule.name

@@ -247,13 +247,13 @@ fn rules_for_what_nobody_dials_are_named() {
         (vs("dns.test", "a"), vec![of_vs]),
         (vs("none.test", "a"), vec![of_vs]),
         (vs("'*.test'", "a"), vec![]),
-        (vs("near.test", "a"), vec![of_vs]),
-        (vs("picks.test", "a"), vec![of_vs]),
+        (vs("near.test", "a"), vec![]),
+        (vs("picks.test", "a"), vec![]),
         (vs("addressed.test", "a"), vec![]),
-        (vs("headless", "a"), vec![of_vs]),
+        (vs("headless", "a"), vec![]),
         (dr("alias"), vec![of_dr]),
         (dr("dns.test"), vec![of_dr]),
-        (dr("headless"), vec![of_dr]),
+        (dr("headless"), vec![]),
         (dr("headless") + &vs("web", "headless"), vec![]),
         (dr("headless") + &attached, vec!["h port-undeclared spec.parentRefs[0]"]),
         (dr("addressed.test"), vec![]),
@@ -274,6 +274,23 @@ fn rules_for_what_nobody_dials_are_named() {
     );
     assert!(text(&vs("alias-web", "a")).contains("Write them for web.shop.svc.cluster.local; if no Service"));
     assert!(text(&dr("dns.test")).contains("Give the ServiceEntry shop/dns the addresses"));
+}
+
+#[test]
+fn whose_clients_choose_themselves_is_told() {
+    let dr = |host: &str, policy: &str| {
+        object("DestinationRule", "d", &format!("host: {host}, trafficPolicy: {{{policy}}}"))
+    };
+    let said = vec!["d client-chooses spec.trafficPolicy"];
+    for (objects, expected) in [
+        (dr("headless", "loadBalancer: {simple: RANDOM}"), said.clone()),
+        (dr("headless", "outlierDetection: {}"), said.clone()),
+        (dr("headless", "portLevelSettings: [{port: {number: 80}, outlierDetection: {}}]"), said),
+        (dr("headless", "connectionPool: {tcp: {maxConnections: 1}}"), vec![]),
+        (dr("web", "outlierDetection: {}"), vec![]),
+    ] {
+        assert_eq!(found(&objects), expected, "{objects}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::About;
 use crate::index::{Index, Unseen};
+use crate::objects::DestinationRule;
 use warren_common::model::ServiceName;
 
 const CODE: &str = "nothing-dialled";
@@ -15,13 +16,27 @@ pub(super) fn virtual_service(index: &Index, held: &[ServiceName], path: &str, a
 }
 
 /// The host of a DestinationRule; `held`: its services.
-pub(super) fn destination_rule(index: &Index, held: &[ServiceName], about: &mut About<'_>) {
+pub(super) fn destination_rule(
+    index: &Index,
+    held: &[ServiceName],
+    rule: &DestinationRule,
+    about: &mut About<'_>,
+) {
     if let Some((why, fix)) = why(index, held)
         && !held.iter().any(|service| index.is_sent_to(service))
     {
         let text =
             format!("{why}, and no rules send there what was meant for others: nothing follows this rule");
         about.warning(CODE, "spec.host", text, Some(fix));
+    }
+    let chooses = rule.policy.as_ref().is_some_and(|policy| {
+        let mut all = std::iter::once(&policy.all).chain(policy.ports.values());
+        all.any(|policy| policy.balancer.is_some() || policy.outliers.is_some())
+    });
+    if chooses && !held.is_empty() && held.iter().all(|service| index.is_headless(service)) {
+        let text = "the Service is headless, and its clients dial one of its pods: loadBalancer and outlierDetection choose only for what \
+                    rules of others send there, and for a subset that the dialled pod is not of";
+        about.info("client-chooses", "spec.trafficPolicy", text, None);
     }
 }
 
@@ -38,10 +53,6 @@ fn why(index: &Index, held: &[ServiceName]) -> Option<(String, String)> {
                 format!("the Service {host} is an ExternalName, and its clients dial what they find as {of}"),
                 fix,
             )
-        }
-        Unseen::Headless => {
-            let text = format!("the Service {host} is headless, and its clients dial one of its pods");
-            (text, "Write them for a Service of these pods that has a cluster IP, and call that".to_owned())
         }
         Unseen::Entry(entry) => {
             let name = &entry.name;
