@@ -16,6 +16,7 @@ mod farewell;
 mod flow;
 mod gate;
 pub mod handover;
+mod hash;
 pub mod http;
 pub mod identity;
 mod inbound;

@@ -5,7 +5,7 @@ use super::headers::{FORWARDED_FOR, REQUEST_ID, authority, is_grpc};
 use super::replay::Upload;
 use super::reply::Local;
 use crate::limits::Ticket;
-use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId};
+use crate::observe::{FlowFlag, FlowHandle, ResponseFlag, TraceId, shared};
 use http::header::{HeaderMap, HeaderName, USER_AGENT};
 use http::{Request, Version};
 use std::cell::Cell;
@@ -39,14 +39,15 @@ impl Exchange {
         flow.request(|about| {
             about.trace = TraceId::of(headers);
             let seen = &mut about.seen;
-            seen.protocol = protocol(request.version()).into();
+            seen.protocol = shared(protocol(request.version()));
             seen.grpc = is_grpc;
-            seen.method = request.method().as_str().into();
-            seen.path = path.into();
-            seen.authority = authority(request).into();
-            seen.request_id = text(headers, &REQUEST_ID);
-            seen.user_agent = text(headers, &USER_AGENT);
-            seen.forwarded_for = text(headers, &FORWARDED_FOR);
+            seen.method = shared(request.method().as_str());
+            seen.path = shared(path);
+            seen.authority = shared(authority(request));
+            // Nobody else has the same.
+            seen.request_id = text(headers, &REQUEST_ID).map(Into::into);
+            seen.user_agent = text(headers, &USER_AGENT).map(shared);
+            seen.forwarded_for = text(headers, &FORWARDED_FOR).map(shared);
         });
         let head_bytes = head as u64;
         let (body, messages) = (Rc::default(), Messages::default());
@@ -79,7 +80,7 @@ impl Exchange {
     /// It is answered here.
     pub(super) fn local(&self, local: &Local) {
         self.flow.request(|about| {
-            about.seen.details = local.details.as_ref().into();
+            about.seen.details = shared(&local.details);
             if let Some(flag) = local.flag {
                 about.flag(flag);
             }
@@ -132,7 +133,7 @@ impl Exchange {
     pub(super) fn broken(&mut self, flag: ResponseFlag, details: &'static str, why: &str) {
         self.flow.request(|about| {
             about.flag(flag);
-            about.seen.details = details.into();
+            about.seen.details = shared(details);
         });
         self.flow.fail(FlowFlag::Other, why);
         self.finished = true;
@@ -151,7 +152,7 @@ impl Drop for Exchange {
         if !self.finished {
             self.flow.request(|about| {
                 about.flag(ResponseFlag::DownstreamGone);
-                about.seen.details = "downstream_remote_disconnect".into();
+                about.seen.details = shared("downstream_remote_disconnect");
             });
             self.flow.fail(FlowFlag::Other, "the client has gone before its response's end");
         }
@@ -167,8 +168,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
-    headers.get(name).and_then(|value| value.to_str().ok()).map(Into::into)
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// Bytes of headers as HTTP/1 writes them.

@@ -134,7 +134,7 @@ pub(crate) fn prepare<B>(request: &mut Request<B>, keep_upgrade: bool, random: u
     headers.remove(EXPECT);
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
     if !headers.contains_key(REQUEST_ID)
-        && let Ok(id) = HeaderValue::try_from(uuid(random))
+        && let Ok(id) = HeaderValue::from_bytes(&uuid(random))
     {
         headers.insert(REQUEST_ID, id);
     }
@@ -143,10 +143,10 @@ pub(crate) fn prepare<B>(request: &mut Request<B>, keep_upgrade: bool, random: u
 /// Shapes a request for the version that its endpoint is spoken to in. A body of unknown length is chunked in HTTP/1.1, for
 /// hyper sends none with GET, HEAD and the like unless it is told how.
 pub(crate) fn shape<B: Body>(request: &mut Request<B>, h2: bool) {
-    let authority = authority(request).to_owned();
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let is_connect = request.method() == Method::CONNECT;
     if h2 {
+        let authority = authority(request).to_owned();
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
         *request.version_mut() = Version::HTTP_2;
         let uri = match is_connect {
             true => Uri::builder().authority(authority.as_str()).build(),
@@ -164,14 +164,21 @@ pub(crate) fn shape<B: Body>(request: &mut Request<B>, h2: bool) {
         // RFC 9110, 10.1.4.
         request.headers_mut().append(CONNECTION, HeaderValue::from_static("te"));
     }
-    if let Ok(host) = HeaderValue::try_from(authority.as_str()) {
-        request.headers_mut().insert(HOST, host);
+    // Its target is a path already, and its host a header, if its client speaks HTTP/1 too.
+    let is_absolute = request.uri().authority().is_some();
+    if is_absolute || request.headers().get_all(HOST).iter().nth(1).is_some() {
+        if let Ok(host) = HeaderValue::try_from(authority(request)) {
+            request.headers_mut().insert(HOST, host);
+        }
     }
     if is_connect {
         return;
     }
-    if let Ok(uri) = Uri::try_from(path) {
-        *request.uri_mut() = uri;
+    if is_absolute {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        if let Ok(uri) = Uri::try_from(path) {
+            *request.uri_mut() = uri;
+        }
     }
     let is_sized =
         request.headers().contains_key(CONTENT_LENGTH) || request.body().size_hint().exact().is_some();
@@ -194,10 +201,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// A random UUID, version 4.
-fn uuid(random: u128) -> String {
-    let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+fn uuid(random: u128) -> [u8; 36] {
+    let mut left = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    let digits = text.iter_mut().enumerate().filter(|(place, _)| !matches!(place, 8 | 13 | 18 | 23));
+    for (_, digit) in digits.rev() {
+        let value = (left & 0xf) as u8;
+        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        left >>= 4;
+    }
+    text
 }
 
 #[cfg(test)]
@@ -316,8 +329,10 @@ mod tests {
 
     #[test]
     fn ids_are_uuids() {
-        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(uuid(0), *b"00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid(u128::MAX), *b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        let random = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+        assert_eq!(uuid(random), *b"01234567-89ab-4def-8123-456789abcdef");
     }
 
     #[test]

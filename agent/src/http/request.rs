@@ -25,7 +25,7 @@ use super::serve::Downstream;
 use super::switch::Switching;
 use super::visits::Visit;
 use crate::limits::{Excess, Ticket};
-use crate::observe::ResponseFlag;
+use crate::observe::{ResponseFlag, shared};
 use crate::route::http::{
     Action, BackendRule, CorsDecision, Forwarding, HttpTable, Matched, PathPart, Refusal, Rule, draw_fault,
     is_drawn, put_on, timeout_of,
@@ -205,12 +205,13 @@ async fn forward<O: Outlets>(
     };
     match forwarded {
         Ok((mut forwarded, backend)) => {
-            let came = forwarded.response.headers().clone();
-            let view = asked.view();
-            let values = asked.values(&view, Some(&came), downstream.client);
             let headers = forwarded.response.headers_mut();
-            rule.response_headers.prepare(&values).apply(headers);
-            backend.response_headers.prepare(&values).apply(headers);
+            if !(rule.response_headers.is_empty() && backend.response_headers.is_empty()) {
+                let (came, view) = (headers.clone(), asked.view());
+                let values = asked.values(&view, Some(&came), downstream.client);
+                rule.response_headers.prepare(&values).apply(headers);
+                backend.response_headers.prepare(&values).apply(headers);
+            }
             if let Some(cors) = cors {
                 put_on(headers, cors);
             }
@@ -279,7 +280,7 @@ impl<O: Outlets> Journey<'_, O> {
         let took = reached.sent_at.elapsed().as_millis();
         self.exchange.flow().request(|about| {
             about.seen.upstream_ms = u64::try_from(took).ok();
-            about.seen.details = "via_upstream".into();
+            about.seen.details = shared("via_upstream");
         });
         if let Ok(took) = HeaderValue::try_from(took.to_string()) {
             response.headers_mut().insert(SERVICE_TIME, took);
@@ -311,7 +312,6 @@ impl<O: Outlets> Journey<'_, O> {
 fn note(exchange: &Exchange, table: &HttpTable, matched: &Matched<'_>) {
     exchange.flow().request(|about| {
         about.seen.route = Some(matched.name.clone()).filter(|name| !name.is_empty());
-        let objects: Vec<_> = table.objects().iter().map(ToString::to_string).collect();
-        about.seen.objects = (!objects.is_empty()).then(|| objects.join(", ").into());
+        about.seen.objects = table.names_of_objects().cloned();
     });
 }

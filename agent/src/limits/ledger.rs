@@ -1,6 +1,7 @@
 //! Who has how much open. Pure: times are seconds of any clock that does not go back.
 
 use super::{Limit, LimitsConfig};
+use crate::hash::FastMap;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use warren_common::model::WorkloadUid;
@@ -31,7 +32,7 @@ const SWEEP: usize = 1024;
 pub(super) struct Ledger {
     config: LimitsConfig,
     node: Usage,
-    pods: HashMap<WorkloadUid, PodUsage>,
+    pods: FastMap<WorkloadUid, PodUsage>,
     refused: HashMap<Limit, u64>,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct Refused {
 
 impl Ledger {
     pub(super) fn new(config: LimitsConfig) -> Self {
-        Self { config, node: Usage::default(), pods: HashMap::new(), refused: HashMap::new() }
+        Self { config, node: Usage::default(), pods: FastMap::default(), refused: HashMap::new() }
     }
 
     /// Counts what has happened; whether it should be told.

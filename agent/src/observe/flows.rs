@@ -4,8 +4,9 @@ use super::handle::FlowHandle;
 use super::metrics::Metrics;
 use super::record::Record;
 use super::stream::{FlowFilter, FlowStream, Followers};
+use crate::hash::FastMap;
 use parking_lot::Mutex;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -45,7 +46,7 @@ struct Inner {
     config: ObserveConfig,
     metrics: Arc<Metrics>,
     next_id: AtomicU64,
-    open: Vec<Mutex<HashMap<u64, Arc<Record>>>>,
+    open: Vec<Mutex<FastMap<u64, Arc<Record>>>>,
     closed: Mutex<VecDeque<Arc<Record>>>,
     followers: Followers,
 }
@@ -214,7 +215,7 @@ impl Observer {
         self.shard(record.id).lock().remove(&record.id);
     }
 
-    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Record>>> {
+    fn shard(&self, id: u64) -> &Mutex<FastMap<u64, Arc<Record>>> {
         &self.inner.open[(id % SHARDS) as usize]
     }
 

@@ -7,6 +7,7 @@ use super::record::{Details, FlowFlag, Peer};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use warren_common::model::admin::{Direction, Transport};
 use warren_common::model::{Identity, Service, Workload};
@@ -118,6 +119,14 @@ impl TcpLabels {
             mutual_tls: false,
             flag: "-",
         }
+    }
+
+    /// What tells most of them apart.
+    pub(super) fn hash_names<H: Hasher>(&self, state: &mut H) {
+        self.direction.hash(state);
+        self.source.workload.hash(state);
+        self.destination.workload.hash(state);
+        self.service.as_ref().map(|service| &service.name).hash(state);
     }
 
     fn service_name(&self) -> &str {

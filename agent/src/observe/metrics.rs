@@ -7,12 +7,13 @@
 use super::labels::{TcpLabels, escaped, reporter};
 use super::record::{Details, FlowFlag};
 use super::request_metrics::Requests;
+use crate::hash::FastMap;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text::encode};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -55,7 +56,7 @@ type Named = Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
 /// Everything that is counted.
 #[derive(Default)]
 pub(super) struct Metrics {
-    series: RwLock<HashMap<TcpLabels, Arc<Series>>>,
+    series: RwLock<FastMap<TcpLabels, Arc<Series>>>,
     requests: Requests,
     overflowed: AtomicU64,
     /// Open sockets by direction: outbound, inbound.

@@ -27,6 +27,7 @@ mod request_metrics;
 mod stream;
 mod trace;
 mod wanted;
+mod words;
 
 pub use admin::{AdminView, serve_admin, serve_admin_on};
 pub use endpoints::{EndpointError, bind, serve_metrics, serve_readiness};
@@ -38,6 +39,7 @@ pub use request::{RequestDetails, ResponseFlag};
 pub use stream::{FlowFilter, FlowStream};
 pub use trace::TraceId;
 pub use wanted::RequestFilter;
+pub(crate) use words::shared;
 
 #[cfg(test)]
 mod testing;

@@ -4,6 +4,7 @@ use super::labels::ServiceLabels;
 use super::metrics::Series;
 use super::request::RequestDetails;
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -252,7 +253,7 @@ impl Record {
         let failed = state == FlowState::Closed;
         let flag = details.flag().filter(|_| failed);
         let flags = match &details.request {
-            Some(request) => request.flags_text(),
+            Some(request) => request.flags_text().into_owned(),
             None => flag.map_or("-", FlowFlag::as_str).to_owned(),
         };
         Flow {
@@ -298,8 +299,19 @@ fn peer(peer: &Peer) -> FlowPeer {
 
 /// The same in milliseconds, as Envoy writes it.
 pub(super) fn rfc3339_ms(at: SystemTime) -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    OffsetDateTime::from(at).format(format).unwrap_or_default()
+    thread_local! {
+        /// A second since the epoch, and how it is written.
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != since.as_secs() {
+            *second = since.as_secs();
+            *text = OffsetDateTime::from(at).format(format).unwrap_or_default();
+        }
+        format!("{text}.{:03}Z", since.subsec_millis())
+    })
 }
 
 /// RFC 3339, UTC, microseconds.

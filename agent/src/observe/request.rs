@@ -1,7 +1,7 @@
 //! What is known of a request, beside what every flow has.
 
 use super::trace::TraceId;
-use std::fmt::Write;
+use std::borrow::Cow;
 use warren_common::model::admin::FlowRequest;
 
 /// Why a request was not just answered by an application, in the short form of Envoy's access logs; in the order in which Envoy
@@ -85,14 +85,12 @@ impl RequestDetails {
     }
 
     /// The flags, joined by commas; `-` for none.
-    pub fn flags_text(&self) -> String {
-        let Some((first, rest)) = self.flags.split_first() else { return "-".to_owned() };
-        let mut text = first.as_str().to_owned();
-        for flag in rest {
-            // Writing to a String can't fail.
-            let _ = write!(text, ",{}", flag.as_str());
+    pub fn flags_text(&self) -> Cow<'static, str> {
+        match self.flags.as_slice() {
+            [] => "-".into(),
+            [only] => only.as_str().into(),
+            several => several.iter().map(|flag| flag.as_str()).collect::<Vec<_>>().join(",").into(),
         }
-        text
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn closed(record: &Record, details: &Details, request: &RequestDetail
                 protocol = &*seen.protocol,
                 response_code = seen.status,
                 grpc_status = seen.grpc_status,
-                response_flags = flags.as_str(),
+                response_flags = &*flags,
                 response_code_details = &*seen.details,
                 route_name = seen.route.as_deref(),
                 upstream_cluster = seen.cluster.as_deref(),
@@ -59,7 +59,7 @@ pub(super) fn closed(record: &Record, details: &Details, request: &RequestDetail
             )
         };
     }
-    match flags.as_str() {
+    match &*flags {
         "-" => line!(tracing::Level::INFO),
         _ => line!(tracing::Level::WARN),
     }

@@ -8,14 +8,16 @@ use super::labels::TcpLabels;
 use super::record::{Details, Record};
 use super::request::RequestDetails;
 use super::trace::TraceId;
+use crate::hash::FastMap;
 use parking_lot::RwLock;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabel, EncodeLabelSet, EncodeMetric, LabelSetEncoder, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::HistogramWithExemplars;
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -48,13 +50,21 @@ const BOUNDS: [f64; 19] = [
 ];
 
 /// The label set of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct HttpLabels {
     peers: TcpLabels,
     grpc: bool,
     status: u16,
     grpc_status: Option<u16>,
-    flags: Box<str>,
+    flags: Cow<'static, str>,
+}
+
+/// What tells most label sets apart: all of it would be some 400 bytes for each request.
+impl Hash for HttpLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.peers.hash_names(state);
+        (self.status, self.grpc_status).hash(state);
+    }
 }
 
 impl EncodeLabelSet for HttpLabels {
@@ -157,7 +167,7 @@ impl EncodeMetric for Histogram {
 /// All that is counted of requests.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    series: RwLock<HashMap<HttpLabels, Arc<RequestSeries>>>,
+    series: RwLock<FastMap<HttpLabels, Arc<RequestSeries>>>,
     overflowed: AtomicU64,
 }
 
@@ -174,7 +184,7 @@ impl Requests {
             grpc: request.seen.grpc,
             status: request.seen.status,
             grpc_status: request.seen.grpc_status,
-            flags: request.flags_text().into(),
+            flags: request.flags_text(),
         };
         if let Some(series) = self.series.read().get(&labels) {
             return Arc::clone(series);

@@ -7,13 +7,14 @@ use crate::balance::{
     NoneLeft, Overflow, Signal, Slot, hash_input, hash_of_connection, in_force,
 };
 use crate::explain::Seen;
+use crate::hash::FastMap;
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
 use crate::route::{Backend, dialled_endpoint};
 use crate::standing::Span;
 use crate::store::Mesh;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(crate) struct Balances(Arc<Groups>);
 
 #[derive(Debug, Default)]
 struct Groups {
-    known: Mutex<HashMap<Key, Arc<Balance>>>,
+    known: Mutex<FastMap<Key, Arc<Balance>>>,
     ejections: Mutex<BTreeMap<&'static str, u64>>,
 }
 
@@ -60,7 +61,7 @@ struct State {
     circuit: Circuit,
     detector: Option<Detector>,
     ages: Ages,
-    active: HashMap<WorkloadUid, u32>,
+    active: FastMap<WorkloadUid, u32>,
     turn: u64,
 }
 

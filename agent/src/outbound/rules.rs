@@ -4,6 +4,7 @@
 use super::current;
 use crate::balance::{Effective, effective};
 use crate::context::Context;
+use crate::hash::FastMap;
 use crate::interest::{Interest, Unlearned};
 use crate::pods::Pod;
 use crate::route::http::{ClientView, InForce, Patterns};
@@ -11,7 +12,6 @@ use crate::route::l4::L4Table;
 use crate::route::{Through, headless_at, service_at};
 use crate::store::{Mesh, Store};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
@@ -24,7 +24,7 @@ const MAX_TABLES: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     patterns: Patterns,
-    known: RefCell<HashMap<Key, Known>>,
+    known: RefCell<FastMap<Key, Known>>,
 }
 
 type Key = (WorkloadUid, ServiceName, u16);

@@ -8,7 +8,7 @@
 //!
 //! It is a preference, never a verdict: where nobody else is left, those that fail are tried.
 
-use std::collections::HashMap;
+use crate::hash::FastMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use warren_common::model::Workload;
@@ -39,9 +39,9 @@ pub enum Extent {
 /// This node's memory.
 #[derive(Clone, Debug, Default)]
 pub struct Failing {
-    endpoints: HashMap<Arc<str>, Endpoint>,
+    endpoints: FastMap<Arc<str>, Endpoint>,
     /// Silent pods by node.
-    nodes: HashMap<Arc<str>, Vec<(Arc<str>, Instant)>>,
+    nodes: FastMap<Arc<str>, Vec<(Arc<str>, Instant)>>,
 }
 
 #[derive(Clone, Debug)]

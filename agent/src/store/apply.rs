@@ -1,8 +1,9 @@
 //! Changes to the mesh. Pure: a snapshot and changes in, the next snapshot out.
 
 use super::mesh::{Mesh, Scope};
+use crate::hash::SharedMap;
 use crate::policy::Refused;
-use imbl::{HashMap, OrdSet, Vector};
+use imbl::{OrdSet, Vector};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -205,7 +206,7 @@ fn service_name(name: &str) -> Option<ServiceName> {
     Some(ServiceName { namespace: namespace.into(), hostname: hostname.into() })
 }
 
-type Lists<K> = HashMap<K, Vector<Arc<Workload>>>;
+type Lists<K> = SharedMap<K, Vector<Arc<Workload>>>;
 
 /// Puts `workload` into the list of `key`, in place of its older version if that is there.
 fn join<K: Clone + Eq + Hash>(lists: &mut Lists<K>, key: &K, workload: &Arc<Workload>) {

@@ -8,7 +8,7 @@
 //!
 //! An update of a claimant does not change its place: the last words of a dying pod don't steal its address back.
 
-use imbl::HashMap;
+use crate::hash::SharedMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::{Service, Workload};
@@ -53,7 +53,7 @@ impl Claimant for Service {
 
 /// Addresses and their claimants.
 #[derive(Debug)]
-pub(super) struct ByAddress<T>(HashMap<IpAddr, Claims<T>>);
+pub(super) struct ByAddress<T>(SharedMap<IpAddr, Claims<T>>);
 
 /// The claimants of one address. Nearly always there is one: `waiting` then allocates nothing.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl<T> Clone for ByAddress<T> {
 
 impl<T> Default for ByAddress<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(SharedMap::default())
     }
 }
 

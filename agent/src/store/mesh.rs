@@ -1,8 +1,9 @@
 //! One snapshot of the mesh, and its indexes.
 
 use super::claims::ByAddress;
+use crate::hash::SharedMap;
 use crate::policy::Policies;
-use imbl::{HashMap, HashSet, OrdMap, OrdSet, Vector};
+use imbl::{HashSet, OrdMap, OrdSet, Vector};
 use std::net::IpAddr;
 use std::sync::Arc;
 use warren_common::model::traffic::Traffic;
@@ -19,8 +20,8 @@ pub struct Mesh {
     pub(super) workloads_by_ip: ByAddress<Workload>,
     pub(super) services_by_ip: ByAddress<Service>,
     // Both ordered by uid and never empty. A service's workloads may be known before the service is.
-    pub(super) endpoints: HashMap<ServiceName, Vector<Arc<Workload>>>,
-    pub(super) by_node: HashMap<Arc<str>, Vector<Arc<Workload>>>,
+    pub(super) endpoints: SharedMap<ServiceName, Vector<Arc<Workload>>>,
+    pub(super) by_node: SharedMap<Arc<str>, Vector<Arc<Workload>>>,
     // None until the controller has said.
     pub(super) enrolled_namespaces: Option<OrdSet<Arc<str>>>,
     pub(super) policies: Policies,

@@ -19,12 +19,13 @@ pub(crate) use connection::{Opened, Phase, Switched};
 use super::BoxError;
 use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
+use crate::hash::FastMap;
 use connection::{H1, H2};
 use http::header::UPGRADE;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -37,7 +38,7 @@ use warren_common::model::traffic::TlsOrigination;
 use warren_common::model::{Identity, WorkloadUid};
 
 /// Who may share a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PoolKey {
     /// The pod that asks.
     pub(crate) source: WorkloadUid,
@@ -61,6 +62,14 @@ pub(crate) struct PoolKey {
     pub(crate) h2: bool,
     /// Where a DestinationRule counts: for whom, as Envoy calls it.
     pub(crate) cluster: Option<Arc<str>>,
+}
+
+/// What tells nearly all of them apart.
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.address, self.h2, &self.source_pod_uid).hash(state);
+        self.tls.as_ref().map(|tls| &tls.name).hash(state);
+    }
 }
 
 /// What holds for the connections of a key.
@@ -97,7 +106,7 @@ pub(crate) struct Origination {
 
 /// The connections of one worker.
 pub(crate) struct Pool {
-    entries: RefCell<HashMap<PoolKey, Entry>>,
+    entries: RefCell<FastMap<PoolKey, Entry>>,
     waiting: Rc<Waiting>,
     /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
@@ -270,7 +279,7 @@ impl Pool {
         self.entries.borrow().values().map(|entry| entry.idle.len()).sum()
     }
 
-    fn entry<'e>(entries: &'e mut HashMap<PoolKey, Entry>, key: &PoolKey, terms: &Terms) -> &'e mut Entry {
+    fn entry<'e>(entries: &'e mut FastMap<PoolKey, Entry>, key: &PoolKey, terms: &Terms) -> &'e mut Entry {
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(*terms));
         entry.terms = *terms;
         entry
@@ -368,13 +377,13 @@ impl Lease {
     }
 
     /// The response has ended: the connection may carry another request.
-    pub(crate) fn give_back(mut self) {
-        let (Some(Held::H1(mut h1)), Some(pool)) = (self.held.take(), self.pool.upgrade()) else { return };
-        if h1.is_closed() || h1.is_spent(&self.terms, Instant::now()) {
+    pub(crate) fn give_back(self) {
+        let Self { pool, key, terms, held, .. } = self;
+        let (Some(Held::H1(mut h1)), Some(pool)) = (held, pool.upgrade()) else { return };
+        if h1.is_closed() || h1.is_spent(&terms, Instant::now()) {
             return;
         }
         h1.no_switch();
-        let (key, terms) = (self.key.clone(), self.terms);
         if h1.is_ready() {
             return pool.keep(&key, &terms, h1);
         }

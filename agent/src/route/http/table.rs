@@ -44,6 +44,7 @@ pub struct HttpTable {
     api: RouteApi,
     grpc: bool,
     objects: Vec<ObjectName>,
+    names: Option<Arc<str>>,
     entries: Vec<Entry>,
     index: Index,
 }
@@ -120,7 +121,8 @@ impl HttpTable {
         }
         let index = Index::new(entries.iter().map(|entry| &entry.conditions.path));
         let objects = table.objects.clone();
-        Ok(Some(Self { api: table.api, grpc: table.rules.grpc, objects, entries, index }))
+        let names = Some(listed(&objects)).filter(|names| !names.is_empty()).map(Into::into);
+        Ok(Some(Self { api: table.api, grpc: table.rules.grpc, objects, names, entries, index }))
     }
 
     /// The first rule of which a match holds for the request; none: it is answered as [`Refusal`](super::Refusal) says.
@@ -162,6 +164,11 @@ impl HttpTable {
     /// The objects that it was made of.
     pub fn objects(&self) -> &[ObjectName] {
         &self.objects
+    }
+
+    /// The same, for people; none if there are none.
+    pub fn names_of_objects(&self) -> Option<&Arc<str>> {
+        self.names.as_ref()
     }
 
     /// Its matches in the order in which they are tried: the name as logs have it, the conditions (none: every request), the rule.

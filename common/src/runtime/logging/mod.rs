@@ -1,5 +1,8 @@
 //! Logs: text for people, JSON for collectors, on standard error.
 
+mod line;
+
+use line::Lines;
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
@@ -22,7 +25,8 @@ pub fn init_logging(filter: &str, format: LogFormat) {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text if std::io::stderr().is_terminal() => builder.init(),
+        LogFormat::Text => builder.with_ansi(false).event_format(Lines::default()).init(),
         LogFormat::Json => builder.json().init(),
     }
     if let Some(error) = problem {
