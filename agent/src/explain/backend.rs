@@ -9,7 +9,7 @@ use crate::outbound::{named, originated};
 use crate::policy::{self, Connection, Denial};
 use crate::route::http::RequestView;
 use crate::route::{
-    Backend, Choice, Doubts, Failing, Hop, Target, dialled_endpoint, rank, resolve_backend, target_of,
+    Backend, Choice, Doubts, Failing, Hop, Own, Target, own_endpoint, rank, resolve_backend, target_of,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -25,8 +25,8 @@ pub(super) struct Way<'a> {
     pub(super) port: u16,
     pub(super) subset: Option<&'a Arc<str>>,
     pub(super) effective: &'a Effective,
-    /// An address of the family that is wanted.
-    pub(super) like: IpAddr,
+    /// What is dialled, or any address of the family that is wanted.
+    pub(super) like: SocketAddr,
 }
 
 impl Way<'_> {
@@ -53,12 +53,12 @@ impl Way<'_> {
         let group = Group::new(scene.mesh, service, client, port, effective);
         let by_rule = !effective.counts_nothing() && service.steering.mode != Mode::Passthrough;
         let last = scene.known.last(client, &service.key);
-        let backend = Backend { service, port, subset: Some(&effective.labels) };
-        if let Some((workload, port)) = dialled_endpoint(scene.mesh, &backend, self.like) {
+        let backend = Backend { service, port, subset: Some(&effective.labels), own: false };
+        if let Own::Endpoint(workload, port) = own_endpoint(scene.mesh, &backend, self.like) {
             let row = row(WhyMark::Chosen, [shown(workload), place(workload), "dialled".to_owned()]);
             let text = "the one that was dialled: the service has no address of its own";
             tale.rows("endpoint", text, vec![row]);
-            let target = target_of(scene.mesh, client, service, workload, port, self.like);
+            let target = target_of(scene.mesh, client, service, workload, port, self.like.ip());
             return target.map_err(|error| error.to_string());
         }
         let picked = match by_rule {
@@ -99,16 +99,16 @@ impl Way<'_> {
             (None, _) => HashInput::Absent,
         };
         let turn = Turn { turn: scene.entropy, entropy: scene.entropy, hash: input.hash(), avoid: &[] };
-        let dialled = group.is_passthrough().then(|| group.at(like)).flatten();
+        let dialled = group.is_passthrough().then(|| group.at(like.ip())).flatten();
         let picked = dialled.map_or_else(|| group.pick(&turn, seen), Ok);
         let endpoint = picked.map_err(|error| format!("{}: {error}", service.key.hostname))?;
-        let target = target_of(scene.mesh, client, service, &endpoint.workload, endpoint.port, like);
+        let target = target_of(scene.mesh, client, service, &endpoint.workload, endpoint.port, like.ip());
         Ok((target.map_err(|error| error.to_string())?, input))
     }
 
     fn any(&self, failing: &Failing, sticky: Option<&WorkloadUid>) -> Result<(Target, HashInput), String> {
         let Self { scene, client, service, port, effective, like, .. } = *self;
-        let backend = Backend { service, port, subset: Some(&effective.labels) };
+        let backend = Backend { service, port, subset: Some(&effective.labels), own: false };
         let choice = choice(scene, failing, sticky);
         let target = resolve_backend(scene.mesh, client, &backend, like, &choice);
         Ok((target.map_err(|error| error.to_string())?, HashInput::Absent))
@@ -324,6 +324,6 @@ fn judge(
 }
 
 /// An address of the client's family, for what has none.
-pub(super) fn like(client: &Workload, dialled: Option<SocketAddr>) -> IpAddr {
-    dialled.map_or_else(|| address(client), |dialled| dialled.ip())
+pub(super) fn like(client: &Workload, dialled: Option<SocketAddr>) -> SocketAddr {
+    dialled.unwrap_or_else(|| SocketAddr::new(address(client), 0))
 }

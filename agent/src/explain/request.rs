@@ -140,7 +140,7 @@ impl Request<'_> {
             return None;
         }
         let before = parts.clone();
-        let remote = SocketAddr::new(like(self.client, None), 0);
+        let remote = like(self.client, None);
         asked.change(matched.rule, backend, matched.part, remote, &mut parts);
         changed(&before, &parts, tale);
         for mirror in &backend.mirrors {

@@ -265,7 +265,7 @@ impl Story<'_> {
             Some(name) => Said::Tls(name),
             None => Said::Bytes,
         };
-        let way = rules.map_or(L4Way::Itself, |table| table.route(like(client, dialled), said));
+        let way = rules.map_or(L4Way::Itself, |table| table.route(like(client, dialled).ip(), said));
         if let Some(table) = rules {
             tale.outcome.objects = Some(table.objects().to_string());
         }

@@ -32,6 +32,8 @@ pub(super) struct Bound {
     service: ServiceName,
     port: u16,
     subset: Option<Arc<str>>,
+    /// Whether it was found by its endpoint that was dialled.
+    own: bool,
     route: FlowRoute,
 }
 
@@ -41,7 +43,7 @@ impl Course {
     /// # Errors
     /// Its rules lead nowhere.
     pub(super) fn new(routed: &Routed, said: Said<'_>) -> Result<Self, OutboundError> {
-        let Routed { service, port, dialled, connections, .. } = routed;
+        let Routed { service: called, port, candidates, dialled, connections, .. } = routed;
         let Connections { table, policy } = connections;
         let way = table.as_ref().map_or(Way::Itself, |table| table.route(dialled.ip(), said));
         let objects = table.as_ref().map(|table| Arc::clone(table.objects()));
@@ -49,14 +51,16 @@ impl Course {
             Way::Itself => Ok(match policy {
                 None => Self::Dialled,
                 Some(objects) => {
-                    Self::service(service.key.clone(), *port, None, "".into(), Arc::clone(objects))
+                    Self::service(called, called.key.clone(), *port, None, ("".into(), Arc::clone(objects)))
                 }
             }),
+            // It may be for another of them, of which nothing is said.
+            Way::Nowhere if candidates.len() > 1 => Ok(Self::Dialled),
             Way::Nowhere => Err(OutboundError::NoRule { objects: objects.unwrap_or_default() }),
             Way::Rule(rule) => match rule.pick(rand::random()) {
                 Some(Destination::Service { service, port, subset }) => {
-                    let (name, objects) = (Arc::clone(rule.name()), objects.unwrap_or_default());
-                    Ok(Self::service(service.clone(), *port, subset.clone(), name, objects))
+                    let rule = (Arc::clone(rule.name()), objects.unwrap_or_default());
+                    Ok(Self::service(called, service.clone(), *port, subset.clone(), rule))
                 }
                 Some(Destination::Broken { wanted, why }) => {
                     Err(OutboundError::LeadsNowhere(format!("{wanted} leads nowhere: {why}")))
@@ -67,14 +71,16 @@ impl Course {
     }
 
     fn service(
+        called: &Service,
         service: ServiceName,
         port: u16,
         subset: Option<Arc<str>>,
-        rule: Arc<str>,
-        objects: Arc<str>,
+        (rule, objects): (Arc<str>, Arc<str>),
     ) -> Self {
         let cluster = cluster(&service, port, subset.as_deref());
-        Self::Service(Box::new(Bound { service, port, subset, route: FlowRoute { rule, objects, cluster } }))
+        let own = called.addresses.is_empty() && called.key == service;
+        let route = FlowRoute { rule, objects, cluster };
+        Self::Service(Box::new(Bound { service, port, subset, own, route }))
     }
 
     /// What decided, for people.
@@ -133,7 +139,7 @@ fn balanced(
     bound: &Bound,
     (attempts, load): (&Attempts, Load<'_>),
 ) -> Result<Next, OutboundError> {
-    let Bound { service: name, port, subset, .. } = bound;
+    let Bound { service: name, port, subset, own, .. } = bound;
     // Before the snapshot: what is made of it may be older than it says, and never newer.
     let generation = context.node.store.generation();
     let mesh = context.node.store.guard();
@@ -148,7 +154,8 @@ fn balanced(
         port,
         subset: subset.as_ref(),
         address: dialled.client.ip(),
-        dialled: like,
+        dialled: dialled.destination,
+        own: *own,
     };
     match context.node.balances.pick(&wanted, load)? {
         Chosen::One(Picked { endpoint, place, .. }) => {
@@ -169,9 +176,9 @@ fn balanced(
             Ok(Next { target, place: Some(Box::new(place)), tls })
         }
         Chosen::Any(effective, place) => {
-            let backend = Backend { service, port, subset: Some(&effective.labels) };
+            let backend = Backend { service, port, subset: Some(&effective.labels), own: *own };
             let target = chosen(context, client, Some(service), attempts, |choice| {
-                resolve_backend(&mesh, client, &backend, like, choice)
+                resolve_backend(&mesh, client, &backend, dialled.destination, choice)
             })?;
             originate::named(&effective.policy, &target, Some(service))?;
             let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname, Some(service));

@@ -10,12 +10,12 @@ use crate::explain::Seen;
 use crate::hash::FastMap;
 use crate::http::{self, NoWay};
 use crate::route::http::{ClientView, Ended, Refusal};
-use crate::route::{Backend, dialled_endpoint};
+use crate::route::{Backend, Own, RouteError, own_endpoint};
 use crate::standing::Span;
 use crate::store::Mesh;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use warren_common::model::traffic::{ConnectionPool, PortPolicy, RouteApi, Traffic};
@@ -93,7 +93,9 @@ pub(super) struct Wanted<'a> {
     /// Of the client.
     pub(super) address: IpAddr,
     /// What it dialled.
-    pub(super) dialled: IpAddr,
+    pub(super) dialled: SocketAddr,
+    /// Whether that is an endpoint of the service, by which it was found.
+    pub(super) own: bool,
 }
 
 /// What is to be carried.
@@ -118,6 +120,8 @@ pub(super) enum Unpicked {
     Overflow(#[from] Overflow),
     #[error("{service}: {source}")]
     NoneLeft { service: Arc<str>, source: NoneLeft },
+    #[error(transparent)]
+    Gone(Box<RouteError>),
 }
 
 /// What became of it.
@@ -197,13 +201,12 @@ impl Balances {
         let turn = state.turn;
         state.turn = turn.wrapping_add(1);
         let choice = Ask { turn, entropy: rand::random(), hash: input.hash(), avoid: tried };
-        let picked = match wanted.chosen(&made) {
-            Some(endpoint) => Ok(endpoint),
-            None => made.group.pick(&choice, &Now { state: &state, now }).cloned(),
-        };
         let none_left =
             |source| Unpicked::NoneLeft { service: Arc::clone(&wanted.service.key.hostname), source };
-        let endpoint = picked.map_err(none_left)?;
+        let endpoint = match wanted.chosen(&made)? {
+            Some(endpoint) => endpoint,
+            None => made.group.pick(&choice, &Now { state: &state, now }).cloned().map_err(none_left)?,
+        };
         let uid = endpoint.workload.uid.clone();
         *state.active.entry(uid.clone()).or_default() += 1;
         drop(state);
@@ -285,12 +288,18 @@ impl Balances {
 
 impl Wanted<'_> {
     /// The endpoint that the client has chosen itself: it dialled it, and the service has no address of its own, or is not balanced.
-    fn chosen(&self, made: &Made) -> Option<Endpoint> {
-        let Self { mesh, service, port, dialled, .. } = *self;
+    fn chosen(&self, made: &Made) -> Result<Option<Endpoint>, Unpicked> {
+        let Self { mesh, service, port, dialled, own, .. } = *self;
         let subset = Some(&made.effective.labels);
-        match dialled_endpoint(mesh, &Backend { service, port, subset }, dialled) {
-            Some((workload, port)) => Some(Endpoint { workload: Arc::clone(workload), port }),
-            None => made.group.is_passthrough().then(|| made.group.at(dialled).cloned()).flatten(),
+        match own_endpoint(mesh, &Backend { service, port, subset, own }, dialled) {
+            Own::Endpoint(workload, port) => Ok(Some(Endpoint { workload: Arc::clone(workload), port })),
+            Own::Nothing if made.group.is_passthrough() => Ok(made.group.at(dialled.ip()).cloned()),
+            Own::Nothing => Ok(None),
+            Own::Gone => {
+                let (service, known) =
+                    (Arc::clone(&service.key.hostname), mesh.endpoints(&service.key).len());
+                Err(Unpicked::Gone(Box::new(RouteError::NoLongerIts { service, dialled, known })))
+            }
         }
     }
 }
@@ -466,7 +475,7 @@ impl Unpicked {
         let refusal = match self {
             Self::NoSuchSubset(_) | Self::Refused { .. } => Refusal::no_backend(api),
             Self::Overflow(_) => Refusal::overflow(),
-            Self::NoneLeft { .. } => Refusal::no_endpoint(),
+            Self::NoneLeft { .. } | Self::Gone(_) => Refusal::no_endpoint(),
         };
         NoWay { refusal, why: self.to_string() }
     }

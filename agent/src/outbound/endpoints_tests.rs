@@ -129,7 +129,8 @@ impl World {
             port: 80,
             subset: None,
             address: [10, 0, 0, 9].into(),
-            dialled: dialled.into(),
+            dialled: (dialled, 8080).into(),
+            own: false,
         };
         self.balances.pick(&wanted, load)
     }
@@ -394,6 +395,20 @@ fn who_dials_an_endpoint_of_a_service_without_an_address_gets_it() {
         }
     }
     assert!((1..300).contains(&world.share("a")), "nobody was chosen");
+    // Another one is another database: it does not stand in for one that has gone.
+    let wanted = Wanted {
+        mesh: &world.mesh,
+        generation: world.generation,
+        client: &world.client,
+        service: &world.service,
+        port: 80,
+        subset: None,
+        address: [10, 0, 0, 9].into(),
+        dialled: ([10, 0, 0, 77], 8080).into(),
+        own: true,
+    };
+    let gone = world.balances.pick(&wanted, Load::Connection(&[]));
+    assert!(matches!(gone, Err(Unpicked::Gone(_))), "it is no endpoint any more");
     // One limit for all of them, as for any service.
     let taken = |last| world.pick_for([10, 0, 0, last], Load::Connection(&[]));
     let _both = (taken(1).unwrap(), taken(2).unwrap());

@@ -88,9 +88,11 @@ impl OutboundError {
             Self::Route(RouteError::ReservedPort(_)) | Self::Local(Refusal::Denied(_)) => FlowFlag::Deny,
             Self::Revoked(_) => FlowFlag::Deny,
             Self::Tunnel { status: None, .. } | Self::Silent { .. } => FlowFlag::H2HandshakeFailure,
-            Self::Route(RouteError::NoHealthyEndpoint { .. } | RouteError::NoLocalEndpoint { .. }) => {
-                FlowFlag::NoHealthyUpstream
-            }
+            Self::Route(
+                RouteError::NoHealthyEndpoint { .. }
+                | RouteError::NoLocalEndpoint { .. }
+                | RouteError::NoLongerIts { .. },
+            ) => FlowFlag::NoHealthyUpstream,
             Self::Connect { to, source } if is_tunnel(*to) && source.kind() == io::ErrorKind::TimedOut => {
                 FlowFlag::NetworkPolicy
             }
@@ -98,7 +100,7 @@ impl OutboundError {
             Self::LeadsNowhere(_) => FlowFlag::NoCluster,
             Self::Unpicked(Unpicked::NoSuchSubset(_) | Unpicked::Refused { .. }) => FlowFlag::NoCluster,
             Self::Unpicked(Unpicked::Overflow(_)) => FlowFlag::Overload,
-            Self::Unpicked(Unpicked::NoneLeft { .. }) => FlowFlag::NoHealthyUpstream,
+            Self::Unpicked(Unpicked::NoneLeft { .. } | Unpicked::Gone(_)) => FlowFlag::NoHealthyUpstream,
             Self::Gone(_) => FlowFlag::Other,
             Self::Local(Refusal::Limit(_)) => FlowFlag::Overload,
             _ => FlowFlag::Connect,
@@ -107,7 +109,7 @@ impl OutboundError {
 
     /// Whether there is no endpoint, for now.
     pub(super) fn is_of_choice(&self) -> bool {
-        matches!(self, Self::Route(_) | Self::Unpicked(Unpicked::NoneLeft { .. }))
+        matches!(self, Self::Route(_) | Self::Unpicked(Unpicked::NoneLeft { .. } | Unpicked::Gone(_)))
     }
 
     /// Whether the time for connecting was over.

@@ -38,7 +38,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::traffic::{ConnectionPool, Destination};
-use warren_common::model::{AppProtocol, Workload};
+use warren_common::model::{AppProtocol, Service, Workload};
 
 /// How often it is looked whether the client of a request that waits is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -141,7 +141,8 @@ impl Outlets for Requests {
             port,
             subset,
             address: self.client.ip(),
-            dialled: self.destination.ip(),
+            dialled: self.destination,
+            own: self.is_own(service),
         };
         let like = self.destination.ip();
         let nobody = |error: RouteError| NoWay { refusal: Refusal::no_endpoint(), why: error.to_string() };
@@ -157,7 +158,8 @@ impl Outlets for Requests {
                     (target.map_err(nobody)?, Some(place), None, set_cookie)
                 }
                 Chosen::Any(effective, place) => {
-                    let backend = Backend { service, port, subset: Some(&effective.labels) };
+                    let own = self.is_own(service);
+                    let backend = Backend { service, port, subset: Some(&effective.labels), own };
                     let target = self.any(&mesh, &client, &backend, ask).map_err(nobody)?;
                     (target, place, Some(effective), None)
                 }
@@ -320,6 +322,12 @@ impl Outlets for Requests {
 }
 
 impl Requests {
+    /// Whether the service was found by its endpoint that was dialled.
+    fn is_own(&self, service: &Service) -> bool {
+        let is_it = |through: &Through| through.service.key == service.key;
+        service.addresses.is_empty() && (is_it(&self.service) || self.candidates.iter().any(is_it))
+    }
+
     /// An endpoint where no DestinationRule says which: as for connections.
     fn any(
         &self,
@@ -332,7 +340,7 @@ impl Requests {
         let resolve = |avoid| {
             let doubts = Doubts { silent_nodes: &[], failing: Some((&failing, now)) };
             let choice = Choice { entropy: rand::random(), avoid, sticky: None, doubts };
-            resolve_backend(mesh, client, backend, self.destination.ip(), &choice)
+            resolve_backend(mesh, client, backend, self.destination, &choice)
         };
         let target = resolve(ask.tried).or_else(|error| match ask.tried {
             [] => Err(error),

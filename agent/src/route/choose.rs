@@ -44,7 +44,7 @@ pub(super) fn endpoint<'a>(
     client: &Workload,
     choice: &Choice<'_>,
 ) -> Result<(&'a Arc<Workload>, u16), RouteError> {
-    let Backend { service, port, subset } = *backend;
+    let Backend { service, port, subset, .. } = *backend;
     let chooser = Chooser { service, client, port, subset, choice };
     let affine = service.steering.affinity_s.is_some();
     let known = mesh.endpoints(&service.key).len();

@@ -7,7 +7,7 @@ use super::Backend;
 use crate::store::Mesh;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use warren_common::model::{Service, Workload};
+use warren_common::model::{PortMapping, Service, Workload};
 
 /// A service without an address, and its port that leads to the one that was dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,11 @@ pub fn headless_at<'a>(
 ) -> impl Iterator<Item = Through> + 'a {
     who_has(mesh, dialled.ip()).flat_map(move |workload| {
         workload.services.iter().filter_map(move |(name, ports)| {
-            let port = ports.iter().find(|mapping| mapping.target_port == dialled.port())?.service_port;
+            let leads_there = |mapping: &&PortMapping| mapping.target_port == dialled.port();
+            // Of several the one that its clients most likely have in mind.
+            let same =
+                ports.iter().filter(leads_there).find(|mapping| mapping.service_port == dialled.port());
+            let port = same.or_else(|| ports.iter().find(leads_there))?.service_port;
             let service = mesh.service(name)?;
             let is_it = service.addresses.is_empty() && service.is_visible_in(&client.namespace);
             is_it.then(|| Through { service: Arc::clone(service), port })
@@ -35,24 +39,41 @@ pub fn headless_at<'a>(
     })
 }
 
-/// Of a backend without an address: the endpoint that has the address that was dialled, and its own port. Its client has chosen it,
-/// so that neither readiness nor nearness counts.
-pub(crate) fn dialled_endpoint<'a>(
-    mesh: &'a Mesh,
-    backend: &Backend<'_>,
-    dialled: IpAddr,
-) -> Option<(&'a Arc<Workload>, u16)> {
-    let Backend { service, port, subset } = *backend;
+/// What a client that dials an endpoint itself has chosen of a backend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own<'a> {
+    /// Nothing: any endpoint will do.
+    Nothing,
+    /// This one, and its own port. Neither readiness nor nearness counts.
+    Endpoint(&'a Arc<Workload>, u16),
+    /// One that is none any more. Another one would be another database, another broker.
+    Gone,
+}
+
+/// Of a backend without an address: the endpoint that has the address that was dialled.
+pub(crate) fn own_endpoint<'a>(mesh: &'a Mesh, backend: &Backend<'_>, dialled: SocketAddr) -> Own<'a> {
+    let Backend { service, port, subset, own } = *backend;
     if !service.addresses.is_empty() {
-        return None;
+        return Own::Nothing;
     }
-    who_has(mesh, dialled).find_map(|workload| {
-        let mapping =
-            workload.services.get(&service.key)?.iter().find(|mapping| mapping.service_port == port)?;
+    let behind = || {
+        who_has(mesh, dialled.ip()).filter_map(|workload| {
+            let ports = workload.services.get(&service.key)?;
+            Some((workload, ports.iter().find(|mapping| mapping.service_port == port)?.target_port))
+        })
+    };
+    let has = |workload: &Workload| {
         let has = |(key, value)| workload.labels.get(key) == Some(value);
-        let is_it = subset.is_none_or(|labels| labels.iter().all(has));
-        is_it.then_some((workload, mapping.target_port))
-    })
+        subset.is_none_or(|labels| labels.iter().all(has))
+    };
+    let fitting = || behind().filter(|(workload, _)| has(workload));
+    let same_port = fitting().find(|(_, port)| *port == dialled.port());
+    match same_port.or_else(|| fitting().next()) {
+        Some((workload, port)) => Own::Endpoint(workload, port),
+        // A subset is what the rule says, whoever was dialled.
+        None if own && subset.is_none_or(|labels| labels.is_empty()) => Own::Gone,
+        None => Own::Nothing,
+    }
 }
 
 /// Whether `workload` is not one of a choice, but was dialled itself.
@@ -60,10 +81,10 @@ pub(super) fn is_dialled(service: &Service, workload: &Workload, dialled: IpAddr
     service.addresses.is_empty() && workload.addresses.contains(&dialled.to_canonical())
 }
 
-/// The workload that has the address, or all that share it with their node.
+/// The pod that has the address for itself, or all that share it.
 fn who_has(mesh: &Mesh, ip: IpAddr) -> impl Iterator<Item = &Arc<Workload>> {
-    let is_shared = mesh.workload_by_ip(ip).is_some_and(|holder| holder.host_network);
-    mesh.workloads_by_ip(ip).take(if is_shared { usize::MAX } else { 1 })
+    let is_one = mesh.workload_by_ip(ip).is_some_and(|holder| holder.has_own_addresses());
+    mesh.workloads_by_ip(ip).take(if is_one { 1 } else { usize::MAX })
 }
 
 /// Which of several services a client of `namespace` means by the host that it asks for, with or without a port: the name itself,

@@ -1,7 +1,7 @@
 //! Which service is meant by an endpoint's own address.
 
 use super::super::tests::{choice, client, go, mesh_of, service, workload};
-use super::super::{Backend, Choice, Hop, resolve_backend};
+use super::super::{Backend, Choice, Hop, RouteError, resolve_backend};
 use super::*;
 use crate::store::MeshChange;
 use warren_common::model::Health::{Healthy, Unhealthy};
@@ -97,15 +97,27 @@ fn of_pods_that_share_an_address_the_one_with_the_port_is_meant() {
         Workload { host_network: true, tunnel: Plain, uid, ..pod(ip, behind) }
     };
     let pods = vec![
-        on_host("10.1.0.1", &[("a", &[(80, 9100)])], "a"),
-        on_host("10.1.0.1", &[("b", &[(80, 9200)])], "b"),
+        // What somebody has written down comes first: `default/kubernetes` names the nodes of the control plane.
+        Workload {
+            host_network: false,
+            ..on_host("10.1.0.1", &[], "Kubernetes/discovery.k8s.io/EndpointSlice/x")
+        },
+        on_host("10.1.0.1", &[("a", &[(80, 9100)]), ("c", &[(80, 9100)])], "a"),
+        on_host("10.1.0.1", &[("b", &[(80, 9200)]), ("c", &[(80, 9200)])], "b"),
     ];
-    let mesh = mesh(vec![of("a", &[]), of("b", &[])], pods);
-    assert_eq!(found(&mesh, &client(), "10.1.0.1:9200"), [("b".to_owned(), 80)]);
+    let mesh = mesh(vec![of("a", &[]), of("b", &[]), of("c", &[])], pods);
+    assert_eq!(found(&mesh, &client(), "10.1.0.1:9200"), [("b".to_owned(), 80), ("c".to_owned(), 80)]);
+    // Of two endpoints of one service, too.
+    let c = Arc::new(of("c", &[]));
+    for (port, uid) in [(9100, "a"), (9200, "b")] {
+        let backend = Backend { service: &c, port: 80, subset: None, own: true };
+        let own = own_endpoint(&mesh, &backend, SocketAddr::new("10.1.0.1".parse().unwrap(), port));
+        assert!(matches!(own, Own::Endpoint(pod, its) if &*pod.uid.0 == uid && its == port), "{own:?}");
+    }
     let b = Arc::new(of("b", &[]));
-    let backend = Backend { service: &b, port: 80, subset: None };
-    let endpoint = dialled_endpoint(&mesh, &backend, "10.1.0.1".parse().unwrap()).unwrap();
-    assert_eq!((&*endpoint.0.uid.0, endpoint.1), ("b", 9200));
+    let backend = Backend { service: &b, port: 80, subset: None, own: true };
+    let own = own_endpoint(&mesh, &backend, "10.1.0.1:9200".parse().unwrap());
+    assert!(matches!(own, Own::Endpoint(pod, 9200) if &*pod.uid.0 == "b"), "{own:?}");
 }
 
 #[test]
@@ -131,6 +143,7 @@ fn rules_that_lead_to_the_service_itself_lead_to_the_endpoint_that_was_dialled()
     let well = labelled(pod("10.0.2.2", &[("db", ports)]), "v2");
     let mesh = mesh(vec![headless.clone()], vec![sick, well]);
     let service = Arc::new(headless);
+    let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 8080);
     let subset = |version: &str| [("version".into(), version.into())].into();
     let (v1, v2) = (subset("v1"), subset("v2"));
     for (port, subset, dialled, expected, endpoints) in [
@@ -144,17 +157,56 @@ fn rules_that_lead_to_the_service_itself_lead_to_the_endpoint_that_was_dialled()
         // Somebody else was dialled.
         (80, None, "10.96.0.99", "10.0.2.2:8080", 2),
     ] {
-        let backend = Backend { service: &service, port, subset };
+        let backend = Backend { service: &service, port, subset, own: false };
         // Not even after it has failed is another one tried.
         let avoid = [warren_common::model::WorkloadUid(format!("Kubernetes//Pod/shop/at-{dialled}").into())];
         let choice = Choice { avoid: &avoid, ..choice(1) };
-        let target = resolve_backend(&mesh, &client(), &backend, dialled.parse().unwrap(), &choice).unwrap();
+        let target = resolve_backend(&mesh, &client(), &backend, at(dialled), &choice).unwrap();
         assert_eq!(
             (target.address.to_string(), target.endpoints),
             (expected.to_owned(), endpoints),
             "{dialled}"
         );
         assert!(matches!(target.hop, Hop::Hbone { .. }));
+    }
+    // One that is no endpoint any more is not replaced by another, but by a rule that says which.
+    let gone = |own: bool, subset| {
+        let backend = Backend { service: &service, port: 80, subset, own };
+        resolve_backend(&mesh, &client(), &backend, at("10.0.2.9"), &choice(1)).map(|target| target.address)
+    };
+    let error = gone(true, None).unwrap_err();
+    assert!(matches!(error, RouteError::NoLongerIts { known: 2, .. }), "{error}");
+    assert!(error.to_string().contains("10.0.2.9:8080 is no endpoint of the service db"), "{error}");
+    assert_eq!(gone(true, Some(&v2)).unwrap(), at("10.0.2.2"));
+    assert_eq!(gone(false, None).unwrap(), at("10.0.2.2"));
+}
+
+#[test]
+fn of_two_ports_that_lead_to_one_the_port_that_was_dialled_is_meant() {
+    let pods = vec![pod("10.0.2.1", &[("db", &[(80, 8080), (8080, 8080)])])];
+    assert_eq!(
+        found(&mesh(vec![of("db", &[])], pods), &client(), "10.0.2.1:8080"),
+        [("db".to_owned(), 8080)]
+    );
+}
+
+#[test]
+fn nobody_gets_a_pods_address_by_writing_it_down() {
+    let entry = Workload {
+        uid: warren_common::model::WorkloadUid("Kubernetes/networking.istio.io/WorkloadEntry/bank/x".into()),
+        tunnel: Plain,
+        ..pod("10.0.2.1", &[("outside", &[(80, 8080)])])
+    };
+    let real = || pod("10.0.2.1", &[("db", &[(80, 8080)])]);
+    for pods in [vec![entry.clone(), real()], vec![real(), entry.clone()]] {
+        let mesh = mesh(vec![of("db", &[]), of("outside", &["10.96.0.5"])], pods);
+        assert_eq!(found(&mesh, &client(), "10.0.2.1:8080"), [("db".to_owned(), 80)]);
+        // By its address, and as an endpoint of what it was written down for: always through the tunnel.
+        for dialled in ["10.0.2.1:8080", "10.96.0.5:80"] {
+            let target = go(&mesh, dialled).unwrap();
+            assert!(matches!(target.hop, Hop::Hbone { .. }), "{dialled}: {target:?}");
+            assert_eq!(target.address, "10.0.2.1:8080".parse().unwrap(), "{dialled}");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub use attempts::{Attempts, Failure, Patience, Step};
 pub(crate) use choose::{Rank, rank};
 pub use failing::{Extent, Failing};
 pub use frequency::Frequency;
-pub(crate) use headless::dialled_endpoint;
+pub(crate) use headless::{Own, own_endpoint};
 pub use headless::{Through, headless_at, named};
 
 use crate::policy::is_reserved;
@@ -148,6 +148,19 @@ pub enum RouteError {
         /// How many endpoints there are in all.
         known: usize,
     },
+    /// A client dials an endpoint of a service without an address, and it is none any more.
+    #[error(
+        "{dialled} is no endpoint of the service {service} any more, which has no address of its own ({known} others are; look its \
+         name up again)"
+    )]
+    NoLongerIts {
+        /// Its hostname.
+        service: Arc<str>,
+        /// What was dialled.
+        dialled: SocketAddr,
+        /// How many endpoints there are now.
+        known: usize,
+    },
     /// The endpoint is known by name alone to the controller, and has no name either.
     #[error("the endpoint {workload} has neither an address nor a name")]
     NoAddress {
@@ -214,8 +227,8 @@ fn resolve_service(
     dialled: SocketAddr,
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
-    let backend = Backend { service, port: dialled.port(), subset: None };
-    resolve_backend(mesh, client, &backend, dialled.ip(), choice)
+    let backend = Backend { service, port: dialled.port(), subset: None, own: false };
+    resolve_backend(mesh, client, &backend, dialled, choice)
 }
 
 /// A service that a rule sends to, whatever was dialled.
@@ -227,11 +240,13 @@ pub struct Backend<'a> {
     pub port: u16,
     /// Labels of the endpoints that may be picked; none: all of them.
     pub subset: Option<&'a Selector>,
+    /// Whether it was found by the endpoint that was dialled, for it has no address of its own.
+    pub own: bool,
 }
 
-/// An endpoint of a backend; `like`: the address that was dialled, of whose family it is to be if there is a choice. A service
-/// that is passed through has no endpoints: it is wherever it was dialled, unless that is somebody else's in the mesh. Of one that
-/// has no address it is the endpoint that was dialled, if it is one with these labels, and no other is tried.
+/// An endpoint of a backend; `dialled`: of whose family it is to be if there is a choice. A service that is passed through has no
+/// endpoints: it is wherever it was dialled, unless that is somebody else's in the mesh. Of one that has no address it is the
+/// endpoint that was dialled, if it is one with these labels, and no other is tried.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -239,10 +254,11 @@ pub fn resolve_backend(
     mesh: &Mesh,
     client: &Workload,
     backend: &Backend<'_>,
-    like: IpAddr,
+    dialled: SocketAddr,
     choice: &Choice<'_>,
 ) -> Result<Target, RouteError> {
     let Backend { service, port, .. } = *backend;
+    let like = dialled.ip();
     if service.steering.mode == Mode::Passthrough {
         match service_at(mesh, client, like) {
             Some(at) if at.key == service.key => {}
@@ -262,9 +278,17 @@ pub fn resolve_backend(
     if !service.ports.iter().any(|p| p.service_port == port) {
         return Err(RouteError::NoSuchPort { service: Arc::clone(&service.key.hostname), port });
     }
-    let (workload, port) = match dialled_endpoint(mesh, backend, like) {
-        Some(dialled) => dialled,
-        None => choose::endpoint(mesh, backend, client, choice)?,
+    let (workload, port) = match own_endpoint(mesh, backend, dialled) {
+        Own::Endpoint(workload, port) => (workload, port),
+        Own::Nothing => choose::endpoint(mesh, backend, client, choice)?,
+        Own::Gone => {
+            let known = mesh.endpoints(&service.key).len();
+            return Err(RouteError::NoLongerIts {
+                service: Arc::clone(&service.key.hostname),
+                dialled,
+                known,
+            });
+        }
     };
     target_of(mesh, client, service, workload, port, like)
 }
@@ -287,7 +311,11 @@ pub fn target_of(
     };
     let service = Some(Arc::clone(service));
     match (address_of(workload, like), &workload.placement.hostname) {
-        (Some(ip), _) => to_workload(client, workload, SocketAddr::new(ip, port), service, endpoints),
+        (Some(ip), _) => {
+            // Whoever writes down a pod's address as one of something else's gets the pod, with all that protects it.
+            let pod = mesh.workload_by_ip(ip).filter(|holder| holder.has_own_addresses());
+            to_workload(client, pod.unwrap_or(workload), SocketAddr::new(ip, port), service, endpoints)
+        }
         (None, Some(name)) if workload.tunnel == TunnelProtocol::None => Ok(Target {
             address: SocketAddr::new(any_like(like), port),
             workload: Some(Arc::clone(workload)),

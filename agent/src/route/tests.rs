@@ -297,8 +297,8 @@ fn what_was_dialled_for_another_does_not_pass_through() {
     mesh.apply([MeshChange::Service(Arc::new(through.clone()))]);
     let through = Arc::new(through);
     let of = |mesh: &Mesh, dialled: &str| {
-        let backend = Backend { service: &through, port: 80, subset: None };
-        resolve_backend(mesh, &client(), &backend, dialled.parse().unwrap(), &choice(1))
+        let backend = Backend { service: &through, port: 80, subset: None, own: false };
+        resolve_backend(mesh, &client(), &backend, SocketAddr::new(dialled.parse().unwrap(), 0), &choice(1))
     };
     for own in ["240.0.0.1", "203.0.113.9"] {
         let target = of(&mesh, own).unwrap();

@@ -3,8 +3,10 @@
 //! Removal of an old pod and arrival of the new one that got its address come in either order, so an address
 //! has a list of claimants. The best one holds it:
 //!
-//! 1. what has the address for itself, the newest arrival first: the older one is about to be removed;
-//! 2. then what shares it with its node (host network), the oldest first, so that the answer does not wander.
+//! 1. a pod that has the address for itself, the newest arrival first: the older one is about to be removed;
+//! 2. then what shares it with its node (host network), or was written down by hand (a ServiceEntry's endpoint, a
+//!    WorkloadEntry, an endpoint of a slice), the oldest first, so that the answer does not wander. Nobody takes a pod's address
+//!    from it by writing it down, nor its tunnel.
 //!
 //! An update of a claimant does not change its place: the last words of a dying pod don't steal its address back.
 
@@ -33,7 +35,7 @@ impl Claimant for Workload {
     }
 
     fn shares(&self) -> bool {
-        self.host_network
+        !self.has_own_addresses()
     }
 }
 

@@ -12,6 +12,14 @@ use std::sync::Arc;
 #[serde(transparent)]
 pub struct WorkloadUid(pub Arc<str>);
 
+impl WorkloadUid {
+    /// Whether it is a pod's.
+    pub fn is_pod(&self) -> bool {
+        let mut parts = self.0.split('/').skip(1);
+        (parts.next(), parts.next()) == (Some(""), Some("Pod"))
+    }
+}
+
 impl fmt::Display for WorkloadUid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -238,6 +246,11 @@ impl Workload {
     /// The value of the label `app`, for telemetry.
     pub fn app(&self) -> Option<&str> {
         self.labels.get("app").map(AsRef::as_ref)
+    }
+
+    /// Whether nobody else has its addresses: it is a pod, and not on its node's network.
+    pub fn has_own_addresses(&self) -> bool {
+        !self.host_network && self.uid.is_pod()
     }
 
     /// The value of the label `version`, for telemetry.

@@ -122,10 +122,11 @@ pub(super) fn remarks(index: &Index, config: &ResolveConfig, name: &Name) -> Vec
     reasons.extend(lost.map(|host| {
         format!("the host {host} has a Kubernetes Service or an older ServiceEntry in this namespace, which counts")
     }));
-    if entry.addresses.is_empty() {
+    if given.iter().any(|name| index.unseen(name).is_some()) {
         reasons.push(
-            "without addresses its connections cannot be told apart: no address is allocated, as DNS is not \
-             captured; what the applications' own lookup finds is connected to as it is. Give it spec.addresses"
+            "without addresses, and without endpoints that have some, its connections cannot be told apart: no \
+             address is allocated, as DNS is not captured; what the applications' own lookup finds is connected \
+             to as it is. Give it spec.addresses"
                 .to_owned(),
         );
     }

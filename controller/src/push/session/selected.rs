@@ -22,8 +22,8 @@ pub(super) struct Wish<'s> {
 #[derive(Debug)]
 pub(super) struct Selected {
     held: Held,
-    /// What the workloads stand behind that the client is told of.
-    behind: BTreeMap<Arc<str>, Vec<Group>>,
+    /// The services that the workloads stand behind that the client is told of; of those that stand behind some.
+    behind: BTreeMap<Arc<str>, Box<[Arc<str>]>>,
     /// The same by service: how many of them there are.
     fronts: BTreeMap<Arc<str>, usize>,
     /// Resources to compare.
@@ -145,6 +145,9 @@ impl Selected {
             for name in wish.names {
                 self.compare(name, table);
             }
+            // One that has come since, or lost its address, was brought by nobody yet.
+            let brought = self.fronts.keys().filter(|name| table.get(name).is_some());
+            self.leaders.extend(brought.cloned());
         } else {
             for changed in table.changed_since(self.seen) {
                 let wanted = changed.resource.is_some_and(|r| self.covers(wish, changed.name, r, table));
@@ -208,19 +211,20 @@ impl Selected {
 
     /// The client is told of a workload, which brings services, or is not told of it any more: `groups` is empty then.
     fn stands_behind(&mut self, name: &Arc<str>, groups: &[Group], table: &Table) {
-        let before = self.behind.get(name).map_or(&[][..], Vec::as_slice);
-        if before == groups {
+        let now = || groups.iter().filter_map(Group::leader);
+        let before = self.behind.get(name).map_or(&[][..], |before| before);
+        if before.iter().eq(now()) {
             return;
         }
         let mut looked_at = Vec::new();
-        for service in groups.iter().filter_map(Group::leader) {
+        for service in now() {
             let count = self.fronts.entry(service.clone()).or_default();
             *count += 1;
             if *count == 1 {
                 looked_at.push(service.clone());
             }
         }
-        for service in before.iter().filter_map(Group::leader) {
+        for service in before {
             if let Some(count) = self.fronts.get_mut(service) {
                 *count -= 1;
                 if *count == 0 {
@@ -229,9 +233,10 @@ impl Selected {
                 }
             }
         }
-        match groups.is_empty() {
+        let now: Box<[_]> = now().cloned().collect();
+        match now.is_empty() {
             true => drop(self.behind.remove(name)),
-            false => drop(self.behind.insert(name.clone(), groups.to_vec())),
+            false => drop(self.behind.insert(name.clone(), now)),
         }
         // One with an address comes when it is asked for.
         let comes_along =
