@@ -177,7 +177,6 @@ async fn reach(
     guess: Option<&Guess>,
     flow: &FlowHandle,
 ) -> Result<Reached, OutboundError> {
-    context.node.interest.used(dialled.destination.ip());
     if let Some(route) = course.route() {
         flow.route(route);
     }
@@ -187,9 +186,10 @@ async fn reach(
         let Next { target, place, tls } =
             match course::next(context, dialled, course, &attempts, guess.is_some()) {
                 Ok(next) => next,
-                // Nobody here has talked to it before: the controller says who it is, or that it is outside the mesh.
-                Err(OutboundError::Route(RouteError::NotAsked(address))) => {
-                    context.node.interest.learn(&context.node.store, address).await?;
+                // Nobody here has talked to it before, or was led there: the controller says what it is, or that it is not in
+                // the mesh.
+                Err(OutboundError::Route(RouteError::NotAsked(sought))) => {
+                    context.node.interest.learn(&context.node.store, sought).await?;
                     continue;
                 }
                 Err(error) if !error.is_of_choice() => return Err(error),

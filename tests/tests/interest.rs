@@ -2,10 +2,14 @@
 
 mod turmoil;
 
-use anyhow::{Result, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use std::time::Duration;
 use turmoil::{SOON, at, say, shop, until_flow, until_reached, until_status, warren};
-use warren_tests::lab::{Lab, Node, poll_until};
+use warren_tests::lab::{Lab, Mesh, Node, Pod, Proc, poll_until};
+
+const APP: &str = include_str!("destination_rules/app.py");
+const CLIENT: &str = include_str!("destination_rules/client.py");
 
 /// A lab whose agents ask, with five more pods on the second node that nobody talks to.
 fn by_interest(test: impl FnOnce(&Lab) -> Result<()>) {
@@ -109,5 +113,121 @@ fn with_the_controller_away_nothing_is_guessed() {
             flow["transport"] == "hbone" && flow["destination"]["pod"] == "stranger-0"
         })?;
         Ok(())
+    });
+}
+
+/// `web` and `bytes`, which a pod of the first node dials, and pods of the second node that only rules lead to.
+fn led_elsewhere(test: impl FnOnce(&Lab) -> Result<()>) {
+    let mut lab = Lab::builder()
+        .agent_arg("--subscribe")
+        .agent_arg("interest")
+        .nodes(["n1", "n2"])
+        .namespace("shop", Mesh::Enabled)
+        .pod("client", |pod| pod.on("n1").namespace("shop"))
+        .pod("web-0", |pod| pod.on("n1").namespace("shop").label("app", "web"))
+        .service("web", |service| service.namespace("shop").port("http", 80, 80).select("app", "web"))
+        .service("bytes", |service| service.namespace("shop").port("tcp", 9000, 9000).select("app", "web"));
+    for name in ["other", "third", "fourth"] {
+        lab = lab.pod(&format!("{name}-0"), |pod| pod.on("n2").namespace("shop").label("app", name));
+        lab = lab.service(name, |service| {
+            service.namespace("shop").port("http", 80, 80).port("tcp", 9000, 9000).select("app", name)
+        });
+    }
+    lab.test(test);
+}
+
+/// A pod's servers: of requests, which say who answers, and of bytes.
+fn servers(lab: &Lab, pod: &str) -> Result<[Proc; 2]> {
+    let pod: Pod = lab.pod(pod);
+    let name = pod.name().to_owned();
+    let mut requests = pod.command("python3").args(["-c", APP, &name, "80"]).spawn()?;
+    requests.wait_for("ready", SOON)?;
+    Ok([requests, pod.serve(["echo", "--port", "9000"])?])
+}
+
+/// The rules of a service: all that is sent there goes to another one.
+fn lead(lab: &Lab, from: &str, kind: &str, to: &str) -> Result<()> {
+    let port = if kind == "http" { 80 } else { 9000 };
+    let route = json!([{ "route": [{ "destination": { "host": to, "port": { "number": port } } }] }]);
+    let object = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": { "name": from, "namespace": "shop" },
+        "spec": { "hosts": [from], kind: route },
+    });
+    lab.write_manifest(&format!("{from}-rules.yaml"), &object.to_string())
+}
+
+/// What is answered to one request to `web`.
+fn ask_web(lab: &Lab) -> Result<Value> {
+    let web = lab.vip("web")?.0.to_string();
+    let command = lab.pod("client").command("python3").args(["-c", CLIENT, "steps", &web, "/"]);
+    let told: Value = command.within(Duration::from_secs(60)).json()?;
+    told.get(0).cloned().context("no answer")
+}
+
+/// Waits until `web` is answered by this pod.
+fn until_answered_by(lab: &Lab, pod: &str) -> Result<()> {
+    let mut last = Value::Null;
+    let found = poll_until(&format!("an answer of {pod}"), SOON, || {
+        last = ask_web(lab).ok()?;
+        (last["who"] == pod).then_some(())
+    });
+    found.with_context(|| format!("the last answer: {last}"))
+}
+
+#[test]
+fn where_rules_lead_is_learned_though_nobody_dials_it() {
+    led_elsewhere(|lab| {
+        lead(lab, "web", "http", "other")?;
+        lead(lab, "bytes", "tcp", "other")?;
+        lab.start_mesh()?;
+        let node = lab.node("n1");
+        let _servers = [
+            servers(lab, "web-0")?,
+            servers(lab, "other-0")?,
+            servers(lab, "third-0")?,
+            servers(lab, "fourth-0")?,
+        ];
+        ensure!(knows(node)? == (2, 0), "{:?}", knows(node)?);
+
+        // The very first request waits until it is known where it goes.
+        let answer = ask_web(lab)?;
+        ensure!(answer["status"] == 200 && answer["who"] == "other-0", "{answer}");
+        ensure!(knows(node)? == (3, 2), "{:?}", knows(node)?);
+        let status = until_status(node, "what it follows", |status| status["controller"]["followed"] == 2)?;
+        ensure!(status["workloads"] == 3, "{status:#}");
+
+        // So does a connection; and one to a service that is learned by it alone.
+        let bytes = format!("{}:9000", lab.vip("bytes")?.0);
+        for pod in ["other-0", "fourth-0"] {
+            if pod == "fourth-0" {
+                lead(lab, "bytes", "tcp", "fourth")?;
+            }
+            poll_until(&format!("bytes to go to {pod}"), SOON, || {
+                let watch = node.watch_flows().ok()?;
+                let said = say(&lab.pod("client"), &bytes, "hello").ok()?;
+                let arrived = said["ok"] == true && said["text"] == "hello";
+                (arrived && watch.expect(&[("/destination/pod", pod)]).is_ok()).then_some(())
+            })?;
+        }
+
+        // Rules that change under open connections cost no request.
+        let web = lab.vip("web")?.0.to_string();
+        let load = lab.pod("client").command("python3").args(["-c", CLIENT, "load", &web]).with_stdin();
+        let mut load = load.within(Duration::from_secs(120)).spawn()?;
+        load.wait_for("begun", SOON)?;
+        lead(lab, "web", "http", "third")?;
+        until_answered_by(lab, "third-0")?;
+        load.close_stdin();
+        let done = load.report(Duration::from_secs(30))?;
+        ensure!(done["bad"] == 0 && done["good"].as_u64() > Some(0), "{done}");
+
+        // What was learned outlives the agent, also without its controller.
+        lab.controller().kill();
+        until_status(node, "that the controller is away", |status| {
+            status["controller"]["connected"] == false
+        })?;
+        node.agent().restart()?;
+        until_answered_by(lab, "third-0")
     });
 }

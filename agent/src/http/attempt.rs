@@ -105,6 +105,7 @@ impl Attempts<'_> {
         let entropy = rand::random();
         let mut retrying = None;
         for tries in 1.. {
+            self.known(journey).await?;
             let mut way = self.pick(journey, &tried, entropy)?;
             journey.exchange.flow().request(|about| {
                 about.seen.attempts = tries;
@@ -176,6 +177,18 @@ impl Attempts<'_> {
     fn left(&self) -> Option<Duration> {
         let ends = self.deadline.as_ref()?.ends()?;
         Some(ends.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits until it is known whether its service is there, within the request's time.
+    async fn known<O: Outlets>(&self, journey: &Journey<'_, O>) -> Result<(), Local> {
+        tokio::select! {
+            biased;
+            () = journey.outlets.known(&self.backend.to) => Ok(()),
+            () = run_out(self.deadline.as_ref()) => {
+                let why = "its rules lead to a service that was not known here in time".to_owned();
+                Err(Local::timed_out(false, why))
+            }
+        }
     }
 
     fn pick<O: Outlets>(

@@ -94,6 +94,7 @@ impl<O: Outlets> Copy<O> {
         let mut request = Request::from_parts(parts, copy);
         let mut exchange = Exchange::begin(outlets.begin(), &request);
         exchange.body(&body);
+        outlets.known(&to).await;
         let view = asked.view();
         let ask = Ask {
             request: &view,

@@ -96,6 +96,9 @@ pub(crate) trait Outlets: 'static {
     /// Why they can't be applied: nothing is sent then.
     fn rules(&self, authority: &str, flow: &FlowHandle) -> Result<Arc<HttpTable>, String>;
 
+    /// Waits until it is known whether there is such a service, where nobody here has asked yet; not for ever.
+    async fn known(&self, to: &Destination);
+
     /// An endpoint of `to`.
     ///
     /// # Errors

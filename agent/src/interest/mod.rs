@@ -1,15 +1,22 @@
 //! What the pods of this node talk to: an agent that subscribes by interest asks the controller about an address when a
-//! pod first dials it, and knows nothing of the rest of the mesh.
+//! pod first dials it, and about the services to which the rules lead that are in force there. It knows nothing of the rest
+//! of the mesh.
 //!
 //! ```text
-//!   outbound: NotAsked --learn--> Ledger --demand--> xds: subscribe "/10.0.0.1" --> controller
-//!                ^                                                                     |
-//!                '------ store: who has it, or that nobody has <----- xds <-----------'
+//!   outbound: NotAsked --learn--> Ledger --demand--> xds: subscribe "/10.0.0.1", "shop/web.shop.svc.cluster.local"
+//!                ^                  ^                                          |
+//!                |                 lead: where rules lead                      v
+//!                |                  |                                      controller
+//!                '------ store: what it is, or that nothing is <----- xds <----'
 //! ```
+//!
+//! Whoever is led to a service that is not known yet waits for it, as who dials an address does: rules may be newer than the
+//! connection that they are for, and the service may have been left meanwhile.
 //!
 //! Invariant: an address that was never asked about is not taken for one outside the mesh. While the controller is away,
 //! connections to such addresses fail; those to addresses that were asked about go on as before.
 
+mod lead;
 mod ledger;
 
 #[cfg(test)]
@@ -17,7 +24,8 @@ mod tests;
 
 pub use ledger::Demand;
 
-use crate::store::Store;
+use crate::store::{Mesh, Sought, Store};
+use lead::{dialled, elsewhere};
 use ledger::Ledger;
 use parking_lot::RwLock;
 use std::net::IpAddr;
@@ -26,21 +34,21 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// How long a connection waits for the controller's answer.
+/// How long a connection or request waits for the controller's answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How often unused addresses are looked for (whole seconds).
+/// How often it is looked for what nobody uses (whole seconds).
 const SWEEP: Duration = Duration::from_secs(30);
-/// Addresses followed at the same time. The controller allows ten times as many.
+/// Addresses and services followed at the same time. The controller allows ten times as many.
 const LIMIT: usize = 20_000;
 
-/// Why nothing is known of an address.
+/// Why nothing is known of an address or a service.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "it is not known whether {address} is in the mesh, so nothing is sent there: {why} (this agent subscribes by \
-     interest and asks about an address when it is first dialled)"
+    "it is not known whether {sought} is in the mesh, so nothing is sent there: {why} (this agent subscribes by \
+     interest and asks about an address when it is first dialled, and about a service when rules first lead there)"
 )]
 pub struct Unlearned {
-    address: IpAddr,
+    sought: Sought,
     why: Why,
 }
 
@@ -96,30 +104,64 @@ impl Interest {
 
     /// A pod talks to this address, or is called from there: follow it. Waits for nothing.
     pub fn used(&self, address: IpAddr) {
-        let (address, now) = (address.to_canonical(), self.now());
-        if !self.0.asks || self.0.ledger.read().touch(address, now) {
+        self.follow(&address.into());
+    }
+
+    fn follow(&self, sought: &Sought) {
+        let now = self.now();
+        if !self.0.asks || self.0.ledger.read().touch(sought, now) {
             return;
         }
-        self.0.ledger.write().follow(address, now);
+        self.0.ledger.write().follow(sought.clone(), now);
         self.0.demanded.notify_one();
     }
 
-    /// Follows an address and waits until the store knows who has it, or that nobody has.
+    /// Follows an address or a service and waits until the store knows what it is, or that there is none.
     ///
     /// # Errors
     /// [`Unlearned`], after 5 s.
-    pub async fn learn(&self, store: &Store, address: IpAddr) -> Result<(), Unlearned> {
-        self.used(address);
+    pub async fn learn(&self, store: &Store, sought: impl Into<Sought>) -> Result<(), Unlearned> {
+        let sought = sought.into();
+        self.follow(&sought);
         let mut changed = store.changed();
-        let known = changed.wait_for(|_| store.guard().knows(address));
-        match timeout_at(Instant::now() + DEADLINE, known).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Unlearned { address, why: self.why(address.to_canonical()) }),
+        let known = changed.wait_for(|_| store.guard().tells(&sought));
+        let is_known = matches!(timeout_at(Instant::now() + DEADLINE, known).await, Ok(Ok(_)));
+        if is_known { Ok(()) } else { Err(self.unlearned(sought)) }
+    }
+
+    /// Why something is not known yet that was asked about.
+    pub fn unlearned(&self, sought: Sought) -> Unlearned {
+        let why = self.why(&sought);
+        Unlearned { sought, why }
+    }
+
+    /// Follows the services to which rules lead from followed addresses, and for as long as those are followed. Said when the
+    /// mesh has changed; waits for nothing.
+    pub fn lead(&self, mesh: &Mesh) {
+        if !self.0.asks {
+            return;
         }
+        let mut missing = Vec::new();
+        {
+            let ledger = self.0.ledger.read();
+            for traffic in mesh.all_traffic() {
+                let Some(service) = mesh.service(&traffic.service) else { continue };
+                let Some(used) = ledger.last_use(dialled(mesh, service)) else { continue };
+                let led = elsewhere(service, traffic).map(|name| Sought::from(name.clone()));
+                missing.extend(led.filter(|sought| !ledger.keep(sought, used)).map(|sought| (sought, used)));
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let mut ledger = self.0.ledger.write();
+        missing.into_iter().for_each(|(sought, used)| ledger.lead(sought, used));
+        drop(ledger);
+        self.0.demanded.notify_one();
     }
 
     /// Waits until the controller is to be told something, and takes it.
-    pub async fn demand(&self) -> Demand {
+    pub async fn demand(&self, store: &Store) -> Demand {
         loop {
             let demanded = self.0.demanded.notified();
             if self.0.ledger.read().has_demand() {
@@ -128,19 +170,22 @@ impl Interest {
             let sweep = self.0.started + SWEEP * (self.now() / SWEEP.as_secs() as u32 + 1);
             tokio::select! {
                 () = demanded => {}
-                () = sleep_until(sweep) => self.0.ledger.write().leave_idle(self.now()),
+                () = sleep_until(sweep) => {
+                    self.lead(&store.guard());
+                    self.0.ledger.write().leave_idle(self.now());
+                }
             }
         }
     }
 
     /// These were followed by an earlier run of the agent.
-    pub fn restore(&self, addresses: impl IntoIterator<Item = IpAddr>) {
-        self.0.ledger.write().restore(addresses, self.now());
+    pub fn restore(&self, all: impl IntoIterator<Item = Sought>) {
+        self.0.ledger.write().restore(all, self.now());
     }
 
-    /// The controller's answer about an address could not be used.
-    pub fn refuse(&self, address: IpAddr, reason: &str) {
-        self.0.ledger.write().refuse(address, reason.into());
+    /// The controller's answer about this could not be used.
+    pub fn refuse(&self, sought: &Sought, reason: &str) {
+        self.0.ledger.write().refuse(sought, reason.into());
     }
 
     /// The controller is there, or why it is not.
@@ -148,13 +193,13 @@ impl Interest {
         *self.0.away.write() = reason.map(Into::into);
     }
 
-    /// How many addresses are followed.
+    /// How many addresses and services are followed.
     pub fn followed(&self) -> usize {
         self.0.ledger.read().len()
     }
 
-    fn why(&self, address: IpAddr) -> Why {
-        if let Some(reason) = self.0.ledger.read().refusal(address) {
+    fn why(&self, sought: &Sought) -> Why {
+        if let Some(reason) = self.0.ledger.read().refusal(sought) {
             return Why::Refused(reason);
         }
         self.0.away.read().clone().map_or(Why::Silent, Why::Away)

@@ -11,6 +11,7 @@ use crate::route::l4::{Said, Way};
 use crate::route::{
     Attempts, Backend, Choice, Doubts, RouteError, Target, resolve, resolve_backend, service_at, target_of,
 };
+use crate::store::Mesh;
 use std::sync::Arc;
 use std::time::Instant;
 use warren_common::model::admin::FlowRoute;
@@ -143,8 +144,7 @@ fn balanced(
     // Before the snapshot: what is made of it may be older than it says, and never newer.
     let generation = context.node.store.generation();
     let mesh = context.node.store.guard();
-    let nowhere = || OutboundError::LeadsNowhere(format!("there is no service {name}"));
-    let service = mesh.service(name).ok_or_else(nowhere)?;
+    let service = mesh.service(name).ok_or_else(|| nowhere(&mesh, name))?;
     let (port, like) = (*port, dialled.destination.ip());
     let wanted = Wanted {
         mesh: &mesh,
@@ -184,6 +184,14 @@ fn balanced(
             let tls = originate::wanted(&effective.policy, &target.hop, &name.hostname, Some(service));
             Ok(Next { target, place: place.map(Box::new), tls })
         }
+    }
+}
+
+/// Why a service that rules lead to is not here.
+fn nowhere(mesh: &Mesh, name: &ServiceName) -> OutboundError {
+    match mesh.knows_service(name) {
+        true => OutboundError::LeadsNowhere(format!("there is no service {name}")),
+        false => RouteError::NotAsked(name.clone().into()).into(),
     }
 }
 

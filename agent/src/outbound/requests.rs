@@ -107,6 +107,8 @@ impl Outlets for Requests {
     type Seat = Option<(Slot, Seat)>;
 
     fn rules(&self, authority: &str, flow: &FlowHandle) -> Result<Arc<HttpTable>, String> {
+        // A connection may be kept for long: what it was made for is followed as long as requests come.
+        self.context.node.interest.used(self.destination.ip());
         let client = current(&self.context, &self.pod);
         let mesh = self.context.node.store.guard();
         let meant = named(&self.candidates, &client.namespace, authority);
@@ -117,6 +119,16 @@ impl Outlets for Requests {
         match self.context.routes.in_force(&mesh, &client, &service.key, *port) {
             InForce::Nothing(table) | InForce::Rules(table) => Ok(table),
             InForce::Broken(why) => Err(why.to_string()),
+        }
+    }
+
+    async fn known(&self, to: &Destination) {
+        let Destination::Service { service, .. } = to else { return };
+        let (store, interest) = (&self.context.node.store, &self.context.node.interest);
+        let is_known = !interest.asks() || store.guard().knows_service(service);
+        if !is_known {
+            // Boxed: hardly a request waits for it. That nothing was learned says who looks for an endpoint.
+            let _ = Box::pin(interest.learn(store, service.clone())).await;
         }
     }
 
@@ -132,7 +144,12 @@ impl Outlets for Requests {
                 return Err(nowhere(format!("{wanted} leads nowhere: {why}")));
             }
         };
-        let service = mesh.service(name).ok_or_else(|| nowhere(format!("there is no service {name}")))?;
+        let service = mesh.service(name).ok_or_else(|| {
+            nowhere(match mesh.knows_service(name) {
+                true => format!("there is no service {name}"),
+                false => self.context.node.interest.unlearned(name.clone().into()).to_string(),
+            })
+        })?;
         let wanted = Wanted {
             mesh: &mesh,
             generation,

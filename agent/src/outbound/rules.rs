@@ -94,8 +94,10 @@ pub(super) async fn routed(
     Ok(said(context, pod, dialled))
 }
 
-/// Asks who is there if nobody here has talked to it before.
+/// Asks who is there if nobody here has talked to it before. It is in use from now on, and so are the services that its rules
+/// lead to.
 async fn known(interest: &Interest, store: &Store, ip: IpAddr) -> Result<(), Unlearned> {
+    interest.used(ip);
     let is_known = store.guard().knows(ip);
     if is_known { Ok(()) } else { interest.learn(store, ip).await }
 }
@@ -258,7 +260,7 @@ mod tests {
         let (interest, store) = (Interest::asking(), Store::by_interest());
         let ip = IpAddr::from([10, 0, 0, 1]);
         assert!(known(&interest, &store, ip).await.is_err(), "nobody has answered");
-        store.apply(vec![MeshChange::Absent(ip)]);
+        store.apply(vec![MeshChange::Absent(ip.into())]);
         known(&interest, &store, ip).await.unwrap();
     }
 

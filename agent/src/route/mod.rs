@@ -18,7 +18,7 @@ pub(crate) use headless::{Own, own_endpoint};
 pub use headless::{Through, headless_at, named};
 
 use crate::policy::is_reserved;
-use crate::store::Mesh;
+use crate::store::{Mesh, Sought};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -167,9 +167,9 @@ pub enum RouteError {
         /// Its name.
         workload: Arc<str>,
     },
-    /// The agent subscribes by interest, and the controller has not said yet who has this address, if anybody.
+    /// The agent subscribes by interest, and the controller has not said yet what has this address or name, if anything.
     #[error("it is not known yet whether {0} is in the mesh")]
-    NotAsked(IpAddr),
+    NotAsked(Sought),
     /// A rule sends elsewhere what was dialled for somebody else, and elsewhere is wherever it was dialled.
     #[error(
         "the service {service} has no endpoints (resolution NONE): it is wherever it is dialled, and {dialled} is not its own"
@@ -203,7 +203,7 @@ pub fn resolve(
             let service = headless_at(mesh, client, dialled).next().map(|through| through.service);
             to_workload(client, workload, dialled, service, 0)
         }
-        None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip())),
+        None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip().into())),
         None => {
             Ok(Target { address: dialled, workload: None, service: None, endpoints: 0, hop: Hop::Plaintext })
         }
@@ -264,7 +264,7 @@ pub fn resolve_backend(
             Some(at) if at.key == service.key => {}
             None if mesh.workload_by_ip(like).is_none() => {
                 if !mesh.knows(like) {
-                    return Err(RouteError::NotAsked(like));
+                    return Err(RouteError::NotAsked(like.into()));
                 }
             }
             _ => {

@@ -1,5 +1,6 @@
 //! Changes to the mesh. Pure: a snapshot and changes in, the next snapshot out.
 
+use super::Sought;
 use super::mesh::{Mesh, Scope};
 use crate::hash::SharedMap;
 use crate::policy::Refused;
@@ -46,10 +47,10 @@ pub enum MeshChange {
     TrafficGone(String),
     /// The controller says whom to trust.
     Trust(Arc<TrustBundle>),
-    /// This address was asked about, and nothing has it.
-    Absent(IpAddr),
-    /// This address is not asked about any more: who has it will not be told.
-    Forget(IpAddr),
+    /// This was asked about, and nothing has that address or name.
+    Absent(Sought),
+    /// This is not asked about any more: what has it will not be told.
+    Forget(Sought),
 }
 
 impl Mesh {
@@ -94,8 +95,8 @@ impl Mesh {
                 MeshChange::Trust(bundle) => {
                     self.trust.replace(bundle.clone()).is_none_or(|before| before != bundle)
                 }
-                MeshChange::Absent(ip) => self.note_absent(ip.to_canonical(), true),
-                MeshChange::Forget(ip) => self.note_absent(ip.to_canonical(), false),
+                MeshChange::Absent(sought) => self.note_absent(sought, true),
+                MeshChange::Forget(sought) => self.note_absent(sought, false),
             };
         }
         if judged_otherwise {
@@ -114,18 +115,18 @@ impl Mesh {
         self.enrolled_namespaces != before
     }
 
-    fn note_absent(&mut self, ip: IpAddr, is_absent: bool) -> bool {
+    fn note_absent(&mut self, sought: Sought, is_absent: bool) -> bool {
         match &mut self.scope {
             Scope::Everything => false,
-            Scope::Asked(absent) if is_absent => absent.insert(ip).is_none(),
-            Scope::Asked(absent) => absent.remove(&ip).is_some(),
+            Scope::Asked(absent) if is_absent => absent.insert(sought).is_none(),
+            Scope::Asked(absent) => absent.remove(&sought).is_some(),
         }
     }
 
     /// What has an address is not followed by the word that nothing has it: that is told again when it is gone.
     fn note_present(&mut self, addresses: &[IpAddr]) {
         for ip in addresses {
-            self.note_absent(ip.to_canonical(), false);
+            self.note_absent((*ip).into(), false);
         }
     }
 
@@ -172,6 +173,7 @@ impl Mesh {
             return false;
         }
         self.note_present(&service.addresses);
+        self.note_absent(service.key.clone().into(), false);
         self.services_by_ip.replace(old.as_ref(), Some(&service));
         self.services.insert(service.key.clone(), service);
         true

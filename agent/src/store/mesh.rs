@@ -1,5 +1,6 @@
 //! One snapshot of the mesh, and its indexes.
 
+use super::Sought;
 use super::claims::ByAddress;
 use crate::hash::SharedMap;
 use crate::policy::Policies;
@@ -35,11 +36,11 @@ pub struct Mesh {
 /// How much of the mesh this is.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Scope {
-    /// All of it: an address that nothing here has is outside the mesh.
+    /// All of it: an address that nothing here has is outside the mesh, and other services than these there are none.
     #[default]
     Everything,
-    /// What was asked for: only these addresses, which the controller said that nothing has, are known to be outside.
-    Asked(HashSet<IpAddr>),
+    /// What was asked for: only of these has the controller said that nothing has the address or name.
+    Asked(HashSet<Sought>),
 }
 
 impl Mesh {
@@ -77,21 +78,39 @@ impl Mesh {
 
     /// Whether nothing more is to be learned about who has `ip`: somebody here has it, or nobody in the mesh.
     pub fn knows(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let told = match &self.scope {
-            Scope::Everything => true,
-            Scope::Asked(absent) => absent.contains(&ip),
-        };
-        told || self.service_by_ip(ip).is_some() || self.workload_by_ip(ip).is_some()
+        self.knows_of_absence(&ip.into())
+            || self.service_by_ip(ip).is_some()
+            || self.workload_by_ip(ip).is_some()
     }
 
-    /// Addresses that were asked about and that nothing has.
-    pub fn absent(&self) -> impl Iterator<Item = IpAddr> {
+    /// Whether nothing more is to be learned about the service of that name: it is here, or there is none.
+    pub fn knows_service(&self, name: &ServiceName) -> bool {
+        self.service(name).is_some() || self.knows_of_absence(&name.clone().into())
+    }
+
+    /// [`Self::knows`] or [`Self::knows_service`].
+    pub fn tells(&self, sought: &Sought) -> bool {
+        match sought {
+            Sought::Address(ip) => self.knows(*ip),
+            Sought::Service(name) => self.knows_service(name),
+        }
+    }
+
+    /// Whether what is not here is not there either.
+    fn knows_of_absence(&self, sought: &Sought) -> bool {
+        match &self.scope {
+            Scope::Everything => true,
+            Scope::Asked(absent) => absent.contains(sought),
+        }
+    }
+
+    /// What was asked about and does not exist.
+    pub fn absent(&self) -> impl Iterator<Item = &Sought> {
         let absent = match &self.scope {
             Scope::Everything => None,
             Scope::Asked(absent) => Some(absent),
         };
-        absent.into_iter().flatten().copied()
+        absent.into_iter().flatten()
     }
 
     /// The service of that name.

@@ -5,12 +5,14 @@
 mod apply;
 mod claims;
 mod mesh;
+mod sought;
 
 #[cfg(test)]
 mod tests;
 
 pub use apply::MeshChange;
 pub use mesh::Mesh;
+pub use sought::Sought;
 
 use arc_swap::{ArcSwap, Guard};
 use mesh::Scope;

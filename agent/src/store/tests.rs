@@ -189,20 +189,41 @@ fn a_mesh_by_interest_knows_what_it_was_told() {
         store.apply(changes);
         let mesh = store.load();
         let known: Vec<u8> = (1..=3).filter(|last| mesh.knows(ip(*last))).collect();
-        let absent: Vec<IpAddr> = mesh.absent().collect();
+        let absent: Vec<Sought> = mesh.absent().cloned().collect();
         (known, absent)
     };
     assert_eq!(tell(vec![]), (vec![], vec![]));
-    assert_eq!(tell(vec![MeshChange::Absent(ip(1)), pod(2, &[2])]), (vec![1, 2], vec![ip(1)]));
+    assert_eq!(tell(vec![MeshChange::Absent(ip(1).into()), pod(2, &[2])]), (vec![1, 2], vec![ip(1).into()]));
     // Somebody gets the address: that nobody has it is not true any more, also when they are gone again.
     assert_eq!(tell(vec![pod(1, &[1])]), (vec![1, 2], vec![]));
     assert_eq!(tell(vec![gone(1)]), (vec![2], vec![]));
-    assert_eq!(tell(vec![MeshChange::Absent(ip(1)), gone(2)]), (vec![1], vec![ip(1)]));
+    assert_eq!(tell(vec![MeshChange::Absent(ip(1).into()), gone(2)]), (vec![1], vec![ip(1).into()]));
     assert_eq!(
-        tell(vec![MeshChange::Service(service(1, &[3])), MeshChange::Forget(ip(1))]),
+        tell(vec![MeshChange::Service(service(1, &[3])), MeshChange::Forget(ip(1).into())]),
         (vec![3], vec![])
     );
     assert!(Mesh::default().knows(ip(9)), "with everything in it, what it has not is outside");
+}
+
+#[test]
+fn a_mesh_by_interest_knows_which_services_there_are_none_of() {
+    let store = Store::by_interest();
+    let tell = |changes: Vec<MeshChange>| {
+        store.apply(changes);
+        let mesh = store.load();
+        let known: Vec<u8> = (1..=3).filter(|id| mesh.knows_service(&name(*id))).collect();
+        assert!(known.iter().all(|id| mesh.tells(&name(*id).into())));
+        (known, mesh.absent().count())
+    };
+    let absent = |id| MeshChange::Absent(name(id).into());
+    let removed = |id| MeshChange::Remove(name(id).to_string());
+    assert_eq!(tell(vec![]), (vec![], 0));
+    assert_eq!(tell(vec![absent(1), MeshChange::Service(service(2, &[2]))]), (vec![1, 2], 1));
+    // It is made: that there was none says nothing about the time after it.
+    assert_eq!(tell(vec![MeshChange::Service(service(1, &[]))]), (vec![1, 2], 0));
+    assert_eq!(tell(vec![removed(1), removed(2), absent(2)]), (vec![2], 1));
+    assert_eq!(tell(vec![MeshChange::Forget(name(2).into())]), (vec![], 0));
+    assert!(Mesh::default().knows_service(&name(9)), "with everything in it, others there are none");
 }
 
 #[test]

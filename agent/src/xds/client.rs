@@ -164,7 +164,8 @@ impl Link {
         match restored {
             Ok(true) => {
                 self.ready = None;
-                self.interest.restore(self.session.answered().into_iter().flatten().copied());
+                self.interest.restore(self.session.answered().into_iter().flatten().cloned());
+                self.interest.lead(&self.store.guard());
                 tracing::info!(path = %path.display(), "started with the saved configuration");
             }
             Ok(false) => {}
@@ -228,7 +229,7 @@ impl Link {
                 },
                 // The sender is our own.
                 _ = reports.changed() => Some(self.report()),
-                demand = self.interest.demand(), if self.interest.asks() => {
+                demand = self.interest.demand(&self.store), if self.interest.asks() => {
                     let (leave, ask) = self.tell(&demand);
                     if let Some(leave) = leave && requests.send(leave).await.is_err() {
                         return Err(StreamError::Ended);
@@ -261,7 +262,7 @@ impl Link {
         for rejection in &rejected {
             tracing::warn!(resource = rejection.resource, reason = rejection.reason, "resource rejected");
         }
-        refused.iter().for_each(|(address, reason)| self.interest.refuse(*address, reason));
+        refused.iter().for_each(|(sought, reason)| self.interest.refuse(sought, reason));
         let total = self.session.rejected();
         self.status.update(|status| status.rejected = total);
         self.unapplied.extend(changes);
@@ -279,6 +280,8 @@ impl Link {
         // The first addresses and policies count even if there are none: now the mesh is known to be empty.
         if self.ready.take().is_some() || !changes.is_empty() {
             self.store.apply(changes);
+            // What is known of a service, and its rules, may lead on to others.
+            self.interest.lead(&self.store.guard());
             self.save();
         }
     }
@@ -294,7 +297,7 @@ impl Link {
         let mut left = None;
         if !leave.is_empty() {
             // At once: what nobody is told of any more must not be taken for known.
-            self.store.apply(leave.iter().copied().map(MeshChange::Forget).collect());
+            self.store.apply(leave.iter().cloned().map(MeshChange::Forget).collect());
             left = self.session.leave(leave);
             self.save();
         }

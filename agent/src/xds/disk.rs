@@ -5,13 +5,13 @@
 //! pod, so they are saved together or not at all. A policy that is not understood is saved as it came. A damaged file is
 //! reported and ignored: the controller sends all again.
 //!
-//! An agent that subscribes by interest saves what it asked for as the controller would answer it: aliases of resources,
-//! and removed names. To an agent that subscribes to everything such a file is of no use: it would take the rest of the
-//! mesh for what is outside of it.
+//! An agent that subscribes by interest saves what it asked for as the controller would answer it: aliases of resources (their
+//! own name among them, where they were asked for by that), and removed names. To an agent that subscribes to everything such
+//! a file is of no use: it would take the rest of the mesh for what is outside of it.
 
-use super::session::{Outcome, Session, Versions, alias};
+use super::session::{Outcome, Session, Versions, name_of};
 use crate::control::write_atomically;
-use crate::store::{Mesh, Store};
+use crate::store::{Mesh, Sought, Store};
 use imbl::OrdSet;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use warren_common::model::ServiceName;
 use warren_common::proto::discovery::{DeltaDiscoveryResponse, Resource};
 use warren_common::proto::{
     ADDRESS_TYPE_URL, AUTHORIZATION_TYPE_URL, MeshResource, REVOCATIONS, REVOCATIONS_TYPE_URL,
@@ -124,15 +125,17 @@ pub(super) struct Saved {
     pub(super) policies: Versions,
     /// The versions of routes.
     pub(super) traffic: Versions,
-    /// The addresses asked for and answered; None when everything is subscribed to.
-    pub(super) answered: Option<OrdSet<IpAddr>>,
+    /// The addresses and services asked for and answered; None when everything is subscribed to.
+    pub(super) answered: Option<OrdSet<Sought>>,
 }
 
 fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
     let Saved { versions, policies, traffic, answered } = saved;
-    let aliases = |addresses: &[IpAddr]| {
-        let asked = |ip: &&IpAddr| answered.as_ref().is_some_and(|answered| answered.contains(*ip));
-        addresses.iter().filter(asked).map(|ip| alias(*ip)).collect()
+    let aliases = |addresses: &[IpAddr], name: Option<&ServiceName>| {
+        let addresses = addresses.iter().map(|ip| Sought::from(*ip));
+        let all = addresses.chain(name.cloned().map(Sought::from));
+        let asked = |one: &Sought| answered.as_ref().is_some_and(|answered| answered.contains(one));
+        all.filter(asked).map(|one| name_of(&one)).collect::<Vec<_>>()
     };
     let mut body = DeltaDiscoveryResponse {
         system_version_info: if answered.is_some() {
@@ -141,7 +144,7 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
             AGENT_VERSION.to_owned()
         },
         type_url: ADDRESS_TYPE_URL.to_owned(),
-        removed_resources: mesh.absent().map(alias).collect(),
+        removed_resources: mesh.absent().map(name_of).collect(),
         ..Default::default()
     }
     .encode_to_vec();
@@ -159,8 +162,8 @@ fn save(path: &Path, mesh: &Mesh, saved: &Saved) -> io::Result<()> {
     for resource in workloads.chain(services) {
         let name = resource.name();
         let aliases = match &resource {
-            MeshResource::Workload(workload) => aliases(&workload.addresses),
-            MeshResource::Service(service) => aliases(&service.addresses),
+            MeshResource::Workload(workload) => aliases(&workload.addresses, None),
+            MeshResource::Service(service) => aliases(&service.addresses, Some(&service.key)),
         };
         let content =
             prost_types::Any { type_url: ADDRESS_TYPE_URL.to_owned(), value: encode_address(&resource) };

@@ -12,13 +12,14 @@
 //! Source: xDS protocol, "Incremental xDS" (envoyproxy.io). A bad resource never costs the good ones of its
 //! response (HOUSE 3.14); its version is not recorded, so the controller sends it again after a reconnect.
 //!
-//! By interest, addresses are asked for by the alias `/10.0.0.1` (`network/address`; ours is the empty network). Each
-//! is unanswered until a resource with that alias comes, or word that there is none; it stays subscribed to until it is
-//! left. After a reconnect the answered ones are resumed and the others asked for again.
+//! By interest, addresses are asked for by the alias `/10.0.0.1` (`network/address`; ours is the empty network), and services
+//! by their own name, `namespace/hostname`. Each is unanswered until a resource with that alias or name comes, or word that
+//! there is none; it stays subscribed to until it is left. After a reconnect the answered ones are resumed and the others
+//! asked for again.
 
 use crate::policy::Refused;
 use crate::route::http::{Checks, TableError, check};
-use crate::store::MeshChange;
+use crate::store::{MeshChange, Sought};
 use imbl::{OrdMap, OrdSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,12 +55,12 @@ enum Wanted {
     /// All there are (an empty subscription, which every server takes for the wildcard).
     #[default]
     Everything,
-    /// Who has these addresses, and what comes along with that.
-    Addresses {
+    /// What has these addresses and names, and what comes along with that.
+    Asked {
         /// The controller has said what there is to say.
-        answered: OrdSet<IpAddr>,
+        answered: OrdSet<Sought>,
         /// It has not yet.
-        unanswered: BTreeSet<IpAddr>,
+        unanswered: BTreeSet<Sought>,
     },
 }
 
@@ -110,8 +111,8 @@ pub struct Outcome {
     pub request: DeltaDiscoveryRequest,
     /// What was rejected.
     pub rejected: Vec<Rejection>,
-    /// Addresses asked for whose resource was rejected, with the reason.
-    pub refused: Vec<(IpAddr, String)>,
+    /// What was asked for and whose resource was rejected, with the reason.
+    pub refused: Vec<(Sought, String)>,
 }
 
 /// The agent's side of a delta-ADS session. It outlives streams: versions carry over a reconnect.
@@ -136,9 +137,9 @@ impl Session {
         Self::wanting(Wanted::Everything)
     }
 
-    /// A session that holds nothing yet and asks for no address yet; of the rest it wants everything.
+    /// A session that holds nothing yet and asks for no address and no service yet; of the rest it wants everything.
     pub fn by_interest() -> Self {
-        Self::wanting(Wanted::Addresses { answered: OrdSet::new(), unanswered: BTreeSet::new() })
+        Self::wanting(Wanted::Asked { answered: OrdSet::new(), unanswered: BTreeSet::new() })
     }
 
     fn wanting(wanted: Wanted) -> Self {
@@ -148,9 +149,9 @@ impl Session {
             heard: || None,
             decode: decode_mesh,
             refuse: |_, _| None,
-            remove: |name| match address(&name) {
-                Some(ip) => MeshChange::Absent(ip),
-                None => MeshChange::Remove(name),
+            remove: |name| match sought(&name) {
+                Some(address @ Sought::Address(_)) => MeshChange::Absent(address),
+                Some(Sought::Service(_)) | None => MeshChange::Remove(name),
             },
             versions: Versions::new(),
         };
@@ -217,32 +218,30 @@ impl Session {
         self.subscriptions.iter().flat_map(Subscription::first_requests).collect()
     }
 
-    /// Asks for who has these addresses. The request to send; none when everything is wanted anyhow.
-    pub fn ask(&mut self, addresses: &[IpAddr]) -> Option<DeltaDiscoveryRequest> {
+    /// Asks for what has these addresses and names. The request to send; none when everything is wanted anyhow.
+    pub fn ask(&mut self, all: &[Sought]) -> Option<DeltaDiscoveryRequest> {
         let (answered, unanswered) = self.asked_mut()?;
-        for ip in addresses {
-            answered.remove(ip);
-            unanswered.insert(*ip);
+        for one in all {
+            answered.remove(one);
+            unanswered.insert(one.clone());
         }
-        let names = addresses.iter().map(|ip| alias(*ip)).collect();
-        Some(request(ADDRESS_TYPE_URL, names, Vec::new()))
+        Some(request(ADDRESS_TYPE_URL, all.iter().map(name_of).collect(), Vec::new()))
     }
 
-    /// Asks for these addresses no more. The request to send.
-    pub fn leave(&mut self, addresses: &[IpAddr]) -> Option<DeltaDiscoveryRequest> {
+    /// Asks for these no more. The request to send.
+    pub fn leave(&mut self, all: &[Sought]) -> Option<DeltaDiscoveryRequest> {
         let (answered, unanswered) = self.asked_mut()?;
-        for ip in addresses {
-            answered.remove(ip);
-            unanswered.remove(ip);
+        for one in all {
+            answered.remove(one);
+            unanswered.remove(one);
         }
-        let names = addresses.iter().map(|ip| alias(*ip)).collect();
-        Some(request(ADDRESS_TYPE_URL, Vec::new(), names))
+        Some(request(ADDRESS_TYPE_URL, Vec::new(), all.iter().map(name_of).collect()))
     }
 
-    /// The addresses that the controller has answered for; None when everything is wanted.
-    pub fn answered(&self) -> Option<&OrdSet<IpAddr>> {
+    /// What the controller has answered for; None when everything is wanted.
+    pub fn answered(&self) -> Option<&OrdSet<Sought>> {
         self.subscriptions.iter().find_map(|subscription| match &subscription.wanted {
-            Wanted::Addresses { answered, .. } => Some(answered),
+            Wanted::Asked { answered, .. } => Some(answered),
             Wanted::Everything => None,
         })
     }
@@ -252,7 +251,7 @@ impl Session {
         if let Some((answered, _)) = self.asked_mut() {
             let aliases = saved.resources.iter().filter_map(|bytes| decode_envelope(bytes.clone()).ok());
             let aliases = aliases.flat_map(|resource| resource.aliases);
-            answered.extend(aliases.chain(saved.removed_resources.clone()).filter_map(|name| address(&name)));
+            answered.extend(aliases.chain(saved.removed_resources.clone()).filter_map(|name| sought(&name)));
         }
         self.on_response(saved)
     }
@@ -277,11 +276,12 @@ impl Session {
                 let decoded = (subscription.decode)(&resource)
                     .and_then(|change| usable(change, &self.checks))
                     .map_err(|reason| reason.to_string());
-                for ip in subscription.answers(&resource.aliases, decoded.is_ok()) {
+                let names = resource.aliases.iter().chain([&resource.name]);
+                for one in subscription.answers(names, decoded.is_ok()) {
                     if let Err(reason) = &decoded {
-                        // Somebody has it: that nobody had it is over.
-                        changes.push(MeshChange::Forget(ip));
-                        refused.push((ip, reason.clone()));
+                        // Something has it: that nothing had it is over.
+                        changes.push(MeshChange::Forget(one.clone()));
+                        refused.push((one, reason.clone()));
                     }
                 }
                 match decoded {
@@ -301,8 +301,11 @@ impl Session {
             for name in removed_resources {
                 self.rejections.remove(&name);
                 subscription.versions.remove(name.as_str());
-                subscription.answers(std::slice::from_ref(&name), true);
+                let asked = subscription.answers([&name], true);
                 changes.push((subscription.remove)(name));
+                // What was asked for by its own name is gone with the resource, and that is the answer.
+                let services = asked.into_iter().filter(|one| matches!(one, Sought::Service(_)));
+                changes.extend(services.map(MeshChange::Absent));
             }
         } else {
             let reason = format!("{type_url:?} was not subscribed to");
@@ -346,9 +349,9 @@ impl Session {
         self.rejected
     }
 
-    fn asked_mut(&mut self) -> Option<(&mut OrdSet<IpAddr>, &mut BTreeSet<IpAddr>)> {
+    fn asked_mut(&mut self) -> Option<(&mut OrdSet<Sought>, &mut BTreeSet<Sought>)> {
         self.subscriptions.iter_mut().find_map(|subscription| match &mut subscription.wanted {
-            Wanted::Addresses { answered, unanswered } => Some((answered, unanswered)),
+            Wanted::Asked { answered, unanswered } => Some((answered, unanswered)),
             Wanted::Everything => None,
         })
     }
@@ -367,9 +370,9 @@ impl Subscription {
     fn first_requests(&self) -> Vec<DeltaDiscoveryRequest> {
         let (subscribe, unsubscribe, then) = match &self.wanted {
             Wanted::Everything => (Vec::new(), Vec::new(), None),
-            Wanted::Addresses { answered, unanswered } => {
-                let names: Vec<_> = answered.iter().map(|ip| alias(*ip)).collect();
-                let then: Vec<_> = unanswered.iter().map(|ip| alias(*ip)).collect();
+            Wanted::Asked { answered, unanswered } => {
+                let names: Vec<_> = answered.iter().map(name_of).collect();
+                let then: Vec<_> = unanswered.iter().map(name_of).collect();
                 let then = (!then.is_empty()).then(|| request(self.type_url, then, Vec::new()));
                 // There are no words for "nothing yet"; this is how ztunnel says it.
                 let nothing = || vec![WILDCARD.to_owned()];
@@ -384,21 +387,21 @@ impl Subscription {
         std::iter::once(first).chain(then).collect()
     }
 
-    /// The addresses asked for among these names; with a good resource they are answered.
-    fn answers(&mut self, names: &[String], good: bool) -> Vec<IpAddr> {
-        let Wanted::Addresses { answered, unanswered } = &mut self.wanted else { return Vec::new() };
-        let asked: Vec<IpAddr> = names
-            .iter()
-            .filter_map(|name| address(name))
-            .filter(|ip| answered.contains(ip) || unanswered.contains(ip))
+    /// What was asked for among these names; with a good resource it is answered.
+    fn answers<'n>(&mut self, names: impl IntoIterator<Item = &'n String>, good: bool) -> Vec<Sought> {
+        let Wanted::Asked { answered, unanswered } = &mut self.wanted else { return Vec::new() };
+        let asked: Vec<Sought> = names
+            .into_iter()
+            .filter_map(|name| sought(name))
+            .filter(|one| answered.contains(one) || unanswered.contains(one))
             .collect();
-        for ip in &asked {
+        for one in &asked {
             if good {
-                unanswered.remove(ip);
-                answered.insert(*ip);
+                unanswered.remove(one);
+                answered.insert(one.clone());
             } else {
-                answered.remove(ip);
-                unanswered.insert(*ip);
+                answered.remove(one);
+                unanswered.insert(one.clone());
             }
         }
         asked
@@ -431,13 +434,22 @@ fn request(type_url: &str, subscribe: Vec<String>, unsubscribe: Vec<String>) -> 
     }
 }
 
-/// The name by which an address of our network is asked for.
-pub(super) fn alias(ip: IpAddr) -> String {
-    format!("/{ip}")
+/// The name by which something is asked for: an alias of what has an address of our network, or a service's own.
+pub(super) fn name_of(sought: &Sought) -> String {
+    match sought {
+        Sought::Address(ip) => format!("/{ip}"),
+        Sought::Service(name) => name.to_string(),
+    }
 }
 
-fn address(alias: &str) -> Option<IpAddr> {
-    Some(alias.strip_prefix('/')?.parse::<IpAddr>().ok()?.to_canonical())
+/// What may be asked for by that name. A workload's name looks like a service's, and nobody asks for one.
+fn sought(name: &str) -> Option<Sought> {
+    match name.split_once('/')? {
+        ("", ip) => Some(ip.parse::<IpAddr>().ok()?.into()),
+        (namespace, hostname) => {
+            Some(ServiceName { namespace: namespace.into(), hostname: hostname.into() }.into())
+        }
+    }
 }
 
 fn nack(rejected: &[Rejection]) -> Option<Status> {

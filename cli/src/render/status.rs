@@ -34,7 +34,7 @@ pub(crate) fn status(status: &Status, style: Style) -> String {
         }
     }
     if let Some(followed) = controller.followed {
-        let words = format!("subscribed by interest: addresses asked about: {followed}");
+        let words = format!("subscribed by interest: addresses and services asked about: {followed}");
         line(style.tick(), words);
     }
     if controller.rejected > 0 {

@@ -279,7 +279,7 @@ pub struct ControllerStatus {
     pub last_error: Option<String>,
     /// Resources refused since the start.
     pub rejected: u64,
-    /// How many addresses the agent asks about; absent when it subscribes to everything.
+    /// How many addresses and services the agent asks about; absent when it subscribes to everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub followed: Option<usize>,
 }

@@ -21,6 +21,7 @@ const PURE: &[&str] = &[
     "agent/src/xds/session",
     "agent/src/identity/renewal",
     "agent/src/control/trust/rule",
+    "agent/src/interest/lead",
     "agent/src/interest/ledger",
     "controller/src/index",
     "controller/src/resolve",

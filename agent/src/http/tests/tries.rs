@@ -36,6 +36,24 @@ fn who_does_not_answer_in_time_is_not_waited_for() {
 }
 
 #[test]
+fn a_request_waits_in_its_own_time_until_it_is_known_whether_its_service_is_there() {
+    run(async {
+        let world = World::new(&json!([forward("web", json!({"timeout_ms": 1500}))]));
+        world.answers("web", |_| async { text(200, "hello") });
+        for (unknown_for, waits_for, expected) in [(1000, 1000, "200 "), (2000, 1500, "504 ")] {
+            world.unknown_for.set(Duration::from_millis(unknown_for));
+            let began = Instant::now();
+            let answer = world.say(GET).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{answer}");
+            let late = began.elapsed().checked_sub(Duration::from_millis(waits_for));
+            assert!(late.is_some_and(|late| late < Duration::from_millis(100)), "{answer} {late:?}");
+        }
+        let (status, flags, details, _) = world.last();
+        assert_eq!((status, &*flags, &*details), (504, "UT", "response_timeout"));
+    });
+}
+
+#[test]
 fn the_time_in_which_a_request_comes_is_its_clients() {
     run(async {
         const SECOND: Duration = Duration::from_secs(1);

@@ -24,6 +24,7 @@ use std::future::pending;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use warren_common::model::admin::{Direction, Flow};
@@ -46,6 +47,8 @@ pub(super) struct World {
     /// Why there are no rules that can be applied.
     pub(super) broken: RefCell<Option<String>>,
     services: RefCell<BTreeMap<String, Vec<Server>>>,
+    /// How long it takes until it is known whether a service is there.
+    pub(super) unknown_for: Cell<Duration>,
     /// Which endpoint is the next one's.
     pub(super) turn: Cell<usize>,
     /// Whether endpoints are asked in turn, and not always the same one first.
@@ -108,6 +111,7 @@ impl World {
             table: RefCell::new(table(rules)),
             broken: RefCell::default(),
             services: RefCell::default(),
+            unknown_for: Cell::default(),
             turn: Cell::new(0),
             in_turn: Cell::new(true),
             h2_endpoints: Cell::new(false),
@@ -242,6 +246,12 @@ impl Outlets for World {
         match &*self.broken.borrow() {
             Some(why) => Err(why.clone()),
             None => Ok(Arc::clone(&self.table.borrow())),
+        }
+    }
+
+    async fn known(&self, _: &Destination) {
+        if !self.unknown_for.get().is_zero() {
+            tokio::time::sleep(self.unknown_for.get()).await;
         }
     }
 

@@ -2,14 +2,25 @@
 
 use super::client::{Agent, Controller};
 use super::*;
-use crate::store::{MeshChange, Store};
+use crate::store::{MeshChange, Sought, Store};
 use crate::xds::Session;
+use crate::xds::session::name_of;
+use serde_json::json;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use warren_common::proto::MORE_FOLLOWS;
 use warren_common::proto::discovery::DeltaDiscoveryRequest;
 
-fn ip(last: u8) -> IpAddr {
+fn address(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
+}
+
+fn ip(last: u8) -> Sought {
+    address(last).into()
+}
+
+fn named(name: &str) -> Sought {
+    key(name).into()
 }
 
 fn with_alias(resource: Resource, last: u8) -> Resource {
@@ -22,8 +33,8 @@ fn names<'r>(request: &'r DeltaDiscoveryRequest) -> (Vec<&'r str>, Vec<&'r str>)
     (texts(&request.resource_names_subscribe), texts(&request.resource_names_unsubscribe))
 }
 
-fn answered(session: &Session) -> Vec<IpAddr> {
-    session.answered().unwrap().iter().copied().collect()
+fn answered(session: &Session) -> Vec<Sought> {
+    session.answered().unwrap().iter().cloned().collect()
 }
 
 #[test]
@@ -69,6 +80,47 @@ fn an_address_is_asked_for_until_it_is_answered_and_resumed_then() {
     let mut everything = Session::new();
     assert!(everything.ask(&[ip(1)]).is_none() && everything.leave(&[ip(1)]).is_none());
     assert!(everything.answered().is_none());
+}
+
+#[test]
+fn a_service_is_asked_for_by_its_own_name() {
+    let mut session = Session::by_interest();
+    let request = session.ask(&[named("here"), named("late"), named("none"), ip(1)]).unwrap();
+    assert_eq!(names(&request), (vec!["shop/here", "shop/late", "shop/none", "/10.0.0.1"], vec![]));
+    let outcome = session.on_response(response(
+        "1",
+        vec![with_alias(good("here", "1"), 1), good("unasked", "1")],
+        &["shop/none", "shop/gone"],
+    ));
+    let removed = |name: &str| MeshChange::Remove(format!("shop/{name}"));
+    assert_eq!(
+        outcome.changes,
+        [
+            MeshChange::Service(arc("here")),
+            MeshChange::Service(arc("unasked")),
+            removed("none"),
+            MeshChange::Absent(named("none")),
+            removed("gone"),
+        ]
+    );
+    assert_eq!(answered(&session), [ip(1), named("here"), named("none")]);
+    let first = session.on_connect().split_off(1);
+    assert_eq!(names(&first[0]), (vec!["/10.0.0.1", "shop/here", "shop/none"], vec![]));
+    assert_eq!(names(&first[1]), (vec!["shop/late"], vec![]));
+
+    // One that cannot be read is there, and one that goes is not.
+    let outcome =
+        session.on_response(response("2", vec![bad("none", |r| r.resource = None)], &["shop/here"]));
+    assert_eq!(
+        outcome.changes,
+        [MeshChange::Forget(named("none")), removed("here"), MeshChange::Absent(named("here"))]
+    );
+    assert!(matches!(&outcome.refused[..], [(one, _)] if *one == named("none")), "{:?}", outcome.refused);
+    assert_eq!(answered(&session), [ip(1), named("here")]);
+    assert_eq!(names(&session.leave(&[named("here")]).unwrap()), (vec![], vec!["shop/here"]));
+    // Nobody asks any more: that it goes says nothing about later.
+    let outcome = session.on_response(response("3", vec![], &["shop/here"]));
+    assert_eq!(outcome.changes, [removed("here")]);
 }
 
 #[test]
@@ -146,21 +198,26 @@ async fn what_was_asked_for_outlives_the_agent() {
     stream.request().await;
 
     let mut known = Vec::new();
-    for (last, resources) in [(1, vec![with_alias(service_at("a", 1), 1)]), (2, vec![])] {
+    for (sought, resources) in [
+        (ip(1), vec![with_alias(service_at("a", 1), 1)]),
+        (ip(2), vec![]),
+        (named("b"), vec![good("b", "1")]),
+        (named("c"), vec![]),
+    ] {
+        let name = name_of(&sought);
         let learning = tokio::spawn({
-            let (interest, store) = (agent.interest.clone(), agent.store.clone());
-            async move { interest.learn(&store, ip(last)).await }
+            let (interest, store, sought) = (agent.interest.clone(), agent.store.clone(), sought.clone());
+            async move { interest.learn(&store, sought).await }
         });
         let asked = stream.request().await;
-        let name = format!("/{}", ip(last));
         assert_eq!(names(&asked), (vec![name.as_str()], vec![]));
         let removed = if resources.is_empty() { vec![name.as_str()] } else { vec![] };
         stream.send(response(&name, resources, &removed)).await;
         stream.request().await;
         learning.await.unwrap().unwrap();
-        known.push(ip(last));
+        known.push(sought);
     }
-    assert_eq!(agent.status.get().followed, Some(2));
+    assert_eq!(agent.status.get().followed, Some(4));
     agent.stop().await;
     controller.task.abort();
 
@@ -168,8 +225,9 @@ async fn what_was_asked_for_outlives_the_agent() {
     let agent = Agent::by_interest(folder.path(), "https://127.0.0.1:9");
     agent.has("a").await;
     let mesh = agent.store.load();
-    assert!(known.iter().all(|ip| mesh.knows(*ip)) && !mesh.knows(ip(3)));
-    assert_eq!((agent.interest.followed(), mesh.absent().collect::<Vec<_>>()), (2, vec![ip(2)]));
+    assert!(known.iter().all(|one| mesh.tells(one)) && !mesh.tells(&ip(3)) && !mesh.tells(&named("d")));
+    let absent: BTreeSet<_> = mesh.absent().cloned().collect();
+    assert_eq!((agent.interest.followed(), absent), (4, BTreeSet::from([ip(2), named("c")])));
     agent.stop().await;
 
     // Taken for everything, it would make the rest of the mesh an outside.
@@ -178,8 +236,49 @@ async fn what_was_asked_for_outlives_the_agent() {
     assert!(error.to_string().contains("subscribed by interest"), "{error}");
 }
 
+#[tokio::test]
+async fn where_rules_lead_is_asked_for_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "t").unwrap();
+    let mut controller = Controller::start(folder.path()).await;
+    let agent = Agent::by_interest(folder.path(), &controller.url);
+    let mut stream = controller.stream().await;
+    stream.request().await;
+    stream.send(routes("0", vec![leading("web", "1", "other")], &[])).await;
+    stream.send(policies("1", vec![], &[])).await;
+    stream.send(response("2", vec![], &[])).await;
+    stream.request().await;
+
+    // Once somebody dials what they are for.
+    agent.interest.used(address(1));
+    assert_eq!(names(&stream.request().await), (vec!["/10.0.0.1"], vec![]));
+    stream.send(response("3", vec![with_alias(service_at("web", 1), 1)], &[])).await;
+    assert_eq!(stream.request().await.response_nonce, "3");
+    assert_eq!(names(&stream.request().await), (vec!["shop/other"], vec![]));
+    stream.send(response("4", vec![good("other", "1")], &[])).await;
+    assert_eq!(stream.request().await.response_nonce, "4");
+    agent.has("other").await;
+    // And when they change.
+    stream.send(routes("5", vec![leading("web", "2", "new")], &[])).await;
+    assert_eq!(names(&stream.request().await), (vec!["shop/new"], vec![]));
+    assert_eq!(agent.interest.followed(), 3);
+    agent.stop().await;
+}
+
+/// The rules of the service `from`, which send connections to another one.
+fn leading(from: &str, version: &str, to: &str) -> Resource {
+    let backend = json!({ "to": { "service": { "service": key(to), "port": 80 } }, "weight": 1 });
+    let table = json!({ "api": "istio", "objects": [], "rules": { "tcp": [{ "backends": [backend] }] } });
+    let said = serde_json::from_value(json!({ "service": key(from), "tables": [table] })).unwrap();
+    let value = encode_traffic(&said);
+    Resource {
+        resource: Some(prost_types::Any { type_url: TRAFFIC_TYPE_URL.to_owned(), value }),
+        ..traffic(from, version)
+    }
+}
+
 fn service_at(name: &str, last: u8) -> Resource {
-    let service = Service { addresses: vec![ip(last)], ..service(name) };
+    let service = Service { addresses: vec![address(last)], ..service(name) };
     let mut resource = good(name, "1");
     resource.resource.as_mut().unwrap().value = encode_address(&MeshResource::Service(Box::new(service)));
     resource

@@ -54,6 +54,13 @@ pub struct Traffic {
     pub refused: Option<Arc<str>>,
 }
 
+impl Traffic {
+    /// Everything to which its rules may send, copies included. The same one may come several times.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        self.tables.iter().flat_map(|table| table.rules.destinations())
+    }
+}
+
 /// An object of the cluster, for people: `VirtualService shop/reviews`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,6 +142,23 @@ pub struct Rules {
     pub tcp: Option<Vec<TcpRule>>,
 }
 
+impl Rules {
+    fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let forwards = self.http.iter().flatten().filter_map(|rule| match &rule.action {
+            HttpAction::Forward(forward) => Some(forward),
+            HttpAction::Redirect(_) | HttpAction::Reply(_) => None,
+        });
+        let of_http = forwards.flat_map(|forward| {
+            let of_backends = forward.backends.iter().flat_map(|backend| backend.mirrors.iter());
+            let copies = forward.mirrors.iter().chain(of_backends).map(|mirror| &mirror.to);
+            forward.backends.iter().map(|backend| &backend.to).chain(copies)
+        });
+        let of_tls = self.tls.iter().flatten().flat_map(|rule| rule.backends.iter());
+        let of_tcp = self.tcp.iter().flatten().flat_map(|rule| rule.backends.iter());
+        of_http.chain(of_tls.chain(of_tcp).map(|backend| &backend.to))
+    }
+}
+
 /// One way out of a rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,6 +211,35 @@ pub enum Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_destination_of_every_kind_of_rule_is_named() {
+        use serde_json::{Value, json};
+        let service = |name: &str| json!({ "namespace": "shop", "hostname": name });
+        let to = |name: &str| json!({ "service": { "service": service(name), "port": 80 } });
+        let backend = |name: &str| json!({ "to": to(name), "weight": 1 });
+        let mirror = |name: &str| json!({ "to": to(name), "per_million": 1 });
+        let mut copied = backend("backend");
+        copied["mirrors"] = json!([mirror("its-mirror")]);
+        let forward = json!({ "forward": { "backends": [copied], "mirrors": [mirror("mirror")] } });
+        let reply = json!({ "reply": { "status": 299 } });
+        let http = json!([{ "name": "r", "action": forward }, { "name": "r", "action": reply }]);
+        let tls = json!([{ "matches": [], "backends": [backend("tls")] }]);
+        let broken = json!({ "to": { "broken": { "wanted": "x", "why": "y" } }, "weight": 1 });
+        let tcp = json!([{ "backends": [backend("tcp"), broken] }]);
+        let table = |rules: &Value| json!({ "api": "istio", "objects": [], "rules": rules });
+        let tables = [table(&json!({ "http": http })), table(&json!({ "tls": tls, "tcp": tcp }))];
+        let traffic = json!({ "service": service("web"), "tables": tables });
+        let traffic: Traffic = serde_json::from_value(traffic).unwrap();
+        let names: Vec<&str> = traffic
+            .destinations()
+            .map(|to| match to {
+                Destination::Service { service, .. } => &*service.hostname,
+                Destination::Broken { wanted, .. } => &**wanted,
+            })
+            .collect();
+        assert_eq!(names, ["backend", "mirror", "its-mirror", "tls", "tcp", "x"]);
+    }
 
     #[test]
     fn clients_are_held_by_namespace_and_labels() {
