@@ -18,8 +18,9 @@ pub(crate) const MAX_MIRRORS: usize = 256;
 pub(crate) const MIRROR_DEADLINE: Duration = Duration::from_secs(15);
 /// HTTP/2 flow-control window of one request, bytes, in both directions.
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
-/// HTTP/2 flow-control window of one connection, bytes.
-pub(crate) const CONNECTION_WINDOW: u32 = 1 << 20;
+/// HTTP/2 flow-control window of one connection, bytes: so much may a peer make us keep. Sixteen bodies that nobody reads fill it, and
+/// hold up the others.
+pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Connections to one endpoint that are kept for later requests.
 pub(crate) const MAX_IDLE: usize = 64;
 /// Requests at a time on one HTTP/2 connection to an endpoint before another is opened.

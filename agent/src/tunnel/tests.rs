@@ -43,7 +43,7 @@ fn config() -> ServeConfig {
 }
 
 /// A far side that echoes on port 80, refuses 81, never answers 82, and on 83 looks at the first bytes: those that begin
-/// with `a` are echoed, others refused.
+/// with `a` are echoed, others refused. On 84 it reads nothing.
 struct Peer {
     connects: Rc<Cell<usize>>,
     closing: Rc<RefCell<Option<watch::Sender<()>>>>,
@@ -77,6 +77,13 @@ impl Peer {
                 }
                 83 => {
                     tokio::task::spawn_local(look(incoming));
+                }
+                84 => {
+                    let unread = incoming.accept().unwrap();
+                    tokio::task::spawn_local(async move {
+                        std::future::pending::<()>().await;
+                        drop(unread);
+                    });
                 }
                 81 => incoming.refuse(StatusCode::UNAUTHORIZED, "denied by rule x"),
                 _ => held.borrow_mut().push(incoming),
@@ -200,6 +207,24 @@ fn a_full_tunnel_gets_a_sibling() {
             streams.push(stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap());
         }
         assert_eq!(peer.connects.get(), 2);
+    });
+}
+
+#[test]
+fn streams_that_nobody_reads_hold_up_no_other() {
+    local(|| async {
+        let ((pool, _), peer) = (pool(), Peer::new());
+        let mut unread = Vec::new();
+        for _ in 0..15 {
+            let mut stream = stream(&pool, &peer, "a", "10.0.0.1:84").await.unwrap();
+            stream.send.send_data(Bytes::from_static(&[0; 8 << 20]), false).unwrap();
+            unread.push(stream);
+        }
+        // As much of it as may has gone.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut other = stream(&pool, &peer, "a", "10.0.0.1:80").await.unwrap();
+        tokio::time::timeout(PATIENCE, roundtrip(&mut other, "hello")).await.unwrap();
+        assert_eq!(peer.connects.get(), 1);
     });
 }
 

@@ -13,7 +13,13 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
+
+/// More than a stream's window.
+const LARGE: &str = match std::str::from_utf8(&[b'x'; 1 << 20]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
 
 async fn h2(stream: DuplexStream) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
     let (send, connection) =
@@ -46,6 +52,50 @@ fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
         }
         assert_eq!(world.opened.get(), 20);
         assert!(world.records().iter().all(|flow| &*flow.request.as_ref().unwrap().protocol == "HTTP/2"));
+    });
+}
+
+#[test]
+fn uploads_that_nobody_reads_hold_up_no_other_request() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |request| async move {
+            if request.uri().path() == "/unread" {
+                std::future::pending::<()>().await;
+            }
+            text(200, body(request).await)
+        });
+        let mut client = h2(world.connect(true)).await;
+        let unread: Vec<_> = (0..15).map(|_| client.send_request(post("/unread", LARGE))).collect();
+        let unread = tokio::task::spawn_local(futures_util::future::join_all(unread));
+        sleep(Duration::from_secs(1)).await;
+        let other = async {
+            let response = client.send_request(post("/", "hello")).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+        };
+        timeout(Duration::from_secs(60), other).await.unwrap();
+        unread.abort();
+    });
+}
+
+#[test]
+fn downloads_that_nobody_reads_hold_up_no_other_request() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.answers("web", |request| async move {
+            text(200, if request.uri().path() == "/unread" { LARGE } else { "hello" })
+        });
+        let mut unread = Vec::new();
+        for _ in 0..15 {
+            let mut client = world.connect(false);
+            client.write_all(b"GET /unread HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+            unread.push(client);
+            sleep(Duration::from_secs(1)).await;
+        }
+        let other = timeout(Duration::from_secs(60), world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n")).await;
+        assert!(other.unwrap().ends_with("hello"));
+        assert_eq!(world.opened.get(), 1, "all on one connection");
     });
 }
 
@@ -231,7 +281,7 @@ fn a_connection_that_has_switched_ends_with_its_permit() {
         }
         assert!(!cut.get());
         world.evict.notify_waiters();
-        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+        let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
         ended.expect("the client's side has ended").unwrap();
         sleep(Duration::from_secs(1)).await;
         assert!(cut.get(), "the endpoint's side has ended");
@@ -260,7 +310,7 @@ fn an_open_stream_ends_with_the_permit_of_its_connection() {
             answer.push(client.read_u8().await.unwrap());
         }
         world.evict.notify_waiters();
-        let ended = tokio::time::timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
+        let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
         let _reset = ended.expect("the client's side has ended");
         let (status, flags, _, _) = world.last();
         assert_eq!((status, &*flags), (200, "UC"));
@@ -345,7 +395,7 @@ fn a_slow_server_holds_a_fast_client_back() {
                 written += 1024;
             }
         };
-        let _ = tokio::time::timeout(Duration::from_secs(10), writing).await;
+        let _ = timeout(Duration::from_secs(10), writing).await;
         assert!(written < 1 << 20, "{written} bytes were taken from a client whose server reads nothing");
     });
 }
