@@ -266,6 +266,12 @@ impl Story<'_> {
             None => Said::Bytes,
         };
         let way = rules.map_or(L4Way::Itself, |table| table.route(like(client, dialled).ip(), said));
+        let others =
+            dialled.map_or(0, |dialled| headless_at(self.scene.mesh, client, dialled).skip(1).count());
+        let way = match way {
+            L4Way::Nowhere if others > 0 => L4Way::Itself,
+            way => way,
+        };
         if let Some(table) = rules {
             tale.outcome.objects = Some(table.objects().to_string());
         }

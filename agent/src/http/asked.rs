@@ -80,7 +80,9 @@ impl Asked {
         let by_backend = backend.request_headers.prepare(&values).apply(&mut parts.headers);
         let rewrite = backend.rewrite.as_ref();
         let authority = rewrite.and_then(|rewrite| rewrite.authority.clone()).or(by_rule).or(by_backend);
-        if let Some(authority) = authority {
+        // What a rule puts together of the request's own headers may be none; then the client's stays.
+        let is_one = |value: &HeaderValue| value.to_str().is_ok_and(|text| Authority::parse(text).is_ok());
+        if let Some(authority) = authority.filter(is_one) {
             set_authority(parts, &authority);
         }
         if let Some(path) = rewrite.and_then(|rewrite| rewrite.path_and_query(&view, part)) {

@@ -108,8 +108,11 @@ impl Interest {
     }
 
     fn follow(&self, sought: &Sought) {
+        if !self.0.asks {
+            return;
+        }
         let now = self.now();
-        if !self.0.asks || self.0.ledger.read().touch(sought, now) {
+        if self.0.ledger.read().touch(sought, now) {
             return;
         }
         self.0.ledger.write().follow(sought.clone(), now);
@@ -141,14 +144,22 @@ impl Interest {
         if !self.0.asks {
             return;
         }
+        // Before anybody has to wait: few services are here, and most say nothing of others.
+        let ways: Vec<(Vec<_>, Vec<_>)> = mesh
+            .services()
+            .filter_map(|service| {
+                let to = elsewhere(service, mesh.traffic(&service.key)?);
+                let to: Vec<_> = to.map(|name| Sought::from(name.clone())).collect();
+                (!to.is_empty()).then(|| (dialled(mesh, service).collect(), to))
+            })
+            .collect();
         let mut missing = Vec::new();
         {
             let ledger = self.0.ledger.read();
-            for traffic in mesh.all_traffic() {
-                let Some(service) = mesh.service(&traffic.service) else { continue };
-                let Some(used) = ledger.last_use(dialled(mesh, service)) else { continue };
-                let led = elsewhere(service, traffic).map(|name| Sought::from(name.clone()));
-                missing.extend(led.filter(|sought| !ledger.keep(sought, used)).map(|sought| (sought, used)));
+            for (from, to) in ways {
+                let Some(used) = ledger.last_use(from) else { continue };
+                let unknown = to.into_iter().filter(|sought| !ledger.keep(sought, used));
+                missing.extend(unknown.map(|sought| (sought, used)));
             }
         }
         if missing.is_empty() {

@@ -124,9 +124,10 @@ impl TcpLabels {
     /// What tells most of them apart.
     pub(super) fn hash_names<H: Hasher>(&self, state: &mut H) {
         self.direction.hash(state);
-        self.source.workload.hash(state);
-        self.destination.workload.hash(state);
-        self.service.as_ref().map(|service| &service.name).hash(state);
+        for peer in [&self.source, &self.destination] {
+            (&peer.workload, &peer.namespace).hash(state);
+        }
+        self.service.as_ref().map(|service| &service.hostname).hash(state);
     }
 
     fn service_name(&self) -> &str {

@@ -48,6 +48,11 @@ impl Course {
         let Connections { table, policy } = connections;
         let way = table.as_ref().map_or(Way::Itself, |table| table.route(dialled.ip(), said));
         let objects = table.as_ref().map(|table| Arc::clone(table.objects()));
+        let way = match way {
+            // It may be for another of them, of which nothing is said.
+            Way::Nowhere if candidates.len() > 1 => Way::Itself,
+            way => way,
+        };
         match way {
             Way::Itself => Ok(match policy {
                 None => Self::Dialled,
@@ -55,8 +60,6 @@ impl Course {
                     Self::service(called, called.key.clone(), *port, None, ("".into(), Arc::clone(objects)))
                 }
             }),
-            // It may be for another of them, of which nothing is said.
-            Way::Nowhere if candidates.len() > 1 => Ok(Self::Dialled),
             Way::Nowhere => Err(OutboundError::NoRule { objects: objects.unwrap_or_default() }),
             Way::Rule(rule) => match rule.pick(rand::random()) {
                 Some(Destination::Service { service, port, subset }) => {

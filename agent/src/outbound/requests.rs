@@ -28,6 +28,7 @@ use crate::route::{
 };
 use crate::store::Mesh;
 use ::http::StatusCode;
+use futures_util::future::join_all;
 use std::future::pending;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use warren_common::model::admin::{Direction, Transport, Verdict};
 use warren_common::model::traffic::{ConnectionPool, Destination};
-use warren_common::model::{AppProtocol, Service, Workload};
+use warren_common::model::{AppProtocol, Service, ServiceName, Workload};
 
 /// How often it is looked whether the client of a request that waits is still there.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -124,11 +125,9 @@ impl Outlets for Requests {
 
     async fn known(&self, to: &Destination) {
         let Destination::Service { service, .. } = to else { return };
-        let (store, interest) = (&self.context.node.store, &self.context.node.interest);
-        let is_known = !interest.asks() || store.guard().knows_service(service);
-        if !is_known {
-            // Boxed: hardly a request waits for it. That nothing was learned says who looks for an endpoint.
-            let _ = Box::pin(interest.learn(store, service.clone())).await;
+        if self.context.node.interest.asks() {
+            // Boxed: hardly a request waits for it.
+            Box::pin(self.learn(service)).await;
         }
     }
 
@@ -339,6 +338,24 @@ impl Outlets for Requests {
 }
 
 impl Requests {
+    /// Waits until it is known whether the service is there, and who has the addresses that its requests may go to. That nothing was
+    /// learned says who looks for an endpoint.
+    async fn learn(&self, name: &ServiceName) {
+        let (store, interest) = (&self.context.node.store, &self.context.node.interest);
+        if !store.guard().knows_service(name) {
+            let _ = interest.learn(store, name.clone()).await;
+        }
+        let unknown: Vec<_> = {
+            let mesh = store.guard();
+            let of_others = mesh.endpoints(name).filter(|endpoint| !endpoint.has_own_addresses());
+            let addresses = of_others.flat_map(|endpoint| endpoint.addresses.iter().copied());
+            let dialled =
+                mesh.service(name).filter(|service| self.is_own(service)).map(|_| self.destination.ip());
+            addresses.chain(dialled).filter(|ip| !mesh.knows(*ip)).collect()
+        };
+        join_all(unknown.into_iter().map(|ip| interest.learn(store, ip))).await;
+    }
+
     /// Whether the service was found by its endpoint that was dialled.
     fn is_own(&self, service: &Service) -> bool {
         let is_it = |through: &Through| through.service.key == service.key;

@@ -239,3 +239,18 @@ fn the_host_tells_which_of_several_is_meant() {
         assert_eq!(found.as_deref(), expected, "{namespace} {host}");
     }
 }
+
+#[test]
+fn a_pod_whose_address_another_has_got_is_not_taken_for_that_one() {
+    let of_account = |account: &str, behind: &[(&str, &[(u16, u16)])]| Workload {
+        uid: warren_common::model::WorkloadUid(format!("Kubernetes//Pod/shop/{account}").into()),
+        identity: warren_common::model::Identity::new("cluster.local", "shop", account).unwrap(),
+        ..pod("10.0.2.1", behind)
+    };
+    let (leaving, new) = (of_account("leaving", &[("web", &[(80, 8080)])]), of_account("new", &[]));
+    for pods in [vec![leaving.clone(), new.clone()], vec![new, leaving]] {
+        let target = go(&mesh(vec![of("web", &["10.96.0.5"])], pods), "10.96.0.5:80").unwrap();
+        let Hop::Hbone { identity, .. } = &target.hop else { panic!("{target:?}") };
+        assert_eq!(identity.to_string(), "spiffe://cluster.local/ns/shop/sa/leaving");
+    }
+}

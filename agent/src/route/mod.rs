@@ -198,12 +198,14 @@ pub fn resolve(
     if let Some(service) = service_at(mesh, client, dialled.ip()) {
         return resolve_service(mesh, client, service, dialled, choice);
     }
+    if !mesh.knows(dialled.ip()) {
+        return Err(RouteError::NotAsked(dialled.ip().into()));
+    }
     match mesh.workload_by_ip(dialled.ip()) {
         Some(workload) => {
             let service = headless_at(mesh, client, dialled).next().map(|through| through.service);
             to_workload(client, workload, dialled, service, 0)
         }
-        None if !mesh.knows(dialled.ip()) => Err(RouteError::NotAsked(dialled.ip().into())),
         None => {
             Ok(Target { address: dialled, workload: None, service: None, endpoints: 0, hop: Hop::Plaintext })
         }
@@ -313,7 +315,11 @@ pub fn target_of(
     match (address_of(workload, like), &workload.placement.hostname) {
         (Some(ip), _) => {
             // Whoever writes down a pod's address as one of something else's gets the pod, with all that protects it.
-            let pod = mesh.workload_by_ip(ip).filter(|holder| holder.has_own_addresses());
+            let is_pod = workload.has_own_addresses();
+            if !is_pod && !mesh.knows(ip) {
+                return Err(RouteError::NotAsked(ip.into()));
+            }
+            let pod = mesh.workload_by_ip(ip).filter(|holder| !is_pod && holder.has_own_addresses());
             to_workload(client, pod.unwrap_or(workload), SocketAddr::new(ip, port), service, endpoints)
         }
         (None, Some(name)) if workload.tunnel == TunnelProtocol::None => Ok(Target {

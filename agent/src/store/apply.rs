@@ -49,6 +49,8 @@ pub enum MeshChange {
     Trust(Arc<TrustBundle>),
     /// This was asked about, and nothing has that address or name.
     Absent(Sought),
+    /// This was asked about, and all that has that address or name is here.
+    Told(Sought),
     /// This is not asked about any more: what has it will not be told.
     Forget(Sought),
 }
@@ -96,7 +98,11 @@ impl Mesh {
                     self.trust.replace(bundle.clone()).is_none_or(|before| before != bundle)
                 }
                 MeshChange::Absent(sought) => self.note_absent(sought, true),
-                MeshChange::Forget(sought) => self.note_absent(sought, false),
+                MeshChange::Told(sought) => self.note_told(sought, true),
+                MeshChange::Forget(sought) => {
+                    let was_told = self.note_told(sought.clone(), false);
+                    self.note_absent(sought, false) || was_told
+                }
             };
         }
         if judged_otherwise {
@@ -118,8 +124,16 @@ impl Mesh {
     fn note_absent(&mut self, sought: Sought, is_absent: bool) -> bool {
         match &mut self.scope {
             Scope::Everything => false,
-            Scope::Asked(absent) if is_absent => absent.insert(sought).is_none(),
-            Scope::Asked(absent) => absent.remove(&sought).is_some(),
+            Scope::Asked { absent, .. } if is_absent => absent.insert(sought).is_none(),
+            Scope::Asked { absent, .. } => absent.remove(&sought).is_some(),
+        }
+    }
+
+    fn note_told(&mut self, sought: Sought, is_told: bool) -> bool {
+        match &mut self.scope {
+            Scope::Everything => false,
+            Scope::Asked { told, .. } if is_told => told.insert(sought).is_none(),
+            Scope::Asked { told, .. } => told.remove(&sought).is_some(),
         }
     }
 

@@ -39,8 +39,13 @@ pub(super) enum Scope {
     /// All of it: an address that nothing here has is outside the mesh, and other services than these there are none.
     #[default]
     Everything,
-    /// What was asked for: only of these has the controller said that nothing has the address or name.
-    Asked(HashSet<Sought>),
+    /// What was asked for.
+    Asked {
+        /// Of these the controller said that nothing has the address or name.
+        absent: HashSet<Sought>,
+        /// Of these it said what has it.
+        told: HashSet<Sought>,
+    },
 }
 
 impl Mesh {
@@ -76,16 +81,22 @@ impl Mesh {
         self.services_by_ip.claimants(ip)
     }
 
-    /// Whether nothing more is to be learned about who has `ip`: somebody here has it, or nobody in the mesh.
+    /// Whether nothing more is to be learned about who has `ip`: a service or a pod here has it, or nobody in the mesh. Who shares an
+    /// address, or was written down for it, may have come without the pod that has it: that is known once it was asked about.
     pub fn knows(&self, ip: IpAddr) -> bool {
+        let holder = || self.workload_by_ip(ip);
         self.knows_of_absence(&ip.into())
             || self.service_by_ip(ip).is_some()
-            || self.workload_by_ip(ip).is_some()
+            || holder().is_some_and(|holder| holder.has_own_addresses() || self.was_told(&ip.into()))
     }
 
-    /// Whether nothing more is to be learned about the service of that name: it is here, or there is none.
+    /// Whether nothing more is to be learned about the service of that name: it is here, or there is none. One without addresses may
+    /// have come with one of its endpoints alone.
     pub fn knows_service(&self, name: &ServiceName) -> bool {
-        self.service(name).is_some() || self.knows_of_absence(&name.clone().into())
+        let is_here =
+            |service: &Service| !service.addresses.is_empty() || self.was_told(&name.clone().into());
+        self.service(name).is_some_and(|service| is_here(service))
+            || self.knows_of_absence(&name.clone().into())
     }
 
     /// [`Self::knows`] or [`Self::knows_service`].
@@ -100,7 +111,14 @@ impl Mesh {
     fn knows_of_absence(&self, sought: &Sought) -> bool {
         match &self.scope {
             Scope::Everything => true,
-            Scope::Asked(absent) => absent.contains(sought),
+            Scope::Asked { absent, .. } => absent.contains(sought),
+        }
+    }
+
+    fn was_told(&self, sought: &Sought) -> bool {
+        match &self.scope {
+            Scope::Everything => true,
+            Scope::Asked { told, .. } => told.contains(sought),
         }
     }
 
@@ -108,7 +126,7 @@ impl Mesh {
     pub fn absent(&self) -> impl Iterator<Item = &Sought> {
         let absent = match &self.scope {
             Scope::Everything => None,
-            Scope::Asked(absent) => Some(absent),
+            Scope::Asked { absent, .. } => Some(absent),
         };
         absent.into_iter().flatten()
     }

@@ -42,7 +42,10 @@ impl Store {
 
     /// An empty mesh, generation 0. It will hold what is asked for.
     pub fn by_interest() -> Self {
-        let mesh = Mesh { scope: Scope::Asked(imbl::HashSet::new()), ..Mesh::default() };
+        let mesh = Mesh {
+            scope: Scope::Asked { absent: imbl::HashSet::new(), told: imbl::HashSet::new() },
+            ..Mesh::default()
+        };
         Self { current: ArcSwap::from_pointee(mesh), ..Self::new() }
     }
 

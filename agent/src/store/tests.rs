@@ -202,6 +202,12 @@ fn a_mesh_by_interest_knows_what_it_was_told() {
         tell(vec![MeshChange::Service(service(1, &[3])), MeshChange::Forget(ip(1).into())]),
         (vec![3], vec![])
     );
+    // What somebody has written down for an address says nothing of the pod that may have it, before that was asked.
+    let uid = WorkloadUid("c/networking.istio.io/WorkloadEntry/shop/x".into());
+    let entry = Workload { uid, ..Workload::clone(&workload(1, &[1], 1, false, &[])) };
+    assert_eq!(tell(vec![MeshChange::Workload(Arc::new(entry))]), (vec![3], vec![]));
+    assert_eq!(tell(vec![MeshChange::Told(ip(1).into())]), (vec![1, 3], vec![]));
+    assert_eq!(tell(vec![MeshChange::Forget(ip(1).into())]), (vec![3], vec![]));
     assert!(Mesh::default().knows(ip(9)), "with everything in it, what it has not is outside");
 }
 
@@ -220,7 +226,11 @@ fn a_mesh_by_interest_knows_which_services_there_are_none_of() {
     assert_eq!(tell(vec![]), (vec![], 0));
     assert_eq!(tell(vec![absent(1), MeshChange::Service(service(2, &[2]))]), (vec![1, 2], 1));
     // It is made: that there was none says nothing about the time after it.
-    assert_eq!(tell(vec![MeshChange::Service(service(1, &[]))]), (vec![1, 2], 0));
+    assert_eq!(tell(vec![MeshChange::Service(service(1, &[1]))]), (vec![1, 2], 0));
+    // Without an address it may have come with a pod that stands behind it, and not all of them.
+    assert_eq!(tell(vec![MeshChange::Service(service(3, &[]))]), (vec![1, 2], 0));
+    assert_eq!(tell(vec![MeshChange::Told(name(3).into())]), (vec![1, 2, 3], 0));
+    assert_eq!(tell(vec![removed(3)]), (vec![1, 2], 0));
     assert_eq!(tell(vec![removed(1), removed(2), absent(2)]), (vec![2], 1));
     assert_eq!(tell(vec![MeshChange::Forget(name(2).into())]), (vec![], 0));
     assert!(Mesh::default().knows_service(&name(9)), "with everything in it, others there are none");
@@ -324,7 +334,7 @@ impl Model {
                 self.services.retain(|key, _| key.to_string() != gone);
             }
             // A mesh that holds everything has no use for these.
-            MeshChange::Absent(_) | MeshChange::Forget(_) => {}
+            MeshChange::Absent(_) | MeshChange::Told(_) | MeshChange::Forget(_) => {}
         }
     }
 

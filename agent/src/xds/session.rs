@@ -277,8 +277,10 @@ impl Session {
                     .and_then(|change| usable(change, &self.checks))
                     .map_err(|reason| reason.to_string());
                 let names = resource.aliases.iter().chain([&resource.name]);
-                for one in subscription.answers(names, decoded.is_ok()) {
+                let asked = subscription.answers(names, decoded.is_ok());
+                for one in &asked {
                     if let Err(reason) = &decoded {
+                        let one = one.clone();
                         // Something has it: that nothing had it is over.
                         changes.push(MeshChange::Forget(one.clone()));
                         refused.push((one, reason.clone()));
@@ -291,6 +293,7 @@ impl Session {
                             share(&mut change, &mut self.sharing).unwrap_or_else(|| resource.name.into());
                         subscription.versions.insert(name, resource.version.into());
                         changes.push(change);
+                        changes.extend(asked.into_iter().map(MeshChange::Told));
                     }
                     Err(reason) => {
                         changes.extend((subscription.refuse)(&resource, &reason));
@@ -302,7 +305,10 @@ impl Session {
                 self.rejections.remove(&name);
                 subscription.versions.remove(name.as_str());
                 let asked = subscription.answers([&name], true);
-                changes.push((subscription.remove)(name));
+                let change = (subscription.remove)(name);
+                // Not followed any more when the word came: whoever gets the address later will not be told.
+                let is_stale = matches!(change, MeshChange::Absent(_)) && asked.is_empty();
+                changes.extend(Some(change).filter(|_| !is_stale));
                 // What was asked for by its own name is gone with the resource, and that is the answer.
                 let services = asked.into_iter().filter(|one| matches!(one, Sought::Service(_)));
                 changes.extend(services.map(MeshChange::Absent));

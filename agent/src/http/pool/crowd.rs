@@ -2,7 +2,7 @@
 //! server that a request names, and a pod can name any.
 
 use super::{Entry, PoolKey};
-use crate::hash::FastMap;
+use std::collections::HashMap;
 use tokio::time::Instant;
 
 /// Whether both are the same pod's, at the same address, with TLS.
@@ -15,7 +15,7 @@ fn is_beside(one: &PoolKey, other: &PoolKey) -> bool {
 }
 
 /// Closes the longest idle connections of the pod of `key` at its address until there are no more than `most`, or none is idle.
-pub(super) fn thin(entries: &mut FastMap<PoolKey, Entry>, key: &PoolKey, most: usize) {
+pub(super) fn thin(entries: &mut HashMap<PoolKey, Entry>, key: &PoolKey, most: usize) {
     if key.tls.is_none() {
         return;
     }

@@ -19,12 +19,12 @@ pub(crate) use connection::{Opened, Phase, Switched};
 use super::BoxError;
 use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
-use crate::hash::FastMap;
 use connection::{H1, H2};
 use http::header::UPGRADE;
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -64,7 +64,7 @@ pub(crate) struct PoolKey {
     pub(crate) cluster: Option<Arc<str>>,
 }
 
-/// What tells nearly all of them apart.
+/// What tells nearly all of them apart. A pod chooses the server's name, so the maps keep the standard library's hasher.
 impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.address, self.h2, &self.source_pod_uid).hash(state);
@@ -106,7 +106,7 @@ pub(crate) struct Origination {
 
 /// The connections of one worker.
 pub(crate) struct Pool {
-    entries: RefCell<FastMap<PoolKey, Entry>>,
+    entries: RefCell<HashMap<PoolKey, Entry>>,
     waiting: Rc<Waiting>,
     /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
@@ -279,7 +279,7 @@ impl Pool {
         self.entries.borrow().values().map(|entry| entry.idle.len()).sum()
     }
 
-    fn entry<'e>(entries: &'e mut FastMap<PoolKey, Entry>, key: &PoolKey, terms: &Terms) -> &'e mut Entry {
+    fn entry<'e>(entries: &'e mut HashMap<PoolKey, Entry>, key: &PoolKey, terms: &Terms) -> &'e mut Entry {
         let entry = entries.entry(key.clone()).or_insert_with(|| Entry::new(*terms));
         entry.terms = *terms;
         entry

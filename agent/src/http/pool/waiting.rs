@@ -1,14 +1,14 @@
 //! Who waits for a connection, key by key: whoever has waited longest is called first.
 
 use super::PoolKey;
-use crate::hash::FastMap;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use tokio::sync::Notify;
 
 /// Who waits. A key is here for as long as somebody waits for it.
 #[derive(Default)]
-pub(super) struct Waiting(RefCell<FastMap<PoolKey, Rc<Notify>>>);
+pub(super) struct Waiting(RefCell<HashMap<PoolKey, Rc<Notify>>>);
 
 /// Somebody who waits. Who was called and goes without looking passes it on.
 pub(super) struct Turn {

@@ -55,6 +55,7 @@ fn an_address_is_asked_for_until_it_is_answered_and_resumed_then() {
         outcome.changes,
         [
             MeshChange::Service(arc("a")),
+            MeshChange::Told(ip(1)),
             MeshChange::Service(arc("unasked")),
             MeshChange::Absent(ip(2)),
             MeshChange::Remove("shop/gone".to_owned())
@@ -74,8 +75,10 @@ fn an_address_is_asked_for_until_it_is_answered_and_resumed_then() {
     assert_eq!(answered(&session), [ip(2)]);
     assert_eq!(names(&session.leave(&[ip(1), ip(2)]).unwrap()), (vec![], vec!["/10.0.0.1", "/10.0.0.2"]));
     // An answer to what was left is late.
-    session.on_response(response("2", vec![with_alias(good("a", "2"), 1)], &["/10.0.0.2"]));
+    let late = session.on_response(response("2", vec![with_alias(good("a", "2"), 1)], &["/10.0.0.2"]));
     assert!(answered(&session).is_empty());
+    // Whoever gets that address later will not be told.
+    assert_eq!(late.changes, [MeshChange::Service(arc("a"))]);
 
     let mut everything = Session::new();
     assert!(everything.ask(&[ip(1)]).is_none() && everything.leave(&[ip(1)]).is_none());
@@ -97,6 +100,8 @@ fn a_service_is_asked_for_by_its_own_name() {
         outcome.changes,
         [
             MeshChange::Service(arc("here")),
+            MeshChange::Told(ip(1)),
+            MeshChange::Told(named("here")),
             MeshChange::Service(arc("unasked")),
             removed("none"),
             MeshChange::Absent(named("none")),

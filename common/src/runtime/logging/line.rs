@@ -52,7 +52,13 @@ where
             line.clear();
             write_line(&mut line, event).then(|| writer.write_str(&line))
         });
-        written.unwrap_or_else(|| self.rare.format_event(context, writer, event))
+        written.unwrap_or_else(|| {
+            let mut line = String::new();
+            self.rare.format_event(context, Writer::new(&mut line), event)?;
+            let mut clean = String::with_capacity(line.len());
+            Clean(&mut clean).write_str(line.trim_end_matches('\n'))?;
+            writeln!(writer, "{clean}")
+        })
     }
 }
 
@@ -264,8 +270,12 @@ mod tests {
 
         #[test]
         fn any_text_stays_in_its_line(text in "(?s).*") {
-            let [line, _] = both(|| tracing::info!(text, shown = %text, "{text}"));
-            prop_assert_eq!(line.lines().count(), 1, "{}", line);
+            let [line, _] = both(|| {
+                tracing::info!(text, shown = %text, "{text}");
+                let _span = tracing::info_span!("outer", shown = %text).entered();
+                tracing::info!(text, shown = %text, "{text}");
+            });
+            prop_assert_eq!(line.split('\n').count(), 3, "{}", line);
         }
     }
 }
