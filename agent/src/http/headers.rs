@@ -166,10 +166,10 @@ pub(crate) fn shape<B: Body>(request: &mut Request<B>, h2: bool) {
     }
     // Its target is a path already, and its host a header, if its client speaks HTTP/1 too.
     let is_absolute = request.uri().authority().is_some();
-    if is_absolute || request.headers().get_all(HOST).iter().nth(1).is_some() {
-        if let Ok(host) = HeaderValue::try_from(authority(request)) {
-            request.headers_mut().insert(HOST, host);
-        }
+    if (is_absolute || request.headers().get_all(HOST).iter().nth(1).is_some())
+        && let Ok(host) = HeaderValue::try_from(authority(request))
+    {
+        request.headers_mut().insert(HOST, host);
     }
     if is_connect {
         return;
