@@ -7,10 +7,10 @@
 use anyhow::{Context as _, Result};
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use crate::process::{cargo, host, root, run, show, target_dir};
+use crate::process::{cargo, host, root, run, target_dir};
 
 /// What makes LLVM count the edges that an input reaches.
 const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -40,48 +40,16 @@ pub(crate) fn run_all(seconds: u32, filter: Option<&str>) -> Result<Vec<(String,
     Ok(done)
 }
 
-/// A build that goes on while something else mostly waits. Whoever builds the same afterwards waits for it, and says what failed.
-pub(crate) struct Meanwhile(Child);
-
-impl Meanwhile {
-    /// Begins to build the targets, with what of the processors nobody else wants.
-    pub(crate) fn build_targets() -> Result<Self> {
-        let build = build();
-        // It ends with us, however we end.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "nice", "-n", "19"]);
-        command.arg(build.get_program()).args(build.get_args()).arg("-j1").current_dir(root());
-        command.env("RUSTFLAGS", COVERAGE).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        eprintln!("+ {} (meanwhile)", show(&command));
-        Ok(Self(command.spawn().context("cannot start `setpriv`")?))
-    }
-}
-
-impl Drop for Meanwhile {
-    fn drop(&mut self) {
-        // Nobody needs it any more, or it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The command that builds the targets.
-fn build() -> Command {
-    // With a target given, cargo keeps build scripts and macros free of the coverage flags.
-    let mut build = cargo();
-    build.args(["build", "-p", "warren-fuzz", "--target", host(), "--target-dir"]).arg(build_dir());
-    build.env("RUSTFLAGS", COVERAGE);
-    build
-}
-
-fn build_dir() -> PathBuf {
-    target_dir().join("fuzz")
-}
-
 /// Builds the targets and returns one command each, which runs for `seconds`.
 fn targets(seconds: u32, filter: Option<&str>) -> Result<Vec<(String, Command)>> {
-    let build_dir = build_dir();
-    run(&mut build())?;
+    // With a target given, cargo keeps build scripts and macros free of the coverage flags.
+    let build_dir = target_dir().join("fuzz");
+    let mut build = cargo();
+    build
+        .args(["build", "-p", "warren-fuzz", "--target", host(), "--target-dir"])
+        .arg(&build_dir)
+        .env("RUSTFLAGS", COVERAGE);
+    run(&mut build)?;
     let mut commands = Vec::new();
     for name in names()?.into_iter().filter(|name| filter.is_none_or(|filter| name.contains(filter))) {
         let corpus = build_dir.join("corpus").join(&name);

@@ -5,10 +5,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::cluster;
-use crate::fuzz::{self, Meanwhile};
 use crate::process::{HOST_CRATES, build_programs, cargo, is_root, target_dir};
 use crate::setup::{self, Need};
+use crate::{cluster, fuzz};
 
 mod kubernetes;
 mod summary;
@@ -111,7 +110,6 @@ const FUZZ_SECONDS: u32 = 10;
 pub(crate) fn run_test(options: &Options) -> Result<()> {
     let suites = options.suite.as_ref().map_or(ALL, std::slice::from_ref);
     let mut total = Summary::default();
-    let mut building = None;
     for &suite in suites {
         if let Some(reason) = suite.impossible() {
             println!("\n== {suite:?}: SKIPPED: {reason}");
@@ -121,8 +119,6 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
         println!("\n== {suite:?}");
         setup::ensure(suite.needs())?;
         if let Suite::Kubernetes = suite {
-            // A cluster mostly waits.
-            building = suites.contains(&Suite::Fuzz).then(Meanwhile::build_targets).transpose()?;
             total += kubernetes::run(options.filter.as_deref(), options.keep)?;
             continue;
         }
@@ -130,7 +126,6 @@ pub(crate) fn run_test(options: &Options) -> Result<()> {
             for (name, is_clean) in fuzz::run_all(FUZZ_SECONDS, options.filter.as_deref())? {
                 total.count(&format!("fuzz target {name}"), is_clean);
             }
-            drop(building.take());
             continue;
         }
         for mut command in suite.commands(options.filter.as_deref())? {
