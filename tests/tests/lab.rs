@@ -218,6 +218,32 @@ fn a_killed_owner_leaves_nothing() -> Result<()> {
         .with_context(|| format!("left: {:?}", remains(id, &cgroup)))
 }
 
+#[test]
+fn what_starts_while_the_lab_goes_goes_too() -> Result<()> {
+    if cannot_run().is_some() {
+        two_nodes().test(|_| Ok(()));
+        return Ok(());
+    }
+    let lab = two_nodes().up()?;
+    let start = || lab.pod("client").command("sleep").arg("60").spawn();
+    let removed = std::thread::scope(|scope| {
+        let mut running = vec![start()?];
+        let (started, first) = std::sync::mpsc::channel();
+        // As the work that Ctrl-C interrupts: it starts one program after another until there is no lab.
+        scope.spawn(move || {
+            while let Ok(program) = start() {
+                running.push(program);
+                let _ = started.send(());
+            }
+        });
+        first.recv()?;
+        lab.remove_now()
+    });
+    removed.with_context(|| format!("left: {:?}", remains(lab.id(), lab.cgroup())))?;
+    ensure!(remains(lab.id(), lab.cgroup()).is_empty(), "left: {:?}", remains(lab.id(), lab.cgroup()));
+    Ok(())
+}
+
 /// What is still there of a lab.
 fn remains(id: &str, cgroup: &Path) -> Vec<String> {
     let mut left = Vec::new();

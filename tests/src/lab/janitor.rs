@@ -48,7 +48,7 @@ impl Handle {
     fn remove(&self) -> io::Result<()> {
         match self {
             Self::NetNs(name) => netns::remove(name),
-            Self::Cgroup(path) => cgroup::remove(path),
+            Self::Cgroup(path) => cgroup::kill(path).and_then(|()| cgroup::remove(path)),
             Self::Mount(path) => match sys::unmount(path) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(()),
                 other => other,
@@ -147,11 +147,13 @@ fn kill_all(handles: &[Handle]) {
         _ => None,
     });
     for path in cgroups {
-        if let Err(error) = cgroup::kill(path) {
-            eprintln!("lab: could not kill the processes of {}: {error}", path.display());
-        }
-        let empty =
-            poll_until("processes", Duration::from_secs(10), || (!cgroup::is_populated(path)).then_some(()));
+        // Again and again: the owner may still run, and start something after the first kill.
+        let empty = poll_until("processes", Duration::from_secs(10), || {
+            if let Err(error) = cgroup::kill(path) {
+                eprintln!("lab: could not kill the processes of {}: {error}", path.display());
+            }
+            (!cgroup::is_populated(path)).then_some(())
+        });
         if let Err(error) = empty {
             eprintln!("lab: {error:#} of {} to end", path.display());
         }
