@@ -280,8 +280,18 @@ fn http_2_clients_are_served(lab: &Lab) -> Result<()> {
     ensure!(seen["who"] == "far", "{seen}");
     let flow = record(lab, "/two-by-two")?;
     ensure!(flow["request"]["protocol"] == "HTTP/2" && flow["transport"] == "hbone", "{flow}");
-    // An upgrade to h2c is answered in HTTP/1.1.
-    ensure!(asked(lab, "http://web/h2c", &["--http2"])?["headers"]["upgrade"].is_null());
+    // What begins in HTTP/1.1, and asks for HTTP/2 (curl, nghttp2), goes on in it. A body is sent in HTTP/1.1.
+    let version = ["-o", "/dev/null", "-w", "%{http_version} %{response_code} %{num_connects}"];
+    let upgraded = curl(lab, "http://web/upgraded", &[&["--http2"][..], &version].concat())?;
+    ensure!(upgraded == "2 200 1", "{upgraded}");
+    let flow = record(lab, "/upgraded")?;
+    ensure!(flow["request"]["protocol"] == "HTTP/2" && flow["request"]["user_agent"] != "", "{flow}");
+    let posted = curl(lab, "http://web/posted", &[&["--http2", "-d", "body"][..], &version].concat())?;
+    ensure!(posted == "1.1 200 1", "{posted}");
+    let nghttp = lab.pod("client").command("nghttp").resolve_names();
+    nghttp.args(["--upgrade", "--no-dep", "http://web/its-first", "http://web/its-second"]).stdout()?;
+    let request = record(lab, "/its-second")?["request"].clone();
+    ensure!(request["protocol"] == "HTTP/2" && request["status"] == 200, "{request}");
     Ok(())
 }
 

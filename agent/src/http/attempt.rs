@@ -2,6 +2,7 @@
 //! all of its body is still there.
 
 use super::clock::Clock;
+use super::extended::Question;
 use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
 use super::outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
 use super::pool::{Lease, PoolKey, SendError};
@@ -242,10 +243,11 @@ impl Attempts<'_> {
         tries: u32,
         queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
-        if way.key.h2 && self.switches() {
-            return Err(no_switch(way));
-        }
         let outlets = journey.outlets;
+        let question = match way.key.h2 && self.upgrades() {
+            true => Some(self.question().ok_or_else(|| no_switch(way))?),
+            false => None,
+        };
         let mut unsent: Option<Box<Request<Outgoing>>> = None;
         loop {
             let leased = lease(&**outlets, way, journey.exchange.flow(), queued).await;
@@ -254,13 +256,19 @@ impl Attempts<'_> {
                 NoLease::NotHttp(error) => self.failed(way, &error),
             })?;
             outlets.connected(journey.exchange.flow(), way);
+            if question.is_some() && !lease.takes_protocols().await {
+                return Err(no_switch(way));
+            }
             let request = match unsent.take() {
                 Some(request) => *request,
-                None => self.request(&way.key, tries)?,
+                None => self.request(&way.key, tries, question.as_ref())?,
             };
             let sent_at = Instant::now();
             match lease.send(request).await {
-                Ok(response) => {
+                Ok(mut response) => {
+                    if way.key.h2 && self.switches() && response.status().is_success() {
+                        switched(way, question.as_ref(), &mut response)?;
+                    }
                     if let Err(odd) = check(&response, self.upgrades()) {
                         let local = Local::not_http(format!("{} {odd}", way.key.address));
                         return Err(Failed { ended: Ended::Reset, local });
@@ -280,7 +288,12 @@ impl Attempts<'_> {
         }
     }
 
-    fn request(&self, key: &PoolKey, tries: u32) -> Result<Request<Outgoing>, Failed> {
+    fn request(
+        &self,
+        key: &PoolKey,
+        tries: u32,
+        question: Option<&Question>,
+    ) -> Result<Request<Outgoing>, Failed> {
         let body = self.body.copy().ok_or_else(|| self.lost())?;
         let mut request = Request::from_parts(self.parts.clone(), body);
         request.headers_mut().insert(ATTEMPT_COUNT, HeaderValue::from(tries));
@@ -288,7 +301,15 @@ impl Attempts<'_> {
         if key.h2 && key.tls.is_some() {
             set_https(&mut request);
         }
+        if let Some(question) = question {
+            question.put(&mut request);
+        }
         Ok(request)
+    }
+
+    /// How an endpoint of HTTP/2 is asked for another protocol: without a body, for what follows is the protocol's.
+    fn question(&self) -> Option<Question> {
+        Question::of(&self.parts.headers).filter(|_| self.body.is_empty())
     }
 
     /// Its body is not there any more: a part of it would be another request.
@@ -331,13 +352,30 @@ impl Attempts<'_> {
     }
 }
 
-/// The endpoint is asked for nothing: what it would answer is no connection of its own.
+/// The endpoint is asked for nothing.
 fn no_switch<P>(way: &Way<P>) -> Failed {
     let why = format!(
-        "{} is spoken to in HTTP/2, which carries no WebSocket and no CONNECT there: that needs a port of the service that is declared as http",
+        "{} is spoken to in HTTP/2 and takes no requests for other protocols there (RFC 8441): that needs a port of the service that is declared as http",
         way.key.address
     );
     Failed { ended: Ended::Overflow, local: Local::not_http(why) }
+}
+
+/// An endpoint of HTTP/2 has said yes; `question`: to what, unless that was CONNECT.
+fn switched<P, B>(
+    way: &Way<P>,
+    question: Option<&Question>,
+    response: &mut Response<B>,
+) -> Result<(), Failed> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        let why = format!("{} answered {status} where 200 says that it has switched", way.key.address);
+        return Err(Failed { ended: Ended::Reset, local: Local::not_http(why) });
+    }
+    if let Some(question) = question {
+        question.answered(response);
+    }
+    Ok(())
 }
 
 fn not_reached(NotReached { why, cause }: NotReached) -> Failed {

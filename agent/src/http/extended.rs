@@ -1,12 +1,13 @@
 //! Streams of HTTP/2 that ask to become another protocol's (RFC 9113, 8.5; RFC 8441): here they are the requests of HTTP/1.1
-//! that mean the same, with which endpoints can be asked.
+//! that mean the same, whoever sent them, and to an endpoint of HTTP/2 they are such streams again.
 
 use super::switch::Switching;
 use super::visits::Visit;
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
@@ -52,4 +53,86 @@ pub(super) fn join(stream: OnUpgrade, switching: Switching, visit: Option<Visit>
             Err(error) => tracing::debug!(%error, "a stream ended before it had switched"),
         }
     });
+}
+
+/// A request for another protocol, as an endpoint of HTTP/2 is asked.
+pub(super) struct Question {
+    protocol: HeaderValue,
+    /// What the answer has to prove to a WebSocket's client.
+    key: Option<HeaderValue>,
+}
+
+impl Question {
+    /// If a request asks for one protocol.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut asked = headers.get_all(UPGRADE).iter();
+        let (Some(protocol), None) = (asked.next(), asked.next()) else { return None };
+        protocol.to_str().ok().filter(|protocol| is_token(protocol))?;
+        Some(Self { protocol: protocol.clone(), key: headers.get(SEC_WEBSOCKET_KEY).cloned() })
+    }
+
+    /// Puts it as HTTP/2 does. The request has the shape of HTTP/2 already.
+    pub(super) fn put<B>(&self, request: &mut Request<B>) {
+        if let Ok(protocol) = self.protocol.to_str().map(Protocol::from) {
+            request.extensions_mut().insert(protocol);
+        }
+        *request.method_mut() = Method::CONNECT;
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
+            request.headers_mut().remove(name);
+        }
+    }
+
+    /// Makes the answer that the stream is the protocol's now what it is in HTTP/1.1.
+    pub(super) fn answered<B>(&self, response: &mut Response<B>) {
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+        if let Some(Ok(proof)) = self.key.as_ref().map(|key| HeaderValue::try_from(proof(key.as_bytes()))) {
+            headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
+        }
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
+    !text.is_empty() && text.as_bytes().iter().all(|byte| is_part(byte))
+}
+
+/// That a server has read a WebSocket's key (RFC 6455, 4.2.2): SHA-1, for the RFC says so.
+fn proof(key: &[u8]) -> String {
+    let mut read = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    read.update(key);
+    read.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(read.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_websocket_gets_the_proof_that_it_waits_for() {
+        // RFC 6455, 1.3.
+        assert_eq!(proof(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn one_protocol_is_asked_for() {
+        for (upgrade, expected) in [
+            (&["websocket"][..], true),
+            (&["any/1.0"], true),
+            (&[], false),
+            (&["a, b"], false),
+            (&["a", "b"], false),
+            (&[""], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in upgrade {
+                headers.append(UPGRADE, HeaderValue::from_static(value));
+            }
+            assert_eq!(Question::of(&headers).is_some(), expected, "{upgrade:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What a proxy does to headers, whatever the routes say. Pure.
 
+use super::h2c::HTTP2_SETTINGS;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
     HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
@@ -26,7 +27,6 @@ pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overl
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Never taken away because `Connection` names them: they are what others decide by.
 fn is_end_to_end(name: &HeaderName) -> bool {
@@ -75,8 +75,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
 }
 
 /// Whether a client asks for another protocol on its HTTP/1.1 connection: `Upgrade` means nothing where `Connection` does not name it
-/// (RFC 9110, 7.8). `h2c` is not passed on: who may ask for it may as well begin with it, and behind an upgrade nobody would look
-/// into its requests.
+/// (RFC 9110, 7.8). `h2c` is [had here](super::h2c) and not passed on: behind an upgrade nobody would look into its requests.
 pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
     let asked = || request.headers().get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
     let is_h2c = |value: &str| value.split(',').any(|one| one.trim().to_ascii_lowercase().starts_with("h2c"));
@@ -87,7 +86,7 @@ pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
 }
 
 /// Whether one of the values of `header`, which are lists, is `wanted`.
-fn names(headers: &HeaderMap, header: &HeaderName, wanted: &str) -> bool {
+pub(super) fn names(headers: &HeaderMap, header: &HeaderName, wanted: &str) -> bool {
     let values = headers.get_all(header).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(wanted))
 }

@@ -20,6 +20,7 @@ mod exchange;
 mod extended;
 mod grpc;
 pub mod guard;
+mod h2c;
 mod headers;
 mod io;
 mod limits;

@@ -134,6 +134,12 @@ impl Replay {
         self.0.borrow().is_whole()
     }
 
+    /// Whether there is nothing of it, and never was.
+    pub(crate) fn is_empty(&self) -> bool {
+        let shared = self.0.borrow();
+        shared.source.is_none() && shared.received.get() == 0
+    }
+
     /// Whether the client's connection failed before the end of the body.
     pub(crate) fn is_broken(&self) -> bool {
         self.0.borrow().broken

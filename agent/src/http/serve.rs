@@ -3,9 +3,11 @@
 
 use super::answer::Answer;
 use super::guard::{Guarded, Malformed, Watch};
+use super::h2c::Upgraded;
 use super::io::{OnWorker, Rewound, close, close_on_client};
 use super::limits::{
-    CONNECTION_WINDOW, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST, STREAM_WINDOW,
+    CONNECTION_WINDOW, FIRST_LINE_DEADLINE, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST,
+    STREAM_WINDOW,
 };
 use super::outlets::Outlets;
 use super::request::answer;
@@ -14,18 +16,21 @@ use super::visits::{Stay, Visits};
 use crate::limits::Excess;
 use crate::observe::{FlowFlag, ResponseFlag};
 use bytes::BytesMut;
-use http::Response;
 use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::timeout;
 
 /// Who speaks, and to what.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +51,21 @@ pub(super) struct Downstream {
     watch: Option<Watch>,
     visits: Rc<Visits>,
     /// Boxed: few connections come to it.
-    switching: RefCell<Option<Box<Switching>>>,
+    next: RefCell<Option<Box<Next>>>,
+}
+
+/// What a connection is after its last request of HTTP/1.
+enum Next {
+    /// Its endpoint's protocol.
+    Joined(Switching),
+    /// HTTP/2.
+    H2(Upgraded),
 }
 
 impl Downstream {
     fn new(client: Client, watch: Option<Watch>) -> Self {
         let Client { address, dialled, h2 } = client;
-        Self { client: address, dialled, h2, watch, visits: Visits::new(), switching: RefCell::default() }
+        Self { client: address, dialled, h2, watch, visits: Visits::new(), next: RefCell::default() }
     }
 
     /// The request for another protocol was answered, with that protocol or with HTTP.
@@ -64,14 +77,22 @@ impl Downstream {
 
     /// Says with a response that it is the connection's last, if the connection is to end.
     fn take_leave(&self, response: &mut Response<Answer>) {
-        if self.visits.is_leaving() && self.switching.borrow().is_none() {
+        if self.visits.is_leaving() && self.next.borrow().is_none() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 
     /// The connection goes on with `switching` once the response is out.
     pub(super) fn switch_to(&self, switching: Switching) {
-        *self.switching.borrow_mut() = Some(Box::new(switching));
+        *self.next.borrow_mut() = Some(Box::new(Next::Joined(switching)));
+    }
+
+    /// The answer to a request that makes the connection one of HTTP/2, whose first it will be.
+    fn upgrade<B: Body>(&self, request: &Request<B>) -> Option<Response<Answer>> {
+        let upgraded = (!self.visits.is_leaving()).then(|| Upgraded::read(request))??;
+        *self.next.borrow_mut() = Some(Box::new(Next::H2(upgraded)));
+        self.decide(true);
+        Some(Upgraded::answer(Answer::none()))
     }
 }
 
@@ -107,16 +128,19 @@ where
 {
     let (mut guarded, watch) = Guarded::new(stream);
     let downstream = Rc::new(Downstream::new(client, Some(watch.clone())));
-    let service = |request| {
+    let service = |request: Request<Incoming>| {
         let visit = downstream.visits.begin();
         let (outlets, downstream) = (Rc::clone(&outlets), Rc::clone(&downstream));
         async move {
+            if let Some(response) = downstream.upgrade(&request) {
+                return Ok(response);
+            }
             let mut response = answer(outlets, Rc::clone(&downstream), request, visit).await;
             downstream.take_leave(&mut response);
             Ok::<_, Infallible>(response)
         }
     };
-    let mut over = pin!(downstream.visits.over(stay, false));
+    let mut over = pin!(downstream.visits.over(stay.clone(), false));
     let mut is_over = false;
     let (ended, stream, held) = loop {
         // Boxed: what a connection needs while it is awake is large, and it rests most of the time.
@@ -178,9 +202,13 @@ where
         // What the client still sends must not reset the connection before it has read the answer.
         return Box::pin(close(stream)).await;
     }
-    let switching = downstream.switching.borrow_mut().take();
-    if let Some(switching) = switching {
-        return Box::pin(switching.join(&mut Rewound::new(held.freeze(), stream))).await;
+    let next = downstream.next.borrow_mut().take();
+    if let Some(next) = next {
+        let mut stream = Rewound::new(held.freeze(), stream);
+        return match *next {
+            Next::Joined(switching) => Box::pin(switching.join(&mut stream)).await,
+            Next::H2(upgraded) => Box::pin(serve_upgraded(outlets, client, stay, upgraded, stream)).await,
+        };
     }
     match ended {
         Ok(()) => Box::pin(close_on_client(stream)).await,
@@ -191,6 +219,24 @@ where
         }
         Err(error) => {
             tracing::debug!(client = %client.address, %error, "a client's HTTP connection ended early")
+        }
+    }
+}
+
+/// HTTP/2 whose first request came in HTTP/1.1.
+async fn serve_upgraded<O, S>(outlets: Rc<O>, client: Client, stay: Stay, upgraded: Upgraded, mut stream: S)
+where
+    O: Outlets,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let begun = timeout(FIRST_LINE_DEADLINE, upgraded.begin(&mut stream));
+    match begun.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(first) => {
+            let client = Client { h2: true, ..client };
+            serve_h2(outlets, client, stay, Rewound::new(first, stream)).await;
+        }
+        Err(error) => {
+            tracing::debug!(client = %client.address, %error, "a client asked for HTTP/2 and did not begin it");
         }
     }
 }

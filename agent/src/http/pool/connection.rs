@@ -1,10 +1,11 @@
 //! One connection to an endpoint, and the task that moves its bytes.
 
 use super::super::io::{BoxIo, Heard, OnWorker, Rewound, close};
-use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
+use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_SHARED, STREAM_WINDOW};
 use super::super::replay::Outgoing;
 use super::super::sever::Severable;
 use super::Terms;
+use super::settle::{Read, Reads};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -70,11 +71,15 @@ pub(super) struct H2 {
     sender: RefCell<http2::SendRequest<Outgoing>>,
     /// Its task owns it, and ends with it.
     driven: Weak<RefCell<Driven>>,
+    reads: Rc<Reads>,
     life: Life,
 }
 
 /// What hands requests to an HTTP/2 connection.
-type Driven = http2::Connection<TokioIo<Severable<BoxIo>>, Outgoing, OnWorker>;
+type Driven = http2::Connection<TokioIo<Read<Severable<BoxIo>>>, Outgoing, OnWorker>;
+
+/// Requests at a time, before the endpoint has said how many.
+const UNKNOWN: usize = 0;
 
 /// How long a connection has been there, what for, and whether it has anything to do.
 struct Life {
@@ -197,11 +202,14 @@ async fn drive(
 
 impl H2 {
     pub(super) async fn handshake(opened: Opened) -> hyper::Result<Self> {
+        let (io, reads) = Read::new(Severable::until(opened.evicted, opened.io));
         let (sender, connection) = http2::Builder::new(OnWorker)
+            // It may take fewer at a time than one would guess, so nothing is sent before it has said how many.
+            .initial_max_send_streams(UNKNOWN)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(Severable::until(opened.evicted, opened.io)))
+            .handshake(TokioIo::new(io))
             .await?;
         // The socket belongs to a task of hyper's, which lives as long as its last stream.
         let connection = Rc::new(RefCell::new(connection));
@@ -209,13 +217,30 @@ impl H2 {
         tokio::task::spawn_local(async move {
             let _ended = poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
         });
-        Ok(Self { sender: RefCell::new(sender), driven, life: Life::new(opened.phase, opened.is_ending) })
+        Ok(Self {
+            sender: RefCell::new(sender),
+            driven,
+            reads,
+            life: Life::new(opened.phase, opened.is_ending),
+        })
     }
 
     /// Requests that its endpoint takes at a time (SETTINGS_MAX_CONCURRENT_STREAMS): hyper keeps more, and sends them when others
-    /// have ended.
+    /// have ended, or once it is known how many they may be.
     pub(super) fn max_streams(&self) -> usize {
-        self.driven.upgrade().map_or(0, |driven| driven.borrow().current_max_send_streams())
+        let known = self.driven.upgrade().map_or(0, |driven| driven.borrow().current_max_send_streams());
+        if known == UNKNOWN { MAX_SHARED } else { known }
+    }
+
+    /// Whether its endpoint takes requests for other protocols (RFC 8441), once it has said so or not.
+    pub(super) async fn takes_protocols(&self) -> bool {
+        let look = || {
+            let driven = self.driven.upgrade()?;
+            let driven = driven.borrow();
+            let is_known = driven.current_max_send_streams() != UNKNOWN;
+            is_known.then(|| driven.is_extended_connect_protocol_enabled())
+        };
+        poll_fn(|cx| self.reads.poll(cx, look)).await.unwrap_or(false)
     }
 
     /// A request begins.

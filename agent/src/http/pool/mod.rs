@@ -12,19 +12,25 @@
 
 mod connection;
 mod crowd;
+mod settle;
 mod waiting;
 
 pub(crate) use connection::{Opened, Phase, Switched};
 
 use super::BoxError;
+use super::io::{BoxIo, Rewound};
 use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
+use bytes::Bytes;
 use connection::{H1, H2};
 use http::header::UPGRADE;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::pending;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -153,7 +159,7 @@ pub(crate) struct Lease {
     key: PoolKey,
     terms: Terms,
     held: Option<Held>,
-    switch: Option<oneshot::Receiver<Switched>>,
+    switch: Option<Switch>,
     /// Whether earlier requests went over the connection: it may have been closed by its server a moment ago.
     pub(crate) reused: bool,
 }
@@ -161,6 +167,14 @@ pub(crate) struct Lease {
 enum Held {
     H1(H1),
     H2(Stream),
+}
+
+/// What becomes another protocol's.
+enum Switch {
+    /// The connection.
+    Connection(oneshot::Receiver<Switched>),
+    /// One of its streams.
+    Stream(OnUpgrade),
 }
 
 struct Stream(Rc<Shared>);
@@ -345,12 +359,12 @@ impl Lease {
         let may_switch = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
         let sent = match &mut self.held {
             Some(Held::H1(h1)) => {
-                self.switch = may_switch.then(|| h1.expect_switch());
+                self.switch = may_switch.then(|| Switch::Connection(h1.expect_switch()));
                 h1.send(request).await
             }
             Some(Held::H2(stream)) => stream.0.h2.send(request).await,
             // A lease is held until it is given back or switched, and both take it away.
-            None => std::future::pending().await,
+            None => pending().await,
         };
         let mut response = sent.map_err(|mut error| {
             let unsent = error.take_message().map(Box::new);
@@ -362,16 +376,37 @@ impl Lease {
             // How it is carried on is no matter of the endpoint's.
             *response.version_mut() = Version::HTTP_11;
         }
+        if may_switch && matches!(self.held, Some(Held::H2(_))) && response.status() == StatusCode::OK {
+            self.switch = Some(Switch::Stream(hyper::upgrade::on(&mut response)));
+        }
         Ok(response)
     }
 
-    /// The connection itself, once its endpoint has switched to another protocol.
+    /// Whether its endpoint can be asked for another protocol on a stream (RFC 8441).
+    pub(crate) async fn takes_protocols(&self) -> bool {
+        match &self.held {
+            Some(Held::H2(stream)) => stream.0.h2.takes_protocols().await,
+            _ => false,
+        }
+    }
+
+    /// The connection itself, or the request's stream, once its endpoint has switched to another protocol.
     ///
     /// # Errors
-    /// When it has ended instead, or is HTTP/2.
+    /// When it has ended instead.
     pub(crate) async fn switched(mut self) -> Result<Switched, BoxError> {
         match self.switch.take() {
-            Some(switch) => Ok(switch.await?),
+            Some(Switch::Connection(switch)) => Ok(switch.await?),
+            Some(Switch::Stream(stream)) => {
+                let io: BoxIo = Box::new(TokioIo::new(stream.await?));
+                // Its connection cuts it off when it has to end. It counts as a request for as long as it is there.
+                let held = self.held.take();
+                let evicted = Box::pin(async move {
+                    let _held = held;
+                    pending().await
+                });
+                Ok(Switched { io: Rewound::new(Bytes::new(), io), evicted })
+            }
             None => Err("nobody asked the connection for another protocol".into()),
         }
     }

@@ -3,7 +3,7 @@
 use super::super::io::OnWorker;
 use super::super::limits::{IDLE, LAST_CALL, LEAVE};
 use super::super::pool::Terms;
-use super::world::{World, run, script, text};
+use super::world::{World, h2, run, script, text};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -30,13 +30,6 @@ fn slow_service(h2: bool, terms: Terms) -> Rc<World> {
         text(200, "done")
     });
     world
-}
-
-async fn h2(stream: DuplexStream) -> SendRequest<Empty<Bytes>> {
-    let (send, connection) =
-        hyper::client::conn::http2::handshake(OnWorker, TokioIo::new(stream)).await.unwrap();
-    spawn_local(connection);
-    send
 }
 
 /// Whether it was answered.

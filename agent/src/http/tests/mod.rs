@@ -5,6 +5,7 @@ mod connections;
 mod framing;
 mod limits;
 mod mirrors;
+mod protocols;
 mod rest;
 mod routing;
 mod streams;

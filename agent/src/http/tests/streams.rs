@@ -1,18 +1,15 @@
-//! HTTP/2, gRPC, other protocols after a switch, and back-pressure.
+//! HTTP/2, gRPC and back-pressure.
 
-use super::super::io::OnWorker;
-use super::super::limits::{IDLE, LEAVE};
-use super::world::{PIPE, World, body, run, script, text};
+use super::world::{PIPE, World, body, h2, post, run, script, text};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Duration, sleep, timeout};
 
 /// More than a stream's window.
@@ -20,18 +17,6 @@ const LARGE: &str = match std::str::from_utf8(&[b'x'; 1 << 20]) {
     Ok(text) => text,
     Err(_) => "",
 };
-
-async fn h2(stream: DuplexStream) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
-    let (send, connection) =
-        hyper::client::conn::http2::handshake(OnWorker, TokioIo::new(stream)).await.unwrap();
-    tokio::task::spawn_local(connection);
-    send
-}
-
-fn post(path: &str, body: &'static str) -> Request<Full<Bytes>> {
-    let uri = format!("http://web{path}");
-    Request::post(uri).body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
-}
 
 #[test]
 fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
@@ -171,125 +156,6 @@ fn grpc_passes_with_its_trailers_over_one_connection() {
     });
 }
 
-#[test]
-fn a_websocket_is_joined_with_its_server_and_h2c_is_not() {
-    run(async {
-        let world = World::simple("web");
-        world.endpoint(
-            "web",
-            script(|head, mut stream| async move {
-                if !head.contains("upgrade: websocket\r\n") {
-                    assert!(!head.to_lowercase().contains("upgrade"), "{head}");
-                    return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
-                }
-                stream
-                    .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi!")
-                    .await
-                    .unwrap();
-                let (mut read, mut write) = tokio::io::split(stream);
-                tokio::io::copy(&mut read, &mut write).await.unwrap();
-                write.shutdown().await.unwrap();
-            }),
-        );
-        let ask = |protocol: &str| {
-            format!(
-                "GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: x\r\n\r\n"
-            )
-        };
-        let answer = world.say(&format!("{}\x01\x02frames", ask("websocket"))).await;
-        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
-        assert!(
-            answer.contains("upgrade: websocket\r\n") && answer.ends_with("\r\n\r\nhi!\x01\x02frames"),
-            "{answer}"
-        );
-        let flow = world.records().pop().unwrap();
-        assert_eq!((flow.request.unwrap().status, flow.flags.as_str()), (101, "-"));
-        let answer = world.say(&format!("{}GET / HTTP/1.1\r\nHost: web\r\n\r\n", ask("h2c"))).await;
-        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
-    });
-}
-
-#[test]
-fn another_protocol_that_nobody_asked_for_is_not_passed_on() {
-    run(async {
-        let world = World::simple("web");
-        world.endpoint(
-            "web",
-            script(|_, mut stream| async move {
-                let answer =
-                    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-                stream.write_all(answer).await.unwrap();
-                let _ended = stream.read_u8().await;
-            }),
-        );
-        for ask in ["GET / HTTP/1.1\r\nHost: web", "CONNECT far:443 HTTP/1.1\r\nHost: far:443"] {
-            let answer = world.say(&format!("{ask}\r\n\r\n")).await;
-            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-            assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
-        }
-        let mut client = h2(world.connect(true)).await;
-        assert_eq!(client.send_request(post("/", "")).await.unwrap().status(), 502);
-        assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
-    });
-}
-
-#[test]
-fn a_server_of_http_2_is_asked_for_no_other_protocol() {
-    run(async {
-        let world = World::simple("web");
-        world.h2_endpoints.set(true);
-        world.answers("web", |_| async { text(200, "no tunnel") });
-        let upgrade = "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket";
-        for ask in [upgrade, "CONNECT far:443 HTTP/1.1\r\nHost: far:443"] {
-            let answer = world.say(&format!("{ask}\r\n\r\n")).await;
-            assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-        }
-        let mut client = h2(world.connect(true)).await;
-        let tunnel = Request::connect("far:443").body(Full::default()).unwrap();
-        assert_eq!(client.send_request(tunnel).await.unwrap().status(), 502);
-        assert_eq!((world.last().0, &*world.last().1, world.opened.get()), (502, "UPE", 0));
-        assert!(world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.ends_with("no tunnel"));
-    });
-}
-
-#[test]
-fn a_connection_that_has_switched_ends_with_its_permit() {
-    run(async {
-        let world = World::simple("web");
-        let cut = Rc::new(Cell::new(false));
-        let told = Rc::clone(&cut);
-        world.endpoint(
-            "web",
-            script(move |_, mut stream| {
-                let told = Rc::clone(&told);
-                async move {
-                    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhi!").await.unwrap();
-                    let (mut read, mut write) = tokio::io::split(stream);
-                    let _ended = tokio::io::copy(&mut read, &mut write).await;
-                    told.set(true);
-                }
-            }),
-        );
-        let mut client = world.connect(false);
-        client
-            .write_all(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabc")
-            .await
-            .unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"hi!abc") {
-            answer.push(client.read_u8().await.unwrap());
-        }
-        assert!(!cut.get());
-        world.evict.notify_waiters();
-        let ended = timeout(Duration::from_secs(10), client.read_to_end(&mut answer)).await;
-        ended.expect("the client's side has ended").unwrap();
-        sleep(Duration::from_secs(1)).await;
-        assert!(cut.get(), "the endpoint's side has ended");
-        let (status, flags, details, _) = world.last();
-        assert_eq!((status, &*flags, &*details), (101, "UC", "upgraded_connection_reset"));
-    });
-}
-
 /// hyper keeps the socket of HTTP/2 in a task of its own, which must not outlive the permit.
 #[test]
 fn an_open_stream_ends_with_the_permit_of_its_connection() {
@@ -397,115 +263,5 @@ fn a_slow_server_holds_a_fast_client_back() {
         };
         let _ = timeout(Duration::from_secs(10), writing).await;
         assert!(written < 1 << 20, "{written} bytes were taken from a client whose server reads nothing");
-    });
-}
-
-/// Whose server has told what it can do.
-async fn settled(world: &Rc<World>) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
-    let mut client = h2(world.connect(true)).await;
-    assert_eq!(client.send_request(post("/first", "")).await.unwrap().status(), 200);
-    client
-}
-
-#[test]
-fn streams_of_http_2_become_other_protocols_with_servers_of_http_1() {
-    run(async {
-        let world = World::simple("web");
-        world.endpoint(
-            "web",
-            script(|head, mut stream| async move {
-                let answer = match head.split("\r\n").next().unwrap() {
-                    "GET /chat HTTP/1.1" => {
-                        for line in
-                            ["connection: upgrade", "upgrade: websocket", "sec-websocket-key: ", "host: web"]
-                        {
-                            assert!(head.contains(&format!("\r\n{line}")), "{head}");
-                        }
-                        "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket"
-                    }
-                    "CONNECT far:443 HTTP/1.1" => "200 OK",
-                    _ => "200 OK\r\nContent-Length: 0\r\nConnection: close",
-                };
-                stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await.unwrap();
-                let (mut read, mut write) = tokio::io::split(stream);
-                let _ended = tokio::io::copy(&mut read, &mut write).await;
-                let _ended = write.shutdown().await;
-            }),
-        );
-        let mut client = settled(&world).await;
-        let mut socket = Request::connect("http://web/chat").body(Full::default()).unwrap();
-        socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-        let tunnel = Request::connect("far:443").body(Full::default()).unwrap();
-        for (path, request) in [("/chat", socket), ("", tunnel)] {
-            let response = client.send_request(request).await.unwrap();
-            assert_eq!(response.status(), 200);
-            assert!(!response.headers().contains_key("upgrade"));
-            let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
-            // Quiet for longer than a connection may be without a request.
-            sleep(IDLE * 2 + Duration::from_secs(1)).await;
-            stream.write_all(b"frames").await.unwrap();
-            let mut frames = [0; 6];
-            stream.read_exact(&mut frames).await.unwrap();
-            assert_eq!(&frames, b"frames");
-            stream.shutdown().await.unwrap();
-            let mut rest = Vec::new();
-            stream.read_to_end(&mut rest).await.unwrap();
-            assert!(rest.is_empty());
-            drop(stream);
-            sleep(Duration::from_secs(1)).await;
-            let flow = world.records().pop().unwrap();
-            let request = flow.request.unwrap();
-            assert_eq!((&*request.path, request.status, &*flow.flags), (path, 200, "-"));
-            assert_eq!(&*request.protocol, "HTTP/2");
-        }
-    });
-}
-
-#[test]
-fn a_stream_that_is_another_protocols_outlasts_the_leave_of_its_connection() {
-    run(async {
-        let world = World::simple("web");
-        world.endpoint(
-            "web",
-            script(|_, mut stream| async move {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                let (mut read, mut write) = tokio::io::split(stream);
-                let _ended = tokio::io::copy(&mut read, &mut write).await;
-            }),
-        );
-        let mut client = h2(world.connect(true)).await;
-        let response = client.send_request(Request::connect("far:443").body(Full::default()).unwrap());
-        let mut stream = TokioIo::new(hyper::upgrade::on(response.await.unwrap()).await.unwrap());
-        drop(world.open.take());
-        sleep(LEAVE * 3).await;
-        stream.write_all(b"still").await.unwrap();
-        let mut still = [0; 5];
-        stream.read_exact(&mut still).await.unwrap();
-        assert_eq!(&still, b"still");
-    });
-}
-
-#[test]
-fn who_does_not_become_another_protocol_is_answered() {
-    run(async {
-        let world = World::simple("web");
-        world.answers("web", |request| async move {
-            match request.uri().path() {
-                "/chat" => text(403, "no"),
-                _ => text(200, "a page"),
-            }
-        });
-        let mut client = h2(world.connect(true)).await;
-        client.send_request(post("/first", "")).await.unwrap();
-        // A success would say that the stream is another protocol's.
-        for (path, status, expected) in [("/chat", 403, "no"), ("/page", 502, "protocol error")] {
-            let mut socket = Request::connect(format!("http://web{path}")).body(Full::default()).unwrap();
-            socket.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
-            let response = client.send_request(socket).await.unwrap();
-            assert_eq!(response.status(), status);
-            let body = response.into_body().collect().await.unwrap().to_bytes();
-            assert!(body.ends_with(expected.as_bytes()), "{body:?}");
-        }
-        assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
     });
 }

@@ -1,5 +1,6 @@
 //! What the pipeline's surroundings are in tests.
 
+use super::super::io::OnWorker;
 use super::super::limits::IDLE;
 use super::super::outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
 use super::super::pool::{Opened, Phase, Pool, PoolKey, Terms};
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -165,7 +167,7 @@ impl World {
                     let io = TokioIo::new(stream);
                     let _ended = match h2 {
                         true => {
-                            let h2 = hyper::server::conn::http2::Builder::new(super::super::io::OnWorker);
+                            let h2 = hyper::server::conn::http2::Builder::new(OnWorker);
                             h2.serve_connection(io, service).await
                         }
                         false => {
@@ -230,6 +232,23 @@ fn table(rules: &Value) -> Arc<HttpTable> {
 pub(super) fn text(status: u16, text: impl Into<String>) -> Reply {
     let body = Full::new(Bytes::from(text.into())).boxed();
     Response::builder().status(status).body(body).unwrap()
+}
+
+/// A client of HTTP/2.
+pub(super) async fn h2<B>(stream: DuplexStream) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + 'static,
+{
+    let (send, connection) =
+        hyper::client::conn::http2::handshake(OnWorker, TokioIo::new(stream)).await.unwrap();
+    tokio::task::spawn_local(connection);
+    send
+}
+
+/// A request with a body.
+pub(super) fn post(path: &str, body: &'static str) -> Request<Full<Bytes>> {
+    let uri = format!("http://web{path}");
+    Request::post(uri).body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
 }
 
 /// All of a request's body.
