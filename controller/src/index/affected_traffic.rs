@@ -6,6 +6,9 @@ use crate::objects::{Key, Kind, Name, VirtualService};
 use std::collections::BTreeSet;
 use warren_common::model::ServiceName;
 
+/// Every kind of route of the Gateway API.
+const ROUTES: [Kind; 4] = [Kind::HTTPRoute, Kind::GRPCRoute, Kind::TLSRoute, Kind::TCPRoute];
+
 impl Index {
     pub(super) fn affected_by_virtual_service(&self, name: &Name, affected: &mut BTreeSet<ResourceKey>) {
         affected.insert(remarks(Kind::VirtualService, name));
@@ -63,15 +66,19 @@ impl Index {
         }
         for (service, _) in route.services() {
             affected.insert(ResourceKey::Traffic(self.kubernetes_name(&service)));
-            // Of which types one may lose to another.
-            let others = self.traffic.routes_of(&service);
-            affected.extend(others.map(|other| remarks(other.kind, &other.name)));
+            // Of kinds one loses to another, and of TCPRoutes the younger to the older.
+            for other in ROUTES.into_iter().filter(|other| *other != kind || kind == Kind::TCPRoute) {
+                let others = self.traffic.routes_of_kind(&service, other);
+                affected.extend(others.map(|name| remarks(other, name)));
+            }
             // Which no longer count, or count again.
             let host = self.kubernetes_name(&service).hostname;
             for (_, shadowed) in self.traffic.virtual_services_of(&host) {
                 affected.extend(shadowed.iter().map(|other| remarks(Kind::VirtualService, &other.name)));
             }
         }
+        // Of the same kind, those whose matches it takes.
+        affected.extend(self.traffic.behind(route).iter().map(|name| remarks(kind, name)));
     }
 
     /// DestinationRules of what no connection shows hold where rules send there.

@@ -2,6 +2,7 @@
 
 mod affected;
 mod affected_traffic;
+mod attached;
 mod authorization_policies;
 mod entries;
 pub mod hosts;
@@ -15,8 +16,8 @@ pub use unseen::Unseen;
 
 use crate::objects::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, EntryAddress, Key, Kind, Map, Name, Namespace,
-    Object, PeerAuthentication, Plain, Pod, ReferenceGrant, Route, Service, ServiceEntry, VirtualService,
-    WorkloadEntry,
+    Object, PeerAuthentication, Plain, Pod, RankedMatch, ReferenceGrant, Route, Service, ServiceEntry,
+    VirtualService, WorkloadEntry,
 };
 use crate::source::Change;
 use authorization_policies::AuthorizationPolicies;
@@ -337,6 +338,19 @@ impl Index {
     /// Routes of the Gateway API that are attached to a service.
     pub fn routes_of<'a>(&'a self, service: &Name) -> impl Iterator<Item = &'a Route> {
         self.traffic.routes_of(service)
+    }
+
+    /// Of the routes of a kind and namespace that can be used and are attached to a port of a service, the one that comes
+    /// first: of all of them, or of those that have a match.
+    pub fn first_route(
+        &self,
+        service: &Service,
+        port: u16,
+        namespace: &Arc<str>,
+        kind: Kind,
+        with: Option<&RankedMatch>,
+    ) -> Option<&Route> {
+        self.traffic.first_route(service, port, namespace, kind, with)
     }
 
     /// A ReferenceGrant.

@@ -1,9 +1,11 @@
 //! Routes and traffic policies, arranged by the hosts and services that they are about.
 
+use super::attached::{Attached, Group, Ports};
 use super::hosts::{full_name, patterns};
 use super::reverse::Reverse;
 use crate::objects::{
-    BackendRef, DestinationRule, Kind, Name, ReferenceGrant, Refused, Route, VirtualService,
+    BackendRef, DestinationRule, Kind, Name, RankedMatch, ReferenceGrant, Refused, Route, Service,
+    VirtualService,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub(super) struct TrafficObjects {
     rules_by_host: Reverse<Arc<str>>,
     /// By the service they are attached to.
     routes_by_parent: BTreeMap<Name, BTreeSet<RouteKey>>,
+    /// By what decides which of them counts.
+    attached: Attached,
     /// By the service they send to.
     routes_by_target: BTreeMap<Name, BTreeSet<RouteKey>>,
 }
@@ -68,6 +72,7 @@ impl TrafficObjects {
         for service in targets(route) {
             self.routes_by_target.entry(service).or_default().insert(key.clone());
         }
+        self.attached.insert(route);
         self.routes.insert(key, Arc::new(route.clone()));
     }
 
@@ -80,6 +85,7 @@ impl TrafficObjects {
         for service in targets(&route) {
             take(&mut self.routes_by_target, &service, &key);
         }
+        self.attached.remove(&route);
     }
 
     /// A newer version of a route can't be used.
@@ -173,6 +179,56 @@ impl TrafficObjects {
     pub(super) fn routes_of<'a>(&'a self, service: &Name) -> impl Iterator<Item = &'a Route> {
         let keys = self.routes_by_parent.get(service).into_iter().flatten();
         keys.filter_map(|key| self.routes.get(key)).map(AsRef::as_ref)
+    }
+
+    /// Those of one kind.
+    pub(super) fn routes_of_kind<'a>(&'a self, service: &Name, kind: Kind) -> impl Iterator<Item = &'a Name> {
+        let keys = self.routes_by_parent.get(service).into_iter();
+        let from = keys.flat_map(move |keys| keys.range((kind, Name::new("", ""))..));
+        from.take_while(move |key| key.0 == kind).map(|key| &key.1)
+    }
+
+    /// Of the routes of a kind and namespace that are attached to a port, the one that comes first: of all, or of those that
+    /// have a match.
+    pub(super) fn first_route(
+        &self,
+        service: &Service,
+        port: u16,
+        namespace: &Arc<str>,
+        kind: Kind,
+        with: Option<&RankedMatch>,
+    ) -> Option<&Route> {
+        let group = Group {
+            service: service.name.clone(),
+            namespace: namespace.clone(),
+            kind,
+            digest: with.map(RankedMatch::digest),
+        };
+        let ports = Ports::that_mean(service, port);
+        let firsts = ports.iter().filter_map(|ports| self.first_of(&group, ports, with));
+        firsts.min_by(|one, other| (one.created, &one.name).cmp(&(other.created, &other.name)))
+    }
+
+    fn first_of(&self, group: &Group, ports: &Ports, with: Option<&RankedMatch>) -> Option<&Route> {
+        let mut routes = self.attached.meaning(group, ports).filter_map(|name| self.route(group.kind, &name));
+        routes.find(|route| with.is_none_or(|one| route.matches().any(|own| own.ranked.is_same(one))))
+    }
+
+    /// Routes that have a match of this one, attached to the same service, where this one may come first.
+    pub(super) fn behind(&self, route: &Route) -> BTreeSet<Name> {
+        let mut behind = BTreeSet::new();
+        for own in route.matches() {
+            let digest = Some(own.ranked.digest());
+            for (service, parent) in route.services() {
+                let namespace = route.name.namespace.clone();
+                let group = Group { service, namespace, kind: route.kind, digest };
+                let first = self.first_of(&group, &Ports::of(parent), Some(own.ranked));
+                if first.is_some_and(|first| first.name == route.name) {
+                    behind.extend(self.attached.all(&group));
+                }
+            }
+        }
+        behind
     }
 
     /// Routes that send to a service.

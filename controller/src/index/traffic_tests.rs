@@ -99,11 +99,16 @@ fn change() -> impl Strategy<Value = Change> {
         pick(&["web", "a"]),
         pick(&["shop", "bank"]),
         pick(&["", ", port: 80"]),
+        pick(&[
+            "",
+            "matches: [{headers: [{name: h, value: v}]}], ",
+            "matches: [{headers: [{name: h, value: v}]}, {}], ",
+        ]),
     )
-        .prop_map(|(head, kind, name, namespace, port)| {
+        .prop_map(|(head, kind, name, namespace, port, matches)| {
             let parent = format!("group: '', kind: Service, name: {name}, namespace: {namespace}{port}");
-            let spec =
-                format!("parentRefs: [{{{parent}}}], rules: [{{backendRefs: [{{name: a, port: 80}}]}}]");
+            let rule = format!("{matches}backendRefs: [{{name: a, port: 80}}]");
+            let spec = format!("parentRefs: [{{{parent}}}], rules: [{{{rule}}}]");
             object(kind, "gateway.networking.k8s.io/", head, &spec)
         });
     let service = (head(), 80..82u16, 0..4u8).prop_map(|(head, port, kind)| match kind {

@@ -20,8 +20,8 @@ pub use note::{FieldNote, NoteKind};
 pub use peer_authentication::{Created, MtlsMode, PeerAuthentication, matches};
 pub use pod::{Owner, Phase, Pod};
 pub use route::{
-    BackendRef, Filters, GrantFrom, GrantTo, ParentRef, RankedMatch, ReferenceGrant, Refused, Route,
-    RouteRule,
+    BackendRef, Filters, GrantFrom, GrantTo, ParentRef, PlacedMatch, RankedMatch, ReferenceGrant, Refused,
+    Route, RouteRule,
 };
 pub use service::{Distribution, Endpoint, EndpointSlice, Service, ServicePort, SlicePort, TargetPort};
 pub use traffic::{

@@ -1,7 +1,8 @@
 //! The Gateway API's routes, as they are written.
 
 use super::{Created, FieldNote, Kind, Name};
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
 use warren_common::model::traffic::{Cors, HeaderChanges, HttpMatch, Redirect, Retries, Rewrite};
 
 /// An HTTPRoute, GRPCRoute, TLSRoute or TCPRoute.
@@ -81,6 +82,17 @@ pub struct RankedMatch {
     pub when: HttpMatch,
     /// Compared from left to right.
     pub rank: [usize; 5],
+}
+
+/// A match and where it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacedMatch<'a> {
+    /// The place of its rule in the route.
+    pub rule: usize,
+    /// Its place in the rule; none: the rule is written without matches.
+    pub place: Option<usize>,
+    /// The match.
+    pub ranked: &'a RankedMatch,
 }
 
 /// Filters of a rule or of a backend.
@@ -168,6 +180,20 @@ impl Route {
         services.map(|parent| (parent.service(&self.name.namespace), parent))
     }
 
+    /// Every match of a route of requests, in the order in which they are written. A rule without matches has one for everything.
+    pub fn matches(&self) -> impl Iterator<Item = PlacedMatch<'_>> {
+        let kind = self.kind;
+        let is_of_requests = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
+        let rules = self.rules.iter().enumerate().filter(move |_| is_of_requests);
+        rules.flat_map(move |(rule, RouteRule { matches, .. })| {
+            let written = matches.iter().enumerate();
+            let written =
+                written.map(move |(place, ranked)| PlacedMatch { rule, place: Some(place), ranked });
+            let everything = PlacedMatch { rule, place: None, ranked: RankedMatch::everything(kind) };
+            written.chain(matches.is_empty().then_some(everything))
+        })
+    }
+
     /// Every reference to where traffic goes, mirrors included.
     pub fn targets(&self) -> impl Iterator<Item = &BackendRef> {
         self.rules.iter().flat_map(|rule| {
@@ -175,6 +201,55 @@ impl Route {
             let mirrors = rule.filters.mirrors.iter().chain(of_backends).map(|(to, _)| to);
             rule.backends.iter().chain(mirrors)
         })
+    }
+}
+
+impl PlacedMatch<'_> {
+    /// The field that it stands in.
+    pub fn path(&self) -> String {
+        let Self { rule, place, .. } = self;
+        match place {
+            None => format!("spec.rules[{rule}]"),
+            Some(place) => format!("spec.rules[{rule}].matches[{place}]"),
+        }
+    }
+}
+
+/// An HTTPRoute's default is the prefix `/`.
+static EVERYTHING_OF_HTTP: LazyLock<RankedMatch> =
+    LazyLock::new(|| RankedMatch { rank: [1, 1, 0, 0, 0], ..RankedMatch::default() });
+static EVERYTHING_OF_GRPC: LazyLock<RankedMatch> = LazyLock::new(RankedMatch::default);
+
+impl RankedMatch {
+    /// What a rule without matches has.
+    pub fn everything(kind: Kind) -> &'static Self {
+        match kind {
+            Kind::GRPCRoute => &EVERYTHING_OF_GRPC,
+            _ => &EVERYTHING_OF_HTTP,
+        }
+    }
+
+    /// Whether it holds the same requests, with the same rank. The order of headers and of parameters does not count.
+    pub fn is_same(&self, other: &Self) -> bool {
+        // Most differ in these already.
+        let is_alike = self.rank == other.rank && self.when.path == other.when.path;
+        is_alike && self.ordered() == other.ordered()
+    }
+
+    /// Equal for what is the same, and hardly ever for anything else.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.rank.hash(&mut hasher);
+        self.ordered().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The conditions in an order that does not hinge on how they are written; no name is there twice.
+    fn ordered(&self) -> HttpMatch {
+        let mut when = self.when.clone();
+        when.headers.sort_by(|one, other| one.name.cmp(&other.name));
+        when.query.sort_by(|one, other| one.name.cmp(&other.name));
+        when
     }
 }
 

@@ -6,6 +6,7 @@ mod destination_rule;
 mod order;
 mod ports;
 mod route;
+mod shadowed;
 mod subset;
 mod unseen;
 mod virtual_service;

@@ -1,6 +1,6 @@
 //! Routes of the Gateway API that are attached to services.
 
-use super::About;
+use super::{About, shadowed};
 use crate::index::Index;
 use crate::objects::{BackendRef, Kind, ParentRef, Route, Service};
 use crate::resolve::ResolveConfig;
@@ -93,6 +93,7 @@ pub(super) fn check(index: &Index, config: &ResolveConfig, route: &Route, about:
             reference(index, config, route, to, &format!("{path}.filters"), about);
         }
     }
+    shadowed::check(index, route, about);
 }
 
 /// What the author of a route that counts may not expect.

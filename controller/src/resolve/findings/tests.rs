@@ -1,6 +1,7 @@
 //! Manifests in, codes and paths out.
 
 mod rules;
+mod shadowed;
 
 use super::*;
 use crate::resolve::tests::{config, index};

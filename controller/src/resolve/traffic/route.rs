@@ -119,18 +119,33 @@ pub(in crate::resolve) fn refusal(
     if !is_attachable(service) {
         return Some(Refusal::Unattachable);
     }
-    let meant = |port: u16| holds(parent, service, port);
-    let ports: Vec<u16> = service.ports.iter().map(|port| port.port).filter(|port| meant(*port)).collect();
-    if ports.is_empty() {
+    if meant(service, parent).next().is_none() {
         return Some(Refusal::NoSuchPort);
     }
-    let routes: Vec<&Route> = index.routes_of(&service.name).collect();
-    let counting = by_port(service, &routes, &route.name.namespace);
-    let counts = ports.iter().any(|port| {
-        let here = counting.get(port).into_iter().flatten();
-        here.into_iter().any(|other| is_same_route(other, route))
-    });
-    (!counts).then_some(Refusal::Conflicted)
+    counting(index, service, route, parent).is_empty().then_some(Refusal::Conflicted)
+}
+
+fn meant<'a>(service: &'a Service, parent: &'a ParentRef) -> impl Iterator<Item = u16> + 'a {
+    service.ports.iter().map(|port| port.port).filter(move |port| holds(parent, service, *port))
+}
+
+/// The ports that a parent means and on which the route counts, as [`by_port`] has it. Does not look at every route of the
+/// service: there may be thousands, and each is asked about.
+pub(in crate::resolve) fn counting(
+    index: &Index,
+    service: &Service,
+    route: &Route,
+    parent: &ParentRef,
+) -> Vec<u16> {
+    if route.unsupported.is_some() || !is_attachable(service) {
+        return Vec::new();
+    }
+    let counts = |port: &u16| {
+        let namespace = &route.name.namespace;
+        let is_there = |kind: &Kind| index.first_route(service, *port, namespace, *kind, None).is_some();
+        KINDS.into_iter().find(is_there) == Some(route.kind)
+    };
+    meant(service, parent).filter(counts).collect()
 }
 
 /// On which ports that a parent means another TCPRoute has all connections, being older, and which one.
@@ -140,17 +155,14 @@ pub(in crate::resolve) fn older<'a>(
     route: &Route,
     parent: &ParentRef,
 ) -> BTreeMap<u16, &'a Route> {
-    let routes: Vec<&Route> = index.routes_of(&service.name).collect();
-    let mut counting = by_port(service, &routes, &route.name.namespace);
-    counting.retain(|port, here| {
-        holds(parent, service, *port) && here.iter().skip(1).any(|other| is_same_route(other, route))
+    if route.kind != Kind::TCPRoute {
+        return BTreeMap::new();
+    }
+    let oldest = counting(index, service, route, parent).into_iter().filter_map(|port| {
+        let first = index.first_route(service, port, &route.name.namespace, route.kind, None)?;
+        Some((port, first))
     });
-    let tcp = counting.into_iter().filter(|_| route.kind == Kind::TCPRoute);
-    tcp.filter_map(|(port, here)| Some((port, *here.first()?))).collect()
-}
-
-fn is_same_route(this: &Route, that: &Route) -> bool {
-    this.kind == that.kind && this.name == that.name
+    oldest.filter(|(_, first)| first.name != route.name).collect()
 }
 
 /// Ports that a parent means, and that do not say that they are for requests.
@@ -281,15 +293,10 @@ fn tls(routes: &[&Route], backends: impl Fn(&Route, &RouteRule) -> Vec<Backend>)
 
 /// Every match of every rule stands where its rank puts it; then age, name, and the order in the route decide.
 fn requests(index: &Index, config: &ResolveConfig, routes: &[&Route]) -> Vec<HttpRule> {
-    let everything = RankedMatch { rank: [1, 1, 0, 0, 0], ..RankedMatch::default() };
-    let everything_of_grpc = RankedMatch::default();
     let mut all: Vec<(&RankedMatch, &Route, &RouteRule)> = Vec::new();
     for route in routes {
-        let default = if route.kind == Kind::GRPCRoute { &everything_of_grpc } else { &everything };
-        for rule in &route.rules {
-            let matches = if rule.matches.is_empty() { std::slice::from_ref(default) } else { &rule.matches };
-            all.extend(matches.iter().map(|one| (one, *route, rule)));
-        }
+        let placed = route.matches();
+        all.extend(placed.filter_map(|one| Some((one.ranked, *route, route.rules.get(one.rule)?))));
     }
     // Stable, see above.
     all.sort_by_key(|(one, ..)| Reverse(one.rank));
