@@ -16,6 +16,7 @@ use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 /// Bytes read at once.
@@ -88,15 +89,28 @@ pub async fn copy_tunnel(
 ) -> Result<(), CopyError> {
     let side = if client_is_socket { SocketIs::Client } else { SocketIs::Server };
     let TunnelStream { mut send, mut receive, ahead, slot: _slot } = stream;
-    let result = tokio::try_join!(
+    let mut result = tokio::try_join!(
         into_tunnel(socket, &mut send, side, meter),
         out_of_tunnel(ahead, &mut receive, socket, side, meter),
     );
+    if let Err(CopyError::Tunnel(error)) = &mut result
+        && let Some(reason) = poll_fn(|cx| Poll::Ready(reset(&mut send, cx))).await
+    {
+        *error = reason.into();
+    }
     if result.is_err() {
         // The peer must not take the end of our frames for the end of the application's bytes.
         send.send_reset(Reason::CANCEL);
     }
     result.map(|_| ())
+}
+
+/// Why the peer has reset the stream. Whoever sends on it hears first that it is closed.
+fn reset(send: &mut h2::SendStream<Bytes>, cx: &mut Context<'_>) -> Option<Reason> {
+    match send.poll_reset(cx) {
+        Poll::Ready(Ok(reason)) => Some(reason),
+        Poll::Ready(Err(_)) | Poll::Pending => None,
+    }
 }
 
 async fn into_tunnel(

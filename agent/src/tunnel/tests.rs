@@ -5,7 +5,7 @@ use crate::limits::Excess;
 use crate::observe::ByteCounters;
 use http::StatusCode;
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -491,6 +491,31 @@ async fn bare(peer: &Peer) -> h2::client::SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(peer.connect()).await.unwrap();
     tokio::task::spawn_local(async move { drop(connection.await) });
     send
+}
+
+/// As when an application answers a request that was given up a moment ago.
+#[test]
+fn a_reset_says_what_it_was_for_also_to_who_sends() {
+    real(async || {
+        let peer = Peer::new();
+        let mut send = bare(&peer).await;
+        let (_response, mut near) = send.send_request(request("10.0.0.1:82"), false).unwrap();
+        let incoming = loop {
+            let incoming = peer.held.borrow_mut().pop();
+            match incoming {
+                Some(incoming) => break incoming,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        let mut far = incoming.accept().unwrap();
+        let (socket, mut application) = pair().await;
+        near.send_reset(h2::Reason::CANCEL);
+        poll_fn(|cx| far.send.poll_reset(cx)).await.unwrap();
+        application.write_all(b"answer").await.unwrap();
+        socket.readable().await.unwrap();
+        let error = copy_tunnel(&socket, far, false, &Meter::default()).await.unwrap_err();
+        assert!(error.to_string().ends_with("stream no longer needed"), "{error}");
+    });
 }
 
 #[test]
