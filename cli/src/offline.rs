@@ -169,11 +169,28 @@ mod decisions;
 mod tests {
     use super::*;
     use warren_agent::explain::{routes, why};
+    use warren_common::model::ServiceName;
     use warren_common::model::admin::{RoutesQuestion, WhyQuestion};
+    use warren_common::model::traffic::Traffic;
 
     fn of(texts: &[(&str, &str)]) -> Result<Offline> {
         let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         Offline::new(&Files { texts: texts.collect(), unreadable: vec![] }, "cluster.local", "default")
+    }
+
+    /// What a text says of the traffic to `web`, a service of `shop`.
+    pub(super) fn traffic_to_web(text: &str) -> Result<Option<Arc<Traffic>>> {
+        let offline = of(&[("test.yaml", text)])?;
+        let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
+        Ok(offline.mesh.traffic(&web).cloned())
+    }
+
+    /// A VirtualService of `web` with these fields.
+    pub(super) fn virtual_service(fields: &str) -> String {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{hosts: [web], {fields}}}\n"
+        )
     }
 
     #[test]

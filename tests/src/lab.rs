@@ -37,6 +37,7 @@ mod network;
 mod node;
 mod pod;
 mod poll;
+mod rules;
 mod sandbox;
 mod services;
 mod token;
@@ -51,6 +52,7 @@ pub use netns::NetNs;
 pub use node::Node;
 pub use pod::Pod;
 pub use poll::poll_until;
+pub use rules::{marker, object};
 pub use sandbox::{PluginOutcome, Sandbox};
 pub use token::Tokens;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::lab::{Lab, Pod, Proc, poll_until};
 
@@ -43,25 +43,7 @@ impl Nginx {
         if h2.is_some() {
             fs::write(prefix.join("mb"), vec![b'm'; 1 << 20])?;
         }
-        let mut process = pod
-            .command("nginx")
-            .arg("-p")
-            .arg(&prefix)
-            .arg("-e")
-            .arg(prefix.join("error.log"))
-            .args(["-c", "nginx.conf"])
-            .spawn()?;
-        let what = format!("nginx in {}", pod.name());
-        let accepts = || {
-            let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-            let up = pod.place().netns().enter(connect).unwrap_or(false);
-            (up || !process.is_running()).then_some(up)
-        };
-        if !poll_until(&what, Duration::from_secs(10), accepts)? {
-            let why = fs::read_to_string(prefix.join("error.log")).unwrap_or_default();
-            anyhow::bail!("{what} ended at its start: {why}");
-        }
-        Ok(Self { process, access_log })
+        Ok(Self { process: pod.nginx(&prefix, port)?, access_log })
     }
 
     /// The path of its access log.
@@ -72,6 +54,26 @@ impl Nginx {
     /// Whether it is the process that was started.
     pub(crate) fn is_running(&mut self) -> bool {
         self.process.is_running()
+    }
+}
+
+impl Pod {
+    /// Starts nginx with the `nginx.conf` of this prefix and waits until it accepts on `port`.
+    pub fn nginx(&self, prefix: &Path, port: u16) -> Result<Proc> {
+        let error_log = prefix.join("error.log");
+        let command = self.command("nginx").arg("-p").arg(prefix).arg("-e").arg(&error_log);
+        let mut process = command.args(["-c", "nginx.conf"]).spawn()?;
+        let what = format!("nginx in {}", self.name());
+        let accepts = || {
+            let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+            let up = self.place().netns().enter(connect).unwrap_or(false);
+            (up || !process.is_running()).then_some(up)
+        };
+        if !poll_until(&what, Duration::from_secs(20), accepts)? {
+            let why = fs::read_to_string(error_log).unwrap_or_default();
+            bail!("{what} ended at its start: {why}");
+        }
+        Ok(process)
     }
 }
 

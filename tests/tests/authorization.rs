@@ -274,18 +274,12 @@ fn what_was_never_understood_denies(lab: &Lab) -> Result<()> {
     lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rulez: [{{}}]")))?;
     until(lab, "a policy that is not understood", "-----+")?;
     told(lab, WAYS[0], "denied", "deny shop/odd#0")?;
-    let told_of = problems(lab)?;
+    let told_of = serde_json::Value::from(lab.problems()?).to_string();
     ensure!(told_of.contains("AuthorizationPolicy shop/odd") && told_of.contains("rulez"), "{told_of}");
     lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rules: [{{}}]")))?;
     until(lab, "the repaired policy", "++++++")?;
     lab.write_manifest(ODD, &yaml("odd", "", &format!("{SERVER}, rulez: []")))?;
-    poll_until("the mistake to be reported", SOON, || problems(lab).ok()?.contains("rulez").then_some(()))?;
+    lab.until_problem(&["rulez"])?;
     until(lab, "its last good version", "++++++")?;
     lab.remove_manifest(ODD)
-}
-
-/// What the controller finds wrong right now.
-fn problems(lab: &Lab) -> Result<String> {
-    let url = "http://127.0.0.1:15014/debug/problems";
-    lab.ctl().command("curl").args(["-sS", "--max-time", "5", url]).stdout()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_status};
+use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_status};
 use warren_tests::lab::{Lab, PodSpec, Proc, poll_until};
 
 /// The last number of the address that is used twice.
@@ -51,7 +51,7 @@ fn an_address_is_reused(thief: &str, flow_of: &str, says: &str) {
             refused["ok"] == false && refused["line"].as_str().unwrap_or_default().is_empty(),
             "{refused}"
         );
-        let flow = until_flow(lab.node(flow_of), says, |flow| flow["error"].to_string().contains(says))?;
+        let flow = lab.node(flow_of).until_flow(says, |flow| flow["error"].to_string().contains(says))?;
         ensure!(flow["flags"] == "IDENTITY_ERROR", "{flow}");
 
         lab.plug_controller("n1", true)?;
@@ -92,7 +92,7 @@ fn a_service_is_not_answered_by_who_took_its_pods_address() {
         lab.add_pod(&on_n2("thief", "web").number(REUSED))?;
         let _thief = lab.pod("thief").serve(["source", "--port", "9000"])?;
         until_enrolled(lab.node("n2"), 2)?;
-        until_flow(lab.node("n2"), "at the wrong pod", |flow| {
+        lab.node("n2").until_flow("at the wrong pod", |flow| {
             flow["error"].to_string().contains("meant for another pod than thief")
         })?;
         let report = quick.report(SOON)?;
@@ -162,7 +162,7 @@ fn what_a_pod_cannot_end_itself_is_cut_with_the_reason() {
         let patient =
             ["connect", "--to", &at(&far, 9000), "--send", "hello", "--keep-open", "--timeout-ms", "60000"];
         let open = client.workload(patient).spawn()?;
-        until_flow(lab.node("n2"), "that is open", |flow| {
+        lab.node("n2").until_flow("that is open", |flow| {
             flow["state"] == "open" && flow["direction"] == "inbound" && flow["bytes_received"] == 5
         })?;
         // The network goes first: the end of the processes cannot be told any more.
@@ -170,7 +170,7 @@ fn what_a_pod_cannot_end_itself_is_cut_with_the_reason() {
         drop(open);
         lab.delete_pod("client")?;
         let began = Instant::now();
-        let cut = until_flow(lab.node("n1"), "of the pod that has gone", |flow| {
+        let cut = lab.node("n1").until_flow("of the pod that has gone", |flow| {
             flow["state"] == "closed" && flow["direction"] == "outbound" && flow["error"].is_string()
         })?;
         println!("{} after {:?}", cut["error"], began.elapsed());

@@ -17,7 +17,7 @@ use samples::{apply, apply_files, objects};
 use serde_json::{Value, json};
 use shares::{Counts, count};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, run_checks};
+use warren_tests::lab::{Lab, Mesh, Proc, object, run_checks};
 use warren_tests::shared;
 
 const APP: &str = include_str!("bookinfo/app.py");
@@ -97,7 +97,7 @@ fn samples_of_istio_mean_what_istio_says() {
 
 fn start(lab: &Lab) -> Result<Vec<Proc>> {
     let spawn = |(name, app, version, _): (&str, &str, &str, &str)| {
-        lab.pod(name).command("/usr/bin/python3").resolve_names().args(["-c", APP, app, version]).spawn()
+        lab.pod(name).python(APP).resolve_names().args([app, version]).spawn()
     };
     let mut servers = PODS.into_iter().map(spawn).collect::<Result<Vec<_>>>()?;
     for server in &mut servers {
@@ -109,11 +109,7 @@ fn start(lab: &Lab) -> Result<Vec<Proc>> {
 /// What `http://SERVICE:9080PATH` answers to a user.
 fn ask(lab: &Lab, service: &str, path: &str, user: Option<&str>) -> Result<Value> {
     let url = format!("http://{service}:9080{path}");
-    let mut curl = lab.pod("client").command("curl").resolve_names().args(["-sS", "-m", "60"]);
-    if let Some(user) = user {
-        curl = curl.args(["-H", &format!("end-user: {user}")]);
-    }
-    let text = curl.arg(&url).within(Duration::from_secs(70)).stdout()?;
+    let text = shares::answered(lab, &url, user)?;
     serde_json::from_str(&text).with_context(|| format!("{url}: {text:?}"))
 }
 
@@ -220,10 +216,7 @@ fn other_versions_of_ratings_and_details(lab: &Lab) -> Result<()> {
 /// From the documentation's task "Request Timeouts".
 fn a_request_has_as_long_as_its_timeout(lab: &Lab) -> Result<()> {
     let service = |name: &str, http: &Value| {
-        let (version, metadata) = ("networking.istio.io/v1", json!({ "name": name }));
-        let spec = json!({ "hosts": [name], "http": [http] });
-        json!({ "apiVersion": version, "kind": "VirtualService", "metadata": metadata, "spec": spec })
-            .to_string()
+        object("VirtualService", name, &json!({ "hosts": [name], "http": [http] })).to_string()
     };
     let to = |host: &str, subset: &str| json!([{ "destination": { "host": host, "subset": subset } }]);
     let fault = json!({ "delay": { "percentage": { "value": 100 }, "fixedDelay": "2s" } });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use turmoil::{SOON, Wire, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_status};
+use turmoil::{SOON, Wire, at, must_be_clean, shop, stream, until_enrolled, until_status};
 use warren_tests::lab::{Lab, PluginOutcome, Pod, PodSpec, poll_until};
 
 fn fresh() -> PodSpec {
@@ -44,7 +44,7 @@ fn the_very_first_connection_of_a_pod_is_captured() {
         let said = once(&pod, &at(&far, 9000), "first words")?;
         ensure!(said["ok"] == true && said["text"] == "first words", "{said}");
         ensure!(!wire.has("first words")?, "the first words went over the wire as they are");
-        let flow = until_flow(lab.node("n2"), "from the fresh pod", |flow| {
+        let flow = lab.node("n2").until_flow("from the fresh pod", |flow| {
             flow["direction"] == "inbound" && flow["transport"] == "hbone"
         })?;
         ensure!(

@@ -1,33 +1,32 @@
 //! What DestinationRules say of connections and endpoints, on real sockets; the choices themselves are unit tests with
 //! simulated time (`agent/src/balance`, `agent/src/http/tests`).
 
+#[path = "destination_rules/steps.rs"]
+mod steps;
+#[path = "l7/talk.rs"]
+mod talk;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use steps::{answers, load, nothing_lost, server};
+use talk::SOON;
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, poll_until, run_checks};
 
-const APP: &str = include_str!("destination_rules/app.py");
-const CLIENT: &str = include_str!("destination_rules/client.py");
-/// A change of the configuration takes effect within a second; a busy machine may be slower.
-const SOON: Duration = Duration::from_secs(10);
 /// An agent starts and takes over.
 const TAKEN: (&str, Duration) = ("this agent serves the pods now", Duration::from_secs(30));
 
 fn shop(test: impl FnOnce(&Lab) -> Result<()>) {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+        .two_versions()
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
         .service("near", |service| service.namespace("shop").port("tcp", 80, 8080).select("version", "v1"))
         .service("far", |service| service.namespace("shop").port("tcp", 80, 8080).select("version", "v2"))
         .test(|lab| {
             lab.start_mesh()?;
-            let _servers = [server(lab, "near")?, server(lab, "far")?];
+            let _servers = [server(lab, "near", "8080")?, server(lab, "far", "8080")?];
             test(lab)
         });
 }
@@ -70,72 +69,29 @@ fn who_is_not_there_is_waited_for_as_long_as_is_said() {
         of_connections(lab, "far", &policy)?;
         poll_until("a connection that is given up soon", SOON, || {
             let began = Instant::now();
-            let is_reset = client(lab, &["steps", "far", "/"]).is_err();
+            let is_reset = answers(lab, &["steps", "far", "/"]).is_err();
             (is_reset && began.elapsed() < Duration::from_secs(5)).then_some(())
         })?;
         lab.plug_node("n2", true)
     });
 }
 
-fn server(lab: &Lab, name: &str) -> Result<Proc> {
-    let mut server = lab.pod(name).command("python3").args(["-c", APP, name, "8080"]).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
-}
-
 /// A DestinationRule with this policy, and a VirtualService that sends to these subsets by weight; waits until they are in force.
-fn in_force(lab: &Lab, marker: &str, policy: &Value, shares: &[(&str, u32)]) -> Result<()> {
-    let object = |kind: &str, spec: Value| {
-        json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": kind,
-            "metadata": { "name": "web", "namespace": "shop" },
-            "spec": spec,
-        })
-    };
+fn in_force(lab: &Lab, marker: &str, policy: &Value, shares: &[(&str, usize)]) -> Result<()> {
     let subset = |name: &str| json!({ "name": name, "labels": { "version": name } });
     let mut rule = json!({ "host": "web", "subsets": [subset("v1"), subset("v2")] });
     if !policy.is_null() {
         rule["trafficPolicy"] = policy.clone();
     }
-    lab.write_manifest("destination-rule.yaml", &object("DestinationRule", rule).to_string())?;
-    let to = |(subset, weight): &(&str, u32)| {
-        let mut destination = json!({ "host": "web", "port": { "number": 80 } });
-        if !subset.is_empty() {
-            destination["subset"] = json!(subset);
-        }
-        json!({ "destination": destination, "weight": weight })
-    };
-    let mark = json!({
-        "match": [{ "uri": { "exact": format!("/{marker}") } }],
-        "directResponse": { "status": 299 },
-    });
-    let route: Vec<_> = shares.iter().map(to).collect();
-    let rules = json!({ "hosts": ["web"], "http": [mark, { "route": route }] });
-    lab.write_manifest("rules.yaml", &object("VirtualService", rules).to_string())?;
-    poll_until(&format!("the rules of {marker}"), SOON, || {
-        (client(lab, &["steps", "web", &format!("/{marker}")]).ok()?[0]["status"] == 299).then_some(())
-    })
+    lab.write_object("destination-rule.yaml", "DestinationRule", "shop/web", &rule)?;
+    let route: Vec<_> = shares.iter().map(|(subset, weight)| talk::share(subset, *weight)).collect();
+    talk::in_force(lab, marker, &[json!({ "route": route })])
 }
 
 /// A DestinationRule with this policy for a service whose connections nobody looks into.
 fn of_connections(lab: &Lab, service: &str, policy: &Value) -> Result<()> {
-    let rule = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": service, "namespace": "shop" },
-        "spec": { "host": service, "trafficPolicy": policy },
-    });
-    lab.write_manifest(&format!("{service}.yaml"), &rule.to_string())
-}
-
-fn client(lab: &Lab, args: &[&str]) -> Result<Value> {
-    let command = lab.pod("client").command("python3").resolve_names();
-    command.args(["-c", CLIENT]).args(args).within(Duration::from_secs(60)).json()
-}
-
-fn answers(lab: &Lab, args: &[&str]) -> Result<Vec<Value>> {
-    client(lab, args)?.as_array().cloned().context("no list of answers")
+    let rule = json!({ "host": service, "trafficPolicy": policy });
+    lab.write_object(&format!("{service}.yaml"), "DestinationRule", &format!("shop/{service}"), &rule)
 }
 
 fn connections_are_kept_as_long_as_they_may(lab: &Lab) -> Result<()> {
@@ -184,11 +140,8 @@ fn requests_wait_for_a_connection_and_no_more_than_may(lab: &Lab) -> Result<()> 
     ensure!(count(200) >= 1 && count(503) >= 1 && count(200) + count(503) == 8, "{found:?}");
     let refused = found.iter().filter(|one| one["status"] == 503);
     ensure!(refused.into_iter().all(|one| one["overloaded"] == "true"), "{found:?}");
-    poll_until("the record of a refused request", SOON, || {
-        let flows = lab.node("n1").admin("/v1/flows").ok()?;
-        let is_it = |flow: &Value| flow["request"]["path"] == "/2" && flow["flags"] == "UO";
-        flows["flows"].as_array()?.iter().any(is_it).then_some(())
-    })
+    let is_it = |flow: &Value| flow["request"]["path"] == "/2" && flow["flags"] == "UO";
+    lab.node("n1").until_flow("of a refused request", is_it).map(drop)
 }
 
 fn shares_are_exact(lab: &Lab) -> Result<()> {
@@ -216,9 +169,7 @@ fn a_silent_endpoint_is_asked_as_it_is_said(lab: &Lab) -> Result<()> {
     let alive = json!({ "time": "1000s", "interval": "7s", "probes": 4 });
     of_connections(lab, "near", &json!({ "connectionPool": { "tcp": { "tcpKeepalive": alive } } }))?;
     poll_until("a connection that is kept alive", SOON, || {
-        let command = lab.pod("client").command("python3").resolve_names().with_stdin();
-        let mut held = command.args(["-c", CLIENT, "load", "near"]).spawn().ok()?;
-        held.wait_for("begun", SOON).ok()?;
+        let _held = load(lab, "near").ok()?;
         let is_it = poll_until("its socket", Duration::from_secs(1), || {
             sockets().ok()?.contains("timer:(keepalive,16min").then_some(())
         });
@@ -275,9 +226,7 @@ fn another_zone_serves_while_the_near_one_is_left_out(lab: &Lab) -> Result<()> {
 
 fn an_upgrade_costs_no_request(lab: &Lab) -> Result<()> {
     in_force(lab, "upgrade", &Value::Null, &[("", 1)])?;
-    let command = lab.pod("client").command("python3").resolve_names().with_stdin();
-    let mut load = command.args(["-c", CLIENT, "load", "web"]).within(Duration::from_secs(180)).spawn()?;
-    load.wait_for("begun", Duration::from_secs(20))?;
+    let load = load(lab, "web")?;
     let mut successors = Vec::new();
     for node in lab.nodes() {
         let successor = node.another_agent("next", &[])?;
@@ -289,9 +238,7 @@ fn an_upgrade_costs_no_request(lab: &Lab) -> Result<()> {
         ensure!(log.contains("drained; goodbye"), "{}", node.agent().log_tail(20));
         successors.push(successor);
     }
-    load.close_stdin();
-    let done = load.report(Duration::from_secs(30))?;
-    ensure!(done["bad"] == 0 && done["good"].as_u64() > Some(0), "{done}");
+    let done = nothing_lost(load)?;
     ensure!(done["connections"].as_u64() >= Some(2), "the connection was ended in order: {done}");
     Ok(())
 }

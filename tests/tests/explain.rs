@@ -1,30 +1,24 @@
 //! `warren why` and `warren routes`: what is foretold is what happens then.
 
+#[path = "l7/talk.rs"]
+mod talk;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Duration;
+use talk::{SOON, curl, server, to};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, object, poll_until, run_checks};
 use warren_tests::shared;
-
-const APP: &str = include_str!("l7/app.py");
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn what_is_foretold_happens() {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| {
-            pod.on("n2").namespace("shop").label("app", "web").label("version", "v2").label("role", "db")
-        })
+        .two_versions()
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
         .service("db", |service| {
             let service = service.namespace("shop").port("tcp-db", 5432, 9000).port("tcp-shut", 5433, 9001);
-            service.select("role", "db")
+            service.select("version", "v2")
         })
         .test(|lab| {
             lab.start_mesh()?;
@@ -54,51 +48,36 @@ fn what_is_foretold_happens() {
         });
 }
 
-fn server(lab: &Lab, name: &str) -> Result<Proc> {
-    let mut server = lab.pod(name).command("python3").args(["-c", APP, name, "8080"]).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
-}
-
 fn rules() -> Value {
-    let to = |subset: &str| json!({"destination": {"host": "web", "subset": subset, "port": {"number": 80}}});
     let at = |path: &str| json!([{"uri": {"prefix": path}}]);
-    json!({
-        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"hosts": ["web"], "http": [
-            {"name": "made", "match": at("/made"), "directResponse": {"status": 299}},
-            {"name": "jason", "match": [{"headers": {"user": {"exact": "jason"}}, "uri": {"prefix": "/shop/"}}],
-                "rewrite": {"uri": "/cart/"}, "route": [to("v2")]},
-            {"name": "old", "match": at("/old"), "redirect": {"uri": "/new"}},
-            {"name": "fault", "match": at("/fault"), "route": [to("v1")],
-                "fault": {"abort": {"httpStatus": 418, "percentage": {"value": 100.0}}}},
-            {"name": "none", "match": at("/none"), "route": [to("v9")]},
-            {"name": "undefined", "match": at("/undefined"), "route": [to("v3")]},
-            {"name": "gone", "match": at("/gone"), "route": [{"destination": {"host": "gone"}}]},
-            {"name": "post", "match": [{"method": {"exact": "POST"}}], "route": [to("v2")]},
-            {"name": "shop", "match": at("/shop"), "route": [to("v1")], "timeout": "9s"},
-        ]},
-    })
+    let http = json!([
+        {"name": "made", "match": at("/made"), "directResponse": {"status": 299}},
+        {"name": "jason", "match": [{"headers": {"user": {"exact": "jason"}}, "uri": {"prefix": "/shop/"}}],
+            "rewrite": {"uri": "/cart/"}, "route": [to("v2")]},
+        {"name": "old", "match": at("/old"), "redirect": {"uri": "/new"}},
+        {"name": "fault", "match": at("/fault"), "route": [to("v1")],
+            "fault": {"abort": {"httpStatus": 418, "percentage": {"value": 100.0}}}},
+        {"name": "none", "match": at("/none"), "route": [to("v9")]},
+        {"name": "undefined", "match": at("/undefined"), "route": [to("v3")]},
+        {"name": "gone", "match": at("/gone"), "route": [{"destination": {"host": "gone"}}]},
+        {"name": "post", "match": [{"method": {"exact": "POST"}}], "route": [to("v2")]},
+        {"name": "shop", "match": at("/shop"), "route": [to("v1")], "timeout": "9s"},
+    ]);
+    object("VirtualService", "shop/web", &json!({"hosts": ["web"], "http": http}))
 }
 
 fn subsets() -> Value {
     let subset = |name: &str| json!({"name": name, "labels": {"version": name}});
-    json!({
-        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
-        "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"host": "web", "trafficPolicy": {"loadBalancer": {"simple": "ROUND_ROBIN"}},
-            "subsets": [subset("v1"), subset("v2"), subset("v9")]},
-    })
+    let policy = json!({"loadBalancer": {"simple": "ROUND_ROBIN"}});
+    let all = [subset("v1"), subset("v2"), subset("v9")];
+    object("DestinationRule", "shop/web", &json!({"host": "web", "trafficPolicy": policy, "subsets": all}))
 }
 
 fn shut() -> Value {
-    json!({
-        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": "shut", "namespace": "shop"},
-        "spec": {"action": "DENY", "selector": {"matchLabels": {"role": "db"}},
-            "rules": [{"to": [{"operation": {"ports": ["9001"]}}]}]},
-    })
+    let rules = json!([{"to": [{"operation": {"ports": ["9001"]}}]}]);
+    let selector = json!({"matchLabels": {"version": "v2"}});
+    let spec = json!({"action": "DENY", "selector": selector, "rules": rules});
+    object("AuthorizationPolicy", "shop/shut", &spec)
 }
 
 /// What is foretold for the client.
@@ -125,10 +104,9 @@ fn requests_go_where_it_was_foretold(lab: &Lab) -> Result<()> {
         let told = why(lab, &[&[*url], *more].concat())?["outcome"].clone();
         ensure!(told["certain"] == true, "{url}: {told}");
         let watch = lab.node("n1").watch_flows()?;
-        let curl = lab.pod("client").command("curl").resolve_names();
         // What a pod has first is IPv4, and so is what is foretold.
-        let args = ["-4", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "--max-time", "20"];
-        let seen = curl.args(args).args(*more).arg(url).stdout()?;
+        let args = ["-4", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}"];
+        let seen = curl(lab, url, &[&args, *more].concat())?;
         let (code, location) = seen.split_once(' ').unwrap_or((&seen, ""));
         ensure!(code == *status, "{url}: {seen}");
         let flow =
@@ -247,8 +225,7 @@ fn questions_are_answered_with_what_to_do(lab: &Lab) -> Result<()> {
 
 fn flows_are_found_by_what_was_asked(lab: &Lab) -> Result<()> {
     for path in ["/made", "/shop/sought", "/none"] {
-        let curl = lab.pod("client").command("curl").resolve_names();
-        curl.args(["-sS", "-o", "/dev/null", &format!("http://web{path}")]).stdout()?;
+        curl(lab, &format!("http://web{path}"), &["-o", "/dev/null"])?;
     }
     let found = |args: &[&str]| -> Result<Vec<Value>> {
         let text = lab.node("n1").warren(["flows", "-o", "json"].iter().chain(args)).stdout()?;

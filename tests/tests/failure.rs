@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use turmoil::{
-    SOON, Wire, at, must_be_clean, problems, say, shop, stream, until_enrolled, until_flow, until_reached,
-    until_status, warren, warren_path,
+    SOON, Wire, at, must_be_clean, say, shop, stream, until_enrolled, until_reached, until_status, warren,
+    warren_path,
 };
 use warren_tests::lab::{Lab, PodSpec, Proc, ServiceSpec, poll_until};
 
@@ -91,7 +91,7 @@ fn pods_of_a_killed_agent_fail_closed_in_every_direction() {
             "a tunnel to a pod without agent: {tunnel}"
         );
         ensure!(tunnel["ms"].as_f64() < Some(6000.0), "the tunnel's failure was slow: {tunnel}");
-        let said = until_flow(lab.node("n2"), "that failed", |flow| flow["error"].is_string())?;
+        let said = lab.node("n2").until_flow("that failed", |flow| flow["error"].is_string())?;
         ensure!(said["error"].to_string().contains("is the warren agent of that node running"), "{said}");
 
         // The capture works: it has what pods outside the mesh say.
@@ -135,12 +135,12 @@ fn a_restarted_agent_has_its_pods_again_within_a_second() {
         ensure!(took < Duration::from_millis(1500), "ready only after {took:?}");
         let reached = say(&client, &at(&far, 9000), "hello")?;
         ensure!(reached["text"] == "hello", "as soon as it is ready: {reached}");
-        until_flow(node, "through a tunnel", |flow| flow["transport"] == "hbone")?;
+        node.until_flow("through a tunnel", |flow| flow["transport"] == "hbone")?;
         until_reached(&far, &at(&client, 9000))?;
 
         // Released while the agent was away: talks in plaintext as if never enrolled.
         until_reached(&lab.pod("leaver"), &at(&far, 9000))?;
-        until_flow(lab.node("n2"), "in plaintext", |flow| flow["transport"] == "plaintext")?;
+        lab.node("n2").until_flow("in plaintext", |flow| flow["transport"] == "plaintext")?;
         poll_until("stale captures to go", SOON, || (captured() == 2).then_some(()))
             .with_context(|| format!("{} are left", captured()))?;
         until_enrolled(node, 2)
@@ -163,7 +163,7 @@ fn agents_start_from_disk_while_the_controller_is_away() {
         }
         let reached = say(&client, &at(&far, 9000), "hello")?;
         ensure!(reached["text"] == "hello", "without a controller: {reached}");
-        until_flow(lab.node("n1"), "through a tunnel", |flow| flow["transport"] == "hbone")?;
+        lab.node("n1").until_flow("through a tunnel", |flow| flow["transport"] == "hbone")?;
         let status = lab.node("n1").admin("/v1/status")?;
         let controller = &status["controller"];
         ensure!(
@@ -367,7 +367,7 @@ fn with_fail_open_pods_talk_in_plaintext_while_no_agent_runs() {
         ensure!(inbound["text"] == "hello", "inbound: {inbound}");
         node.start_agent()?;
         until_reached(&client, &at(&far, 9000))?;
-        until_flow(node, "through a tunnel again", |flow| flow["transport"] == "hbone")?;
+        node.until_flow("through a tunnel again", |flow| flow["transport"] == "hbone")?;
         Ok(())
     });
 }
@@ -405,7 +405,7 @@ fn bad_manifests_are_named_and_cost_nothing_else() {
         for (what, text) in bad {
             lab.write_manifest("own.yaml", &text)?;
             let problem = poll_until(&format!("{what} to be reported"), SOON, || {
-                problems(lab).ok()?.into_iter().find(|problem| problem["place"] == "own.yaml")
+                lab.problems().ok()?.into_iter().find(|problem| problem["place"] == "own.yaml")
             })?;
             ensure!(problem["line"].as_u64() >= Some(1), "{what} has no line: {problem}");
             let reason = problem["reason"].as_str().unwrap_or_default();
@@ -421,7 +421,7 @@ fn bad_manifests_are_named_and_cost_nothing_else() {
             ensure!(kept["text"] == "hello", "{what}: the last good version is lost: {kept}");
             lab.write_manifest("own.yaml", &good)?;
             poll_until(&format!("{what} to be forgotten"), SOON, || {
-                problems(lab).ok()?.is_empty().then_some(())
+                lab.problems().ok()?.is_empty().then_some(())
             })?;
         }
         lab.write_manifest("own.yaml", &service("own", "10.96.77.1", "75"))?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use talk::{SOON, asked, raw, record, server, status};
+use talk::{SOON, asked, record, server, status};
 use warren_tests::checks;
 use warren_tests::lab::{Lab, Mesh, poll_until, run_checks};
 
@@ -42,13 +42,10 @@ fn routes_of_the_gateway_api_do_what_they_say() {
         });
 }
 
-fn route(name: &str, parent: &str, rules: &Value) -> Value {
-    json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": { "name": name, "namespace": "shop" },
-        "spec": { "parentRefs": [{ "group": "", "kind": "Service", "name": parent }], "rules": rules },
-    })
+/// The rules of a service.
+fn route(lab: &Lab, file: &str, service: &str, rules: &Value) -> Result<()> {
+    let spec = json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": service }], "rules": rules });
+    lab.write_object(file, "HTTPRoute", &format!("shop/{service}"), &spec)
 }
 
 fn to(service: &str) -> Value {
@@ -63,15 +60,14 @@ fn in_force(lab: &Lab, marker: &str, rules: &[Value]) -> Result<()> {
         "filters": [{ "type": "RequestRedirect", "requestRedirect": { "statusCode": 307, "hostname": "there" } }],
     })];
     all.extend_from_slice(rules);
-    lab.write_manifest("rules.yaml", &route("web", "web", &json!(all)).to_string())?;
+    route(lab, "rules.yaml", "web", &json!(all))?;
     poll_until(&format!("the rules of {marker}"), SOON, || {
         (status(lab, &format!("http://web{path}"), &[]).ok()? == "307").then_some(())
     })
 }
 
 fn a_backends_own_routes_are_not_asked(lab: &Lab) -> Result<()> {
-    let elsewhere = route("right", "right", &json!([{ "backendRefs": [to("left")] }]));
-    lab.write_manifest("chain.yaml", &elsewhere.to_string())?;
+    route(lab, "chain.yaml", "right", &json!([{ "backendRefs": [to("left")] }]))?;
     let who = |url: &str| -> Result<Value> { Ok(asked(lab, url, &[])?["who"].take()) };
     poll_until("the route of the backend", SOON, || (who("http://right/x").ok()? == "near").then_some(()))?;
     in_force(lab, "chain", &[json!({ "backendRefs": [to("right")] })])?;
@@ -133,12 +129,7 @@ fn rewrites_of_rule_and_backend_come_together(lab: &Lab) -> Result<()> {
 
 fn a_websocket_reaches_its_server(lab: &Lab) -> Result<()> {
     in_force(lab, "socket", &[json!({ "backendRefs": [to("socket")] })])?;
-    let ask =
-        r"GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x01\x02frames";
-    let answer = raw(lab, "80", ask)?;
-    ensure!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-    ensure!(answer.ends_with("\r\n\r\n\u{1}\u{2}frames"), "{answer}");
-    Ok(())
+    talk::a_websocket_is_joined(lab)
 }
 
 fn what_is_broken_fails_alone(lab: &Lab) -> Result<()> {

@@ -1,13 +1,15 @@
 //! Rules and DestinationRules for a headless Service: its clients dial a pod, and the pod's address and port show which it is.
 
+#[path = "destination_rules/steps.rs"]
+mod steps;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::time::Duration;
+use steps::{answers, server};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, marker, poll_until, run_checks};
 
-const APP: &str = include_str!("destination_rules/app.py");
-const CLIENT: &str = include_str!("destination_rules/client.py");
 const ECHO: &str = include_str!("l4_routes/server.py");
 const ECHO_CLIENT: &str = include_str!("l4_routes/client.py");
 /// A change of the configuration takes effect within a second; a busy machine may be slower.
@@ -20,18 +22,14 @@ fn shop(agent_args: &[&str], test: impl FnOnce(&Lab) -> Result<()>) {
     for arg in agent_args {
         lab = lab.agent_arg(arg);
     }
-    lab.nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+    lab.two_versions()
         .service("web", |service| service.namespace("shop").port("http", 80, 80).select("app", "web"))
         .test(|lab| {
             lab.start_mesh()?;
             let mut servers = Vec::new();
             for name in ["near", "far"] {
-                servers.push(spawn(lab, name, APP, &[name, "80"])?);
-                servers.push(spawn(lab, name, ECHO, &[name, "9000"])?);
+                servers.push(server(lab, name, "80")?);
+                servers.push(lab.pod(name).serve_python(ECHO, [name, "9000"])?);
             }
             test(lab)
         });
@@ -69,12 +67,6 @@ fn an_agent_by_interest_learns_it_with_the_pod() {
     });
 }
 
-fn spawn(lab: &Lab, pod: &str, program: &str, args: &[&str]) -> Result<Proc> {
-    let mut server = lab.pod(pod).command("python3").args(["-c", program]).args(args).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
-}
-
 /// A headless Service of both pods, whose ports are not the pods'.
 fn headless(lab: &Lab, name: &str) -> Result<()> {
     let port =
@@ -98,12 +90,6 @@ fn headless(lab: &Lab, name: &str) -> Result<()> {
     lab.write_manifest(&format!("{name}.yaml"), &format!("{service}\n---\n{slice}\n"))
 }
 
-fn object(kind: &str, name: &str, spec: &Value) -> String {
-    let metadata = json!({ "name": name, "namespace": "shop" });
-    json!({ "apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": metadata, "spec": spec })
-        .to_string()
-}
-
 /// Its own endpoints, or those of a subset.
 fn to(subset: &str) -> Value {
     let mut destination = json!({ "host": "db", "port": { "number": 8000 } });
@@ -117,26 +103,25 @@ fn abort(status: u16) -> Value {
     json!({ "abort": { "percentage": { "value": 100 }, "httpStatus": status } })
 }
 
-fn rules(lab: &Lab, host: &str, marker: &str, rules: &Value) -> Result<()> {
-    let mark = json!({ "match": [{ "uri": { "exact": format!("/{marker}") }, "port": 8000 }], "directResponse": { "status": 299 } });
+fn rules(lab: &Lab, host: &str, mark: &str, rules: &Value) -> Result<()> {
+    let mut mark = marker(mark);
+    mark["match"][0]["port"] = json!(8000);
     let rest = rules.as_array().context("no list of rules")?;
     let http: Vec<_> = std::iter::once(&mark).chain(rest).collect();
     let spec = json!({ "hosts": [host], "http": http });
-    lab.write_manifest(&format!("rules-{host}.yaml"), &object("VirtualService", host, &spec))
+    lab.write_object(&format!("rules-{host}.yaml"), "VirtualService", &format!("shop/{host}"), &spec)
 }
 
 fn destination_rule(lab: &Lab, policy: &Value) -> Result<()> {
     let subset = |name: &str| json!({ "name": name, "labels": { "version": name } });
     let spec = json!({ "host": "db", "subsets": [subset("v1"), subset("v2")], "trafficPolicy": policy });
-    lab.write_manifest("destination-rule.yaml", &object("DestinationRule", "db", &spec))
+    lab.write_object("destination-rule.yaml", "DestinationRule", "shop/db", &spec)
 }
 
 /// What answers the steps of a client that dials this pod.
 fn ask(lab: &Lab, pod: &str, steps: &[&str]) -> Result<Vec<Value>> {
     let ip = lab.pod(pod).ip4().to_string();
-    let command = lab.pod("client").command("python3").args(["-c", CLIENT, "steps", &ip]).args(steps);
-    let told: Value = command.within(Duration::from_secs(60)).json()?;
-    told.as_array().cloned().context("no list of answers")
+    answers(lab, &[&["steps", &ip], steps].concat())
 }
 
 fn until_marked(lab: &Lab, pod: &str, host: &str, marker: &str) -> Result<()> {
@@ -184,9 +169,7 @@ fn no_more_connections_than_its_destination_rule_allows(lab: &Lab) -> Result<()>
         (ask(lab, "far", &["/peak", "/peak"]).ok()?[1]["peak"] == 1).then_some(())
     })?;
     let ip = lab.pod("far").ip4().to_string();
-    let burst = lab.pod("client").command("python3").args(["-c", CLIENT, "burst", &ip, "8", "/0.4"]);
-    let found: Value = burst.within(Duration::from_secs(60)).json()?;
-    let found = found.as_array().context("no list of answers")?;
+    let found = answers(lab, &["burst", &ip, "8", "/0.4"])?;
     ensure!(found.len() == 8 && found.iter().all(|one| one["status"] == 200), "{found:?}");
     let peak = ask(lab, "far", &["/peak"])?[0]["peak"].clone();
     ensure!(peak == 2, "{peak} requests at a time");
@@ -200,8 +183,7 @@ fn bytes_go_to_the_pod_that_was_dialled(lab: &Lab) -> Result<()> {
         &json!({ "portLevelSettings": [{ "port": { "number": 5432 }, "connectionPool": pool["connectionPool"] }] }),
     )?;
     let ip = lab.pod("far").ip4().to_string();
-    let client =
-        |kind: &str| lab.pod("client").command("python3").args(["-c", ECHO_CLIENT, kind, &ip, "9000", "1"]);
+    let client = |kind: &str| lab.pod("client").python(ECHO_CLIENT).args([kind, &ip, "9000", "1"]);
     poll_until("the second connection to be refused", SOON, || {
         let mut held = client("hold").with_stdin().spawn().ok()?;
         held.wait_for("held", Duration::from_secs(30)).ok()?;
@@ -224,10 +206,7 @@ fn of_several_the_host_tells_which_is_meant(lab: &Lab) -> Result<()> {
     rules(lab, "db", "of-db", &json!([{ "directResponse": { "status": 297 } }]))?;
     let ip = lab.pod("near").ip4();
     let status = |host: &str| -> Result<String> {
-        let url = format!("http://{ip}/");
-        let curl =
-            lab.pod("client").command("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H"]);
-        curl.args([format!("Host: {host}"), url]).stdout()
+        lab.pod("client").curl_status(["-H", &format!("Host: {host}"), &format!("http://{ip}/")])
     };
     for (host, expected) in [
         ("aside", "298"),
@@ -238,7 +217,7 @@ fn of_several_the_host_tells_which_is_meant(lab: &Lab) -> Result<()> {
         let mut last = String::new();
         let found = poll_until(&format!("{expected} for {host}"), SOON, || {
             last = status(host).ok()?;
-            (last.trim() == expected).then_some(())
+            (last == expected).then_some(())
         });
         found.with_context(|| format!("the last answer: {last}"))?;
     }
@@ -252,10 +231,8 @@ fn services_with_an_address_are_passed_over(lab: &Lab) -> Result<()> {
     lab.remove_manifest("destination-rule.yaml")?;
     let (vip, _) = lab.vip("web")?;
     poll_until("the rules of the service with an address", SOON, || {
-        let url = format!("http://{vip}/");
-        let curl =
-            lab.pod("client").command("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", &url]);
-        (curl.stdout().ok()?.trim() == "296").then_some(())
+        let status = lab.pod("client").curl_status([format!("http://{vip}/")]);
+        (status.ok()? == "296").then_some(())
     })?;
     poll_until("the rules of the headless service to be gone", SOON, || {
         (ask(lab, "near", &["/"]).ok()?[0]["status"] == 200).then_some(())

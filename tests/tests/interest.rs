@@ -1,15 +1,14 @@
 //! Agents that subscribe by interest: they know what their pods talk to and nothing else, and guess nothing.
 
+#[path = "destination_rules/steps.rs"]
+mod steps;
 mod turmoil;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use std::time::Duration;
-use turmoil::{SOON, at, say, shop, until_flow, until_reached, until_status, warren};
-use warren_tests::lab::{Lab, Mesh, Node, Pod, Proc, poll_until};
-
-const APP: &str = include_str!("destination_rules/app.py");
-const CLIENT: &str = include_str!("destination_rules/client.py");
+use steps::{answers, load, nothing_lost};
+use turmoil::{SOON, at, say, shop, until_reached, until_status, warren};
+use warren_tests::lab::{Lab, Mesh, Node, Proc, poll_until};
 
 /// A lab whose agents ask, with five more pods on the second node that nobody talks to.
 fn by_interest(test: impl FnOnce(&Lab) -> Result<()>) {
@@ -41,7 +40,7 @@ fn an_agent_learns_what_its_pods_dial_and_no_more() {
         // Never seen before: the very first connection waits for the answer, and passes through a tunnel.
         let said = say(&client, &at(&far, 9000), "hello")?;
         ensure!(said["ok"] == true && said["text"] == "hello", "{said}");
-        until_flow(node, "through a tunnel", |flow| {
+        node.until_flow("through a tunnel", |flow| {
             flow["transport"] == "hbone" && flow["destination"]["pod"] == "far"
         })?;
         ensure!(knows(node)? == (4, 0), "{:?}", knows(node)?);
@@ -101,7 +100,7 @@ fn with_the_controller_away_nothing_is_guessed() {
             let said = say(&client, &at(&stranger, 9000), "hello")?;
             ensure!(said["ok"] == false, "{said}");
             let to = at(&stranger, 9000);
-            until_flow(node, "that says why", |flow| {
+            node.until_flow("that says why", |flow| {
                 flow["destination"]["address"] == to.as_str()
                     && flow["error"].as_str().is_some_and(|error| error.contains("the controller is away"))
             })?;
@@ -109,7 +108,7 @@ fn with_the_controller_away_nothing_is_guessed() {
 
         lab.start_controller()?;
         until_reached(&client, &at(&stranger, 9000))?;
-        until_flow(node, "through a tunnel", |flow| {
+        node.until_flow("through a tunnel", |flow| {
             flow["transport"] == "hbone" && flow["destination"]["pod"] == "stranger-0"
         })?;
         Ok(())
@@ -138,31 +137,21 @@ fn led_elsewhere(test: impl FnOnce(&Lab) -> Result<()>) {
 
 /// A pod's servers: of requests, which say who answers, and of bytes.
 fn servers(lab: &Lab, pod: &str) -> Result<[Proc; 2]> {
-    let pod: Pod = lab.pod(pod);
-    let name = pod.name().to_owned();
-    let mut requests = pod.command("python3").args(["-c", APP, &name, "80"]).spawn()?;
-    requests.wait_for("ready", SOON)?;
-    Ok([requests, pod.serve(["echo", "--port", "9000"])?])
+    Ok([steps::server(lab, pod, "80")?, lab.pod(pod).serve(["echo", "--port", "9000"])?])
 }
 
 /// The rules of a service: all that is sent there goes to another one.
 fn lead(lab: &Lab, from: &str, kind: &str, to: &str) -> Result<()> {
     let port = if kind == "http" { 80 } else { 9000 };
     let route = json!([{ "route": [{ "destination": { "host": to, "port": { "number": port } } }] }]);
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
-        "metadata": { "name": from, "namespace": "shop" },
-        "spec": { "hosts": [from], kind: route },
-    });
-    lab.write_manifest(&format!("{from}-rules.yaml"), &object.to_string())
+    let spec = json!({ "hosts": [from], kind: route });
+    lab.write_object(&format!("{from}-rules.yaml"), "VirtualService", &format!("shop/{from}"), &spec)
 }
 
 /// What is answered to one request to `web`.
 fn ask_web(lab: &Lab) -> Result<Value> {
     let web = lab.vip("web")?.0.to_string();
-    let command = lab.pod("client").command("python3").args(["-c", CLIENT, "steps", &web, "/"]);
-    let told: Value = command.within(Duration::from_secs(60)).json()?;
-    told.get(0).cloned().context("no answer")
+    answers(lab, &["steps", &web, "/"])?.pop().context("no answer")
 }
 
 /// Waits until `web` is answered by this pod.
@@ -213,14 +202,10 @@ fn where_rules_lead_is_learned_though_nobody_dials_it() {
 
         // Rules that change under open connections cost no request.
         let web = lab.vip("web")?.0.to_string();
-        let load = lab.pod("client").command("python3").args(["-c", CLIENT, "load", &web]).with_stdin();
-        let mut load = load.within(Duration::from_secs(120)).spawn()?;
-        load.wait_for("begun", SOON)?;
+        let load = load(lab, &web)?;
         lead(lab, "web", "http", "third")?;
         until_answered_by(lab, "third-0")?;
-        load.close_stdin();
-        let done = load.report(Duration::from_secs(30))?;
-        ensure!(done["bad"] == 0 && done["good"].as_u64() > Some(0), "{done}");
+        nothing_lost(load)?;
 
         // What was learned outlives the agent, also without its controller.
         lab.controller().kill();

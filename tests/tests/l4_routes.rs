@@ -1,5 +1,8 @@
 //! Routes and DestinationRules of connections that are not HTTP, against real servers and clients.
 
+#[path = "l7/talk.rs"]
+mod talk;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Cmd, Lab, Proc, ServiceSpec, object, poll_until, run_checks};
 
-const APP: &str = include_str!("l7/app.py");
 const SERVER: &str = include_str!("l4_routes/server.py");
 const CLIENT: &str = include_str!("l4_routes/client.py");
 /// A change of the configuration takes effect within a second; a busy machine may be slower.
@@ -18,15 +20,11 @@ const SOON: Duration = Duration::from_secs(20);
 #[test]
 fn connections_are_routed_at_the_clients_node() {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop").label("app", "client"))
+        .two_versions()
         .pod("other", |pod| pod.on("n1").namespace("shop").label("app", "other"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "db").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "db").label("version", "v2"))
         .service("db", |service| {
             let service = service.namespace("shop").port("tcp-db", 5432, 9000).port("tls-edge", 443, 9443);
-            service.port("auto", 7000, 9000).port("http", 80, 8080).select("app", "db")
+            service.port("auto", 7000, 9000).port("http", 80, 8080).select("app", "web")
         })
         .service("one", |service| {
             let service = service.namespace("shop").port("tcp", 5432, 9000).port("tls", 443, 9443);
@@ -43,7 +41,7 @@ fn connections_are_routed_at_the_clients_node() {
             for name in ["near", "far"] {
                 servers.push(server(lab, name, &["9000"])?);
                 servers.push(server(lab, name, &["9443", &certificate.to_string_lossy()])?);
-                servers.push(spawn(lab, name, APP, &[name, "8080"])?);
+                servers.push(talk::server(lab, name)?);
             }
             run_checks(
                 lab,
@@ -64,14 +62,8 @@ fn connections_are_routed_at_the_clients_node() {
         });
 }
 
-fn spawn(lab: &Lab, pod: &str, program: &str, args: &[&str]) -> Result<Proc> {
-    let mut server = lab.pod(pod).command("python3").args(["-c", program]).args(args).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
-}
-
 fn server(lab: &Lab, name: &str, args: &[&str]) -> Result<Proc> {
-    spawn(lab, name, SERVER, &[&[name], args].concat())
+    lab.pod(name).serve_python(SERVER, [&[name], args].concat())
 }
 
 /// A key and a certificate that nobody trusts, in one file.
@@ -82,9 +74,8 @@ fn certificate(lab: &Lab) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn client(lab: &Lab, pod: &str, args: &[&str]) -> warren_tests::lab::Cmd {
-    let client = lab.pod(pod).command("python3").resolve_names().within(Duration::from_secs(120));
-    client.args(["-c", CLIENT]).args(args)
+fn client(lab: &Lab, pod: &str, args: &[&str]) -> Cmd {
+    lab.pod(pod).python(CLIENT).resolve_names().within(Duration::from_secs(120)).args(args)
 }
 
 /// Whom connections lead to, in their order.
@@ -114,25 +105,20 @@ fn until_all(lab: &Lab, pod: &str, args: &[&str], name: &str) -> Result<()> {
 }
 
 fn destination_rule(lab: &Lab, policy: &Value) -> Result<()> {
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": "db", "namespace": "shop" },
-        "spec": { "host": "db", "trafficPolicy": policy },
-    });
-    lab.write_manifest("rule.yaml", &object.to_string())
+    let spec = json!({ "host": "db", "trafficPolicy": policy });
+    lab.write_object("rule.yaml", "DestinationRule", "shop/db", &spec)
 }
 
-fn virtual_service(lab: &Lab, spec: &Value) -> Result<()> {
-    let mut object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": { "name": "db", "namespace": "shop" },
-        "spec": { "hosts": ["db"] },
-    });
-    let spec = spec.as_object().context("no spec")?;
-    object["spec"].as_object_mut().context("no spec")?.extend(spec.clone());
-    lab.write_manifest("route.yaml", &object.to_string())
+fn virtual_service(lab: &Lab, more: &Value) -> Result<()> {
+    let spec = extended(json!({ "hosts": ["db"] }), more)?;
+    lab.write_object("route.yaml", "VirtualService", "shop/db", &spec)
+}
+
+/// A spec with more fields.
+fn extended(mut spec: Value, more: &Value) -> Result<Value> {
+    let more = more.as_object().context("no spec")?.clone();
+    spec.as_object_mut().context("no spec")?.extend(more);
+    Ok(spec)
 }
 
 fn attached(lab: &Lab, kind: &str, more: &Value) -> Result<()> {
@@ -143,15 +129,9 @@ fn attached(lab: &Lab, kind: &str, more: &Value) -> Result<()> {
 fn all_attached(lab: &Lab, kind: &str, routes: &[(&str, &Value)]) -> Result<()> {
     let mut text = String::new();
     for (name, more) in routes {
-        let mut object = json!({
-            "apiVersion": "gateway.networking.k8s.io/v1",
-            "kind": kind,
-            "metadata": { "name": name, "namespace": "shop" },
-            "spec": { "parentRefs": [{ "group": "", "kind": "Service", "name": "db" }] },
-        });
-        let more = more.as_object().context("no spec")?.clone();
-        object["spec"].as_object_mut().context("no spec")?.extend(more);
-        text += &format!("---\n{object}\n");
+        let parents = json!([{ "group": "", "kind": "Service", "name": "db" }]);
+        let spec = extended(json!({ "parentRefs": parents }), more)?;
+        text += &format!("---\n{}\n", object(kind, &format!("shop/{name}"), &spec));
     }
     lab.write_manifest("route.yaml", &text)
 }
@@ -253,31 +233,15 @@ fn connections_end_when_a_rule_says_so(lab: &Lab) -> Result<()> {
 }
 
 fn a_rule_about_requests_is_one_where_the_port_says_http(lab: &Lab) -> Result<()> {
-    let who = |user: &str| -> Result<String> {
-        let curl = lab.pod("client").command("curl").resolve_names();
-        let header = format!("x-user: {user}");
-        let text = curl.args(["-sS", "--max-time", "20", "-H", &header, "http://db/who"]).stdout()?;
-        let seen: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        Ok(seen["who"].as_str().unwrap_or_default().to_owned())
-    };
     with_rules(lab, || {
         let hash = json!({ "consistentHash": { "httpHeaderName": "x-user" } });
         destination_rule(lab, &json!({ "loadBalancer": hash }))?;
         poll_until("requests to have flows of their own", SOON, || {
             let watch = lab.node("n1").watch_flows().ok()?;
-            who("a").ok()?;
+            talk::asked(lab, "http://db/who", &["-H", "x-user: a"]).ok()?;
             watch.expect(&[("/request/path", "/who"), ("/request/status", "200")]).ok().map(drop)
         })?;
-        let mut pods = std::collections::BTreeSet::new();
-        for user in 0..12 {
-            let first = who(&user.to_string())?;
-            for _ in 0..2 {
-                ensure!(who(&user.to_string())? == first, "user {user} has two endpoints");
-            }
-            pods.insert(first);
-        }
-        ensure!(pods.len() == 2, "all users have the same endpoint");
-        Ok(())
+        talk::users_keep_their_endpoint(lab, "http://db/who")
     })
 }
 
@@ -429,29 +393,21 @@ fn a_server_that_speaks_first_is_not_waited_for(lab: &Lab) -> Result<()> {
 
 /// Last, for a server goes.
 fn who_refuses_is_left_out(lab: &Lab) -> Result<()> {
-    lab.add_service(
-        &warren_tests::lab::ServiceSpec::new("half")
-            .namespace("shop")
-            .port("tcp", 6000, 6000)
-            .select("app", "db"),
-    )?;
+    let half = ServiceSpec::new("half").namespace("shop").port("tcp", 6000, 6000).select("app", "web");
+    lab.add_service(&half)?;
     let mut servers = BTreeMap::new();
     for name in ["near", "far"] {
         servers.insert(name.to_owned(), server(lab, name, &["6000"])?);
     }
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": "half", "namespace": "shop" },
-        "spec": { "host": "half", "trafficPolicy": {
-            "loadBalancer": { "consistentHash": { "useSourceIp": true } },
-            "outlierDetection": {
-                "consecutive5xxErrors": 3, "interval": "1s", "baseEjectionTime": "100s",
-                "maxEjectionPercent": 100,
-            },
-        } },
+    let policy = json!({
+        "loadBalancer": { "consistentHash": { "useSourceIp": true } },
+        "outlierDetection": {
+            "consecutive5xxErrors": 3, "interval": "1s", "baseEjectionTime": "100s",
+            "maxEjectionPercent": 100,
+        },
     });
-    lab.write_manifest("half.yaml", &object.to_string())?;
+    let rule = json!({ "host": "half", "trafficPolicy": policy });
+    lab.write_object("half.yaml", "DestinationRule", "shop/half", &rule)?;
     // By address: a client that is refused by the first of a name's addresses tries the next.
     let half = lab.vip("half")?.0.to_string();
     let mut first = String::new();

@@ -7,20 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use talk::{CLIENT, PYTHON, SOON, SUBSETS, asked, curl, in_force, raw, record, server, status, to};
+use talk::{CLIENT, SUBSETS, agents_kib, asked, curl, in_force, raw, record, server, share, status, to};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, poll_until, run_checks};
+use warren_tests::lab::{Lab, run_checks};
 
 const GIB: &str = "1073741824";
 
 #[test]
 fn requests_are_routed_at_the_clients_node() {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+        .two_versions()
         .service("web", |service| {
             let service = service.namespace("shop").port("http", 80, 8080).port("auto", 8000, 8080);
             service.port("talk", 9000, 9000).select("app", "web")
@@ -108,9 +104,7 @@ fn rules_match_rewrite_and_change_headers(lab: &Lab) -> Result<()> {
 }
 
 fn shares_are_as_the_weights_say(lab: &Lab) -> Result<()> {
-    let (mut v1, mut v2) = (to("v1"), to("v2"));
-    (v1["weight"], v2["weight"]) = (json!(75), json!(25));
-    in_force(lab, "weights", &[json!({ "route": [v1, v2] })])?;
+    in_force(lab, "weights", &[json!({ "route": [share("v1", 75), share("v2", 25)] })])?;
     // curl repeats a range on one connection.
     let text = curl(lab, "http://web/[1-400]", &[])?;
     let far = text.matches("\"who\": \"far\"").count();
@@ -173,41 +167,20 @@ fn destination_rules_pick_endpoints_and_limit_requests(lab: &Lab) -> Result<()> 
 
 fn destination_rules(lab: &Lab) -> Result<()> {
     let rule = |policy: &Value| {
-        let object = json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "DestinationRule",
-            "metadata": { "name": "web", "namespace": "shop" },
-            "spec": { "host": "web", "trafficPolicy": policy },
-        });
-        lab.write_manifest("subsets.yaml", &object.to_string())
+        let spec = json!({ "host": "web", "trafficPolicy": policy });
+        lab.write_object("subsets.yaml", "DestinationRule", "shop/web", &spec)
     };
-    let all = json!({ "route": [{ "destination": { "host": "web", "port": { "number": 80 } } }] });
-    let who = |user: &str| -> Result<String> {
-        let seen = asked(lab, "http://web/who", &["-H", &format!("x-user: {user}")])?;
-        Ok(seen["who"].as_str().unwrap_or_default().to_owned())
-    };
+    let all = json!({ "route": [to("")] });
 
     rule(&json!({ "loadBalancer": { "consistentHash": { "httpHeaderName": "x-user" } } }))?;
     in_force(lab, "hash", std::slice::from_ref(&all))?;
-    let mut pods = std::collections::BTreeSet::new();
-    for user in 0..12 {
-        let first = who(&user.to_string())?;
-        for _ in 0..3 {
-            ensure!(who(&user.to_string())? == first, "user {user} has two endpoints");
-        }
-        pods.insert(first);
-    }
-    ensure!(pods.len() == 2, "all users have the same endpoint");
+    talk::users_keep_their_endpoint(lab, "http://web/who")?;
 
     rule(&json!({ "connectionPool": { "http": { "http2MaxRequests": 1 } } }))?;
     in_force(lab, "breaker", std::slice::from_ref(&all))?;
-    let slow = lab.pod("client").command("curl").resolve_names();
-    let slow = slow.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://web/slow/3"]).spawn()?;
-    poll_until("the slow request to be under way", SOON, || {
-        let flows = lab.node("n1").admin("/v1/flows").ok()?;
-        let is_it = |flow: &Value| flow["request"]["path"] == "/slow/3" && flow["request"]["attempts"] == 1;
-        flows["flows"].as_array()?.iter().any(is_it).then_some(())
-    })?;
+    let slow = lab.pod("client").curl(["-o", "/dev/null", "-w", "%{http_code}", "http://web/slow/3"]);
+    let slow = slow.spawn()?;
+    talk::under_way(lab, "/slow/3")?;
     ensure!(status(lab, "http://web/breaker-full", &[])? == "503");
     ensure!(record(lab, "/breaker-full")?["flags"] == "UO");
     let slow = slow.wait(Duration::from_secs(10))?;
@@ -251,10 +224,7 @@ fn what_is_ambiguous_is_refused(lab: &Lab) -> Result<()> {
 fn a_websocket_is_joined_with_its_server(lab: &Lab) -> Result<()> {
     for (subset, name) in [("v1", "near"), ("v2", "far")] {
         in_force(lab, &format!("socket-{name}"), &[json!({ "route": [to(subset)] })])?;
-        let ask = r"GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x01\x02frames";
-        let answer = raw(lab, "80", ask)?;
-        ensure!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        ensure!(answer.ends_with("\r\n\r\n\u{1}\u{2}frames"), "{answer}");
+        talk::a_websocket_is_joined(lab)?;
     }
     ensure!(record(lab, "/chat")?["request"]["status"] == 101);
     Ok(())
@@ -297,22 +267,20 @@ fn http_2_clients_are_served(lab: &Lab) -> Result<()> {
 
 fn a_long_stream_costs_no_memory(lab: &Lab) -> Result<()> {
     in_force(lab, "stream", &[json!({ "route": [to("v2")] })])?;
-    let agents = || -> Result<u64> { lab.nodes().iter().map(|node| node.agent().rss_kib()).sum() };
-    let before = agents()?;
-    let command = lab.pod("client").command("curl").resolve_names();
-    let args = ["-sS", "-o", "/dev/null", "-w", "%{size_download}", "--max-time", "170"];
+    let before = agents_kib(lab)?;
     let url = format!("http://web/stream/{GIB}");
-    let read = command.args(args).arg(&url).within(Duration::from_secs(180)).stdout()?;
+    let args = ["-o", "/dev/null", "-w", "%{size_download}", "--max-time", "170", &url];
+    let read = lab.pod("client").curl(args).within(Duration::from_secs(180)).stdout()?;
     ensure!(read == GIB, "{read} bytes came");
-    let grown = agents()?.saturating_sub(before);
+    let grown = agents_kib(lab)?.saturating_sub(before);
     ensure!(grown < 64 << 10, "a stream of 1 GiB cost {grown} KiB");
     Ok(())
 }
 
 fn changes_under_load_lose_no_request(lab: &Lab) -> Result<()> {
     in_force(lab, "load-begin", &[json!({ "route": [to("v1")] })])?;
-    let client = lab.pod("client").command(PYTHON).resolve_names();
-    let load = client.args(["-c", CLIENT, "load", "web", "80", "8"]).spawn()?;
+    let client = lab.pod("client").python(CLIENT).resolve_names();
+    let load = client.args(["load", "web", "80", "8"]).spawn()?;
     for round in 0..4 {
         for subset in ["v2", "v1"] {
             in_force(lab, &format!("load-{round}-{subset}"), &[json!({ "route": [to(subset)] })])?;

@@ -6,11 +6,11 @@ mod talk;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use talk::{SOON, SUBSETS, record, rules, server, to};
+use talk::{SOON, SUBSETS, record, rules, server, share, to};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, Proc, marker, object, poll_until, run_checks};
 
 /// Changes under load.
 const CHANGES: usize = 50;
@@ -20,12 +20,8 @@ const SLACK: Duration = Duration::from_secs(10);
 #[test]
 fn changes_take_effect_and_lose_nothing() {
     let lab = Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
+        .two_versions()
         .pod("far-client", |pod| pod.on("n2").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"));
     lab.test(|lab| {
         lab.start_mesh()?;
@@ -44,22 +40,11 @@ fn changes_take_effect_and_lose_nothing() {
 
 /// The status that a pod's request gets.
 fn status_of(lab: &Lab, pod: &str, path: &str) -> Result<String> {
-    let curl = lab.pod(pod).command("curl").resolve_names();
-    let url = format!("http://web{path}");
-    curl.args(["-sS", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", &url]).stdout()
+    lab.pod(pod).curl_status([format!("http://web{path}")])
 }
 
 /// Changes of routes, of shares, and of what a subset is, in turn.
 fn change(lab: &Lab, round: usize) -> Result<()> {
-    let marker = json!({
-        "match": [{ "uri": { "exact": format!("/change-{round}") } }],
-        "directResponse": { "status": 299 },
-    });
-    let share = |subset: &str, weight: usize| {
-        let mut one = to(subset);
-        one["weight"] = json!(weight);
-        one
-    };
     let weight = 10 + round % 80;
     let route = match round % 3 {
         0 => json!({ "route": [to("v1")] }),
@@ -73,7 +58,7 @@ fn change(lab: &Lab, round: usize) -> Result<()> {
         let swapped = if round.is_multiple_of(10) { SUBSETS.to_owned() } else { swap(SUBSETS) };
         lab.write_manifest("subsets.yaml", &swapped)?;
     }
-    rules(lab, &json!([marker, route]))
+    rules(lab, &json!([marker(&format!("change-{round}")), route]))
 }
 
 fn swap(subsets: &str) -> String {
@@ -145,31 +130,20 @@ fn routes_subsets_and_weights_change_under_load(lab: &Lab) -> Result<()> {
     lab.remove_manifest("rules.yaml")
 }
 
-/// What the controller finds wrong with its configuration now.
-fn problems(lab: &Lab) -> Result<String> {
-    let url = "http://127.0.0.1:15014/debug/problems";
-    lab.ctl().command("curl").args(["-sS", "--max-time", "5", url]).stdout()
-}
-
 /// Fails unless this object leads to nothing as it should: for the client, in the flow, among the problems, in the analysis.
 fn leads_nowhere(lab: &Lab, object: &Value, status: &str, words: &[&str]) -> Result<()> {
     let kind = object["kind"].as_str().unwrap_or_default();
     lab.write_manifest("rules.yaml", &object.to_string())?;
     let path = format!("/nothing-{kind}");
     let flow = poll_until("the route to nothing", SOON, || {
-        let seen = status_of(lab, "client", &path).ok()?;
+        (status_of(lab, "client", &path).ok()? == status).then_some(())?;
         let flow = record(lab, &path).ok()?;
         let error = flow["error"].as_str().unwrap_or_default();
-        (seen == status && words.iter().all(|word| error.contains(word))).then_some(flow)
+        words.iter().all(|word| error.contains(word)).then_some(flow)
     })?;
     ensure!(flow["flags"] == "NC" && flow["request"]["status"].as_u64() == status.parse().ok(), "{flow}");
-    poll_until("the problem", SOON, || {
-        let said = problems(lab).ok()?;
-        words.iter().all(|word| said.contains(word)).then_some(())
-    })
-    .with_context(|| problems(lab).unwrap_or_default())?;
-    let manifests = lab.dir().join("manifests");
-    let done = lab.node("n1").warren(["analyze", "-f"]).arg(manifests).run()?;
+    lab.until_problem(words)?;
+    let done = lab.node("n1").warren(["analyze", "-f"]).arg(lab.manifests_dir()).run()?;
     let said =
         done.stdout.lines().any(|line| line.contains(kind) && words.iter().all(|word| line.contains(word)));
     ensure!(said, "{done}");
@@ -177,27 +151,18 @@ fn leads_nowhere(lab: &Lab, object: &Value, status: &str, words: &[&str]) -> Res
 }
 
 fn a_virtual_service_to_nothing_is_a_503(lab: &Lab) -> Result<()> {
-    let object = |route: &Value| {
-        json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": { "name": "nowhere", "namespace": "shop" },
-            "spec": { "hosts": ["web"], "http": [{ "route": [route] }] },
-        })
+    let all_to = |route: &Value| {
+        let spec = json!({ "hosts": ["web"], "http": [{ "route": [route] }] });
+        object("VirtualService", "shop/nowhere", &spec)
     };
-    leads_nowhere(lab, &object(&json!({ "destination": { "host": "nobody" } })), "503", &["nobody"])?;
-    leads_nowhere(lab, &object(&to("v7")), "503", &["v7"])
+    leads_nowhere(lab, &all_to(&json!({ "destination": { "host": "nobody" } })), "503", &["nobody"])?;
+    leads_nowhere(lab, &all_to(&to("v7")), "503", &["v7"])
 }
 
 fn a_http_route_to_nothing_is_a_500(lab: &Lab) -> Result<()> {
-    let object = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": { "name": "nowhere", "namespace": "shop" },
-        "spec": {
-            "parentRefs": [{ "group": "", "kind": "Service", "name": "web" }],
-            "rules": [{ "backendRefs": [{ "name": "nobody", "port": 80 }] }],
-        },
+    let spec = json!({
+        "parentRefs": [{ "group": "", "kind": "Service", "name": "web" }],
+        "rules": [{ "backendRefs": [{ "name": "nobody", "port": 80 }] }],
     });
-    leads_nowhere(lab, &object, "500", &["nobody"])
+    leads_nowhere(lab, &object("HTTPRoute", "shop/nowhere", &spec), "500", &["nobody"])
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use talk::{PYTHON, SOON, SUBSETS, asked, curl, in_force, raw, record, to};
+use talk::{SOON, SUBSETS, agents_kib, asked, curl, in_force, raw, record, to};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Cmd, Lab, poll_until, run_checks};
 
 const ODD_SERVER: &str = include_str!("l7/odd_server.py");
 const ODD_CLIENT: &str = include_str!("l7/odd_client.py");
@@ -20,15 +20,12 @@ const ODD_CLIENT: &str = include_str!("l7/odd_client.py");
 #[test]
 fn the_edges_of_http_hold() {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+        .two_versions()
         .service("web", |service| service.namespace("shop").port("http", 80, 8080).select("app", "web"))
         .test(|lab| {
             lab.start_mesh()?;
-            let _servers = [server(lab, "near")?, server(lab, "far")?];
+            let server = |name: &str| lab.pod(name).serve_python(ODD_SERVER, ["8080"]);
+            let _servers = [server("near")?, server("far")?];
             lab.write_manifest("subsets.yaml", SUBSETS)?;
             let (near, far) = (json!([{ "uri": { "prefix": "/near/" } }]), json!({ "uri": "/" }));
             in_force(
@@ -57,16 +54,13 @@ fn the_edges_of_http_hold() {
         });
 }
 
-fn server(lab: &Lab, name: &str) -> Result<Proc> {
-    let mut server = lab.pod(name).command(PYTHON).args(["-c", ODD_SERVER, "8080"]).spawn()?;
-    server.wait_for("ready", Duration::from_secs(20))?;
-    Ok(server)
+fn odd(lab: &Lab, kind: &str, path: &str) -> Cmd {
+    lab.pod("client").python(ODD_CLIENT).resolve_names().args([kind, "web", "80", path])
 }
 
 /// What a client of this kind saw.
 fn client(lab: &Lab, kind: &str, path: &str) -> Result<Value> {
-    let command = lab.pod("client").command(PYTHON).resolve_names();
-    command.args(["-c", ODD_CLIENT, kind, "web", "80", path]).within(Duration::from_secs(60)).json()
+    odd(lab, kind, path).within(Duration::from_secs(60)).json()
 }
 
 /// What the far server was asked since it was last asked this: its notes.
@@ -141,13 +135,8 @@ fn who_has_only_said_all_is_still_answered(lab: &Lab) -> Result<()> {
         seen["how"] == "end" && seen["text"].as_str().unwrap_or_default().ends_with("0\r\n\r\n"),
         "{seen}"
     );
-    let late = lab.pod("client").command(PYTHON).resolve_names();
-    let late = late.args(["-c", ODD_CLIENT, "half-close", "web", "80", "/stall"]).spawn()?;
-    poll_until("the request to wait", SOON, || {
-        let flows = lab.node("n1").admin("/v1/flows").ok()?;
-        let waits = |flow: &Value| flow["request"]["path"] == "/stall" && flow["request"]["attempts"] == 1;
-        flows["flows"].as_array()?.iter().any(waits).then_some(())
-    })?;
+    let late = odd(lab, "half-close", "/stall").spawn()?;
+    talk::under_way(lab, "/stall")?;
     // Its client's node looks every second; it goes on when it was asked twice.
     for _ in 0..3 {
         client(lab, "slow", "/wait")?;
@@ -210,13 +199,10 @@ fn slow_bodies_pass_as_they_come(lab: &Lab) -> Result<()> {
 
 fn nobody_is_sent_more_than_it_takes(lab: &Lab) -> Result<()> {
     notes(lab)?;
-    let agents = || -> Result<u64> { lab.nodes().iter().map(|node| node.agent().rss_kib()).sum() };
-    let before = agents()?;
+    let before = agents_kib(lab)?;
     // Buffers of two agents, and of the kernel at four ends.
     let limit = 64 << 20;
-    let command = lab.pod("client").command(PYTHON).resolve_names();
-    let mut stalled =
-        command.args(["-c", ODD_CLIENT, "stall", "web", "80", "/flood"]).with_stdin().spawn()?;
+    let mut stalled = odd(lab, "stall", "/flood").with_stdin().spawn()?;
     stalled.wait_for("stalled", Duration::from_secs(30))?;
     let notes_now = notes(lab)?;
     let sent = notes_now["sent"]["/flood"].as_u64().with_context(|| notes_now.to_string())?;
@@ -225,7 +211,7 @@ fn nobody_is_sent_more_than_it_takes(lab: &Lab) -> Result<()> {
     let pushed = client(lab, "push", "/stall")?;
     let sent = pushed["sent"].as_u64().unwrap_or(u64::MAX);
     ensure!(sent < limit, "{sent} bytes were taken for one who does not read");
-    let grown = agents()?.saturating_sub(before);
+    let grown = agents_kib(lab)?.saturating_sub(before);
     ensure!(grown < 32 << 10, "they cost {grown} KiB");
     Ok(())
 }

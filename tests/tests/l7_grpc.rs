@@ -1,27 +1,24 @@
 //! L7 with gRPC: a real server and a real client, calls of all four kinds, statuses, deadlines, cancels, retries, and routes
 //! by method.
 
+#[path = "l7/talk.rs"]
+mod talk;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use talk::{record_that, rules};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, poll_until, run_checks};
 
 const SERVER: &str = include_str!("l7/grpc_server.py");
 const CLIENT: &str = include_str!("l7/grpc_client.py");
-/// Debian's own: its gRPC is a package of it.
-const PYTHON: &str = "/usr/bin/python3";
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn grpc_works_as_without_a_mesh_and_is_routed() {
-    let mut lab = Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"));
+    let mut lab = Lab::builder().two_versions();
     for (name, label, value) in
         [("web", "app", "web"), ("web-v1", "version", "v1"), ("web-v2", "version", "v2")]
     {
@@ -31,7 +28,8 @@ fn grpc_works_as_without_a_mesh_and_is_routed() {
     }
     lab.test(|lab| {
         lab.start_mesh()?;
-        let _servers = [server(lab, "near")?, server(lab, "far")?];
+        let server = |name: &str| lab.pod(name).serve_python(SERVER, [name, "50051"]);
+        let _servers = [server("near")?, server("far")?];
         run_checks(
             lab,
             checks![
@@ -47,15 +45,9 @@ fn grpc_works_as_without_a_mesh_and_is_routed() {
     });
 }
 
-fn server(lab: &Lab, name: &str) -> Result<Proc> {
-    let mut server = lab.pod(name).command(PYTHON).args(["-c", SERVER, name, "50051"]).spawn()?;
-    server.wait_for("ready", SOON)?;
-    Ok(server)
-}
-
 fn client(lab: &Lab, kind: &str, text: &str) -> Result<Value> {
-    let command = lab.pod("client").command(PYTHON).resolve_names().env("GRPC_DNS_RESOLVER", "native");
-    command.args(["-c", CLIENT, kind, "web:50051", text]).within(Duration::from_secs(90)).json()
+    let client = lab.pod("client").python(CLIENT).resolve_names().env("GRPC_DNS_RESOLVER", "native");
+    client.args([kind, "web:50051", text]).within(Duration::from_secs(90)).json()
 }
 
 fn call(lab: &Lab, method: &str, message: &str) -> Result<Value> {
@@ -64,13 +56,7 @@ fn call(lab: &Lab, method: &str, message: &str) -> Result<Value> {
 
 /// Rules of a VirtualService, and waits until both versions got calls as `is_so` says.
 fn in_force(lab: &Lab, http: &Value, is_so: impl Fn(&Lab) -> Result<bool>) -> Result<()> {
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": { "name": "web", "namespace": "shop" },
-        "spec": { "hosts": ["web"], "http": http },
-    });
-    lab.write_manifest("rules.yaml", &object.to_string())?;
+    rules(lab, http)?;
     poll_until("the rules", SOON, || is_so(lab).is_ok_and(|is_so| is_so).then_some(()))
 }
 
@@ -97,13 +83,7 @@ fn get(lab: &Lab) -> Result<Value> {
 
 /// The record of the last call of a method.
 fn record(lab: &Lab, method: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
-    let path = format!("/shop.Cart/{method}");
-    poll_until(&format!("the record of {path}"), SOON, || {
-        let flows = lab.node("n1").admin("/v1/flows").ok()?;
-        let is_it =
-            |flow: &&Value| flow["request"]["path"] == *path && flow["state"] == "closed" && is_it(flow);
-        flows["flows"].as_array()?.iter().rev().find(is_it).cloned()
-    })
+    record_that(lab, &format!("/shop.Cart/{method}"), is_it)
 }
 
 fn calls_of_all_kinds_pass(lab: &Lab) -> Result<()> {
@@ -211,15 +191,10 @@ fn a_grpc_route_matches_methods(lab: &Lab) -> Result<()> {
         json!({ "matches": matches, "backendRefs": backend(name) })
     };
     let route = json!({
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "GRPCRoute",
-        "metadata": { "name": "web", "namespace": "shop" },
-        "spec": {
-            "parentRefs": [{ "group": "", "kind": "Service", "name": "web", "port": 50051 }],
-            "rules": [rule("Get", "web-v1"), rule("Flaky", "web-v2")],
-        },
+        "parentRefs": [{ "group": "", "kind": "Service", "name": "web", "port": 50051 }],
+        "rules": [rule("Get", "web-v1"), rule("Flaky", "web-v2")],
     });
-    lab.write_manifest("route.yaml", &route.to_string())?;
+    lab.write_object("route.yaml", "GRPCRoute", "shop/web", &route)?;
     poll_until("the route", SOON, || is_by_method(lab).is_ok_and(|so| so).then_some(()))?;
     // What no rule names is nobody's.
     let seen = call(lab, "Fail", "NOT_FOUND")?;

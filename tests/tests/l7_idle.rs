@@ -25,22 +25,16 @@ fn a_quiet_http_connection_holds_no_buffers() {
             lab.start_mesh()?;
             let _server = lab.pod("server").serve(["http", "--port", "8080"])?;
             let rules = json!({
-                "apiVersion": "networking.istio.io/v1",
-                "kind": "VirtualService",
-                "metadata": { "name": "web", "namespace": "shop" },
-                "spec": {
-                    "hosts": ["web"],
-                    "http": [{
-                        "headers": { "response": { "set": { "x-by": "warren" } } },
-                        "route": [{ "destination": { "host": "web" } }],
-                    }],
-                },
+                "hosts": ["web"],
+                "http": [{
+                    "headers": { "response": { "set": { "x-by": "warren" } } },
+                    "route": [{ "destination": { "host": "web" } }],
+                }],
             });
-            lab.write_manifest("rules.yaml", &rules.to_string())?;
+            lab.write_object("rules.yaml", "VirtualService", "shop/web", &rules)?;
             poll_until("the rules", LIMIT, || {
-                let curl = lab.pod("client").command("curl").resolve_names();
-                let head = curl.args(["-sS", "-D", "-", "-o", "/dev/null", "http://web/"]).stdout().ok()?;
-                head.contains("x-by: warren").then_some(())
+                let head = lab.pod("client").curl(["-D", "-", "-o", "/dev/null", "http://web/"]).stdout();
+                head.ok()?.contains("x-by: warren").then_some(())
             })?;
             // Tunnels, pools and what the allocator keeps for itself exist.
             drop(hold(lab, 100)?);

@@ -11,20 +11,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use talk::{PYTHON, SOON, SUBSETS, curl, in_force, raw, record, status};
+use talk::{SOON, SUBSETS, curl, in_force, raw, record, status};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, Proc, poll_until, run_checks};
 
 const CONFIG: &str = include_str!("l7/nginx.conf");
 
 #[test]
 fn servers_and_clients_that_people_use() {
     Lab::builder()
-        .nodes(["n1", "n2"])
-        .namespace("shop", Mesh::Enabled)
-        .pod("client", |pod| pod.on("n1").namespace("shop"))
-        .pod("near", |pod| pod.on("n1").namespace("shop").label("app", "web").label("version", "v1"))
-        .pod("far", |pod| pod.on("n2").namespace("shop").label("app", "web").label("version", "v2"))
+        .two_versions()
         .service("web", |service| {
             let service = service.namespace("shop").port("http", 80, 8080).port("http2", 81, 8081);
             service.port("auto", 82, 8080).port("http-old", 83, 8000).select("app", "web")
@@ -65,16 +61,7 @@ fn nginx(lab: &Lab, name: &str) -> Result<Proc> {
     let config = CONFIG.replace("PODNAME", name).replace("PADDING", &"x".repeat(3000));
     fs::write(prefix.join("nginx.conf"), config)?;
     fs::write(prefix.join("files/text.txt"), text())?;
-    let error_log = prefix.join("error.log");
-    let command = lab.pod(name).command("nginx").arg("-p").arg(&prefix);
-    let mut server = command.arg("-e").arg(&error_log).args(["-c", "nginx.conf"]).spawn()?;
-    let up = poll_until(&format!("nginx in {name}"), Duration::from_secs(20), || {
-        let asked = lab.pod(name).command("curl").args(["-s", "-m", "1", "http://127.0.0.1:8080/who"]).run();
-        let up = asked.is_ok_and(|done| done.status.success());
-        (up || !server.is_running()).then_some(up)
-    })?;
-    ensure!(up, "nginx ended: {}", fs::read_to_string(error_log).unwrap_or_default());
-    Ok(server)
+    lab.pod(name).nginx(&prefix, 8080)
 }
 
 /// Lines of a server's log that contain `tag`, once there are so many: a line is written after its response.
@@ -256,9 +243,9 @@ fn servers_of_http_1_0(lab: &Lab) -> Result<()> {
     // Says HTTP/1.0 and ends each connection.
     let start = |name: &str| -> Result<Proc> {
         let files = prefix(lab, name).join("files");
-        let command =
-            lab.pod(name).command(PYTHON).args(["-u", "-m", "http.server", "8000", "--bind", "::", "-d"]);
-        let mut server = command.arg(files).spawn()?;
+        let python = lab.pod(name).command("/usr/bin/python3");
+        let args = ["-u", "-m", "http.server", "8000", "--bind", "::", "-d"];
+        let mut server = python.args(args).arg(files).spawn()?;
         server.wait_for("Serving", Duration::from_secs(20))?;
         Ok(server)
     };

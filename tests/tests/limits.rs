@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_reached};
+use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_reached};
 use warren_tests::lab::{Lab, Pod, poll_until};
 
 fn refusals(lab: &Lab, node: &str, limit: &str) -> Result<f64> {
@@ -29,7 +29,7 @@ fn a_pod_with_too_many_connections_is_refused_more_and_the_others_are_not() {
         let line = held.wait_for("\"open\"", SOON)?;
         ensure!(line.contains("\"open\":20") && line.contains("\"failed\":10"), "{line}");
         ensure!(refusals(lab, "n1", "connections_per_pod")? >= 10.0, "not counted");
-        let flow = until_flow(node, "that names the limit", |flow| flow["flags"] == "UO")?;
+        let flow = node.until_flow("that names the limit", |flow| flow["flags"] == "UO")?;
         let error = flow["error"].as_str().unwrap_or_default();
         ensure!(
             error.contains("too many connections of this pod") && error.contains("--max-connections-per-pod"),

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use turmoil::{
-    SOON, at, must_be_clean, say, shop, stream, until_enrolled, until_flow, until_reached, until_status,
-    warren,
+    SOON, at, must_be_clean, say, shop, stream, until_enrolled, until_reached, until_status, warren,
 };
 use warren_tests::lab::{Lab, Mesh, Node, PodSpec, Proc, ServiceSpec, poll_until};
 
@@ -100,7 +99,7 @@ fn a_pods_label_overrides_its_namespace_at_once() {
         let (client, outside, far) = (lab.pod("client"), lab.pod("outside-near"), lab.pod("far"));
         let _server = far.serve(["echo", "--port", "9000"])?;
         let transport = |ip: String, wanted: &str| {
-            until_flow(lab.node("n2"), &format!("{wanted} from {ip}"), |flow| {
+            lab.node("n2").until_flow(&format!("{wanted} from {ip}"), |flow| {
                 flow["transport"] == wanted && flow["source"]["address"].to_string().contains(&ip)
             })
         };
@@ -207,9 +206,8 @@ fn a_service_that_changes_its_port_is_reached_at_the_new_one() {
         poll_until("the old port to be refused", SOON, || {
             (say(&client, &format!("{vip}:90"), "hello").ok()?["ok"] == false).then_some(())
         })?;
-        until_flow(lab.node("n1"), "to the old port", |flow| {
-            flow["error"].to_string().contains("has no port 90")
-        })?;
+        lab.node("n1")
+            .until_flow("to the old port", |flow| flow["error"].to_string().contains("has no port 90"))?;
         must_be_clean(open, "a connection through the old port")?;
         Ok(())
     });
@@ -276,7 +274,7 @@ fn a_pod_made_anew_and_a_reused_address_never_get_anothers_connections() {
         }
         ensure!(answered == 20, "only {answered} answers");
         until_answered(&address, "thief")?;
-        let flow = until_flow(lab.node("n1"), "to the thief", |flow| flow["destination"]["pod"] == "thief")?;
+        let flow = lab.node("n1").until_flow("to the thief", |flow| flow["destination"]["pod"] == "thief")?;
         ensure!(flow["destination"]["identity"] == "spiffe://cluster.local/ns/shop/sa/thief", "{flow:#}");
         Ok(())
     });
@@ -477,11 +475,11 @@ fn the_controller_signs_only_for_pods_of_the_callers_node() {
         // Without a certificate there is no tunnel, and never plaintext.
         let closed = say(&lab.pod("client"), &at(&far, 9000), "in plaintext?")?;
         ensure!(closed["ok"] == false && closed["received"] != 13, "{closed}");
-        let flow = until_flow(node, "that failed", |flow| flow["error"].is_string())?;
+        let flow = node.until_flow("that failed", |flow| flow["error"].is_string())?;
         ensure!(flow["error"].to_string().contains("no running pod on node n2"), "{flow:#}");
         lab.replace_token("n1", |_| {})?;
         until_reached(&lab.pod("client"), &at(&far, 9000))?;
-        until_flow(node, "through a tunnel", |flow| flow["transport"] == "hbone")?;
+        node.until_flow("through a tunnel", |flow| flow["transport"] == "hbone")?;
         Ok(())
     });
 }

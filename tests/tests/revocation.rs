@@ -5,7 +5,7 @@ mod turmoil;
 use anyhow::ensure;
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use turmoil::{SOON, at, must_be_clean, say, shop, stream, until_flow, until_reached};
+use turmoil::{SOON, at, must_be_clean, say, shop, stream, until_reached};
 use warren_tests::lab::poll_until;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
@@ -63,7 +63,7 @@ fn a_revoked_identity_is_out_until_that_is_taken_back() {
         let took = start.elapsed();
         println!("all ended after {took:?}");
         ensure!(took < LIMIT, "{took:?}");
-        until_flow(lab.node("n2"), "that was ended", |flow| {
+        lab.node("n2").until_flow("that was ended", |flow| {
             flow["direction"] == "inbound" && flow["error"].to_string().contains("revoked")
         })?;
         for (from, to) in [(&client, &near), (&client, &far), (&far, &client)] {

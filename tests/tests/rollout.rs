@@ -8,7 +8,7 @@ mod turmoil;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use turmoil::{SOON, must_be_clean, say, shop, stream, until_flow, until_reached, until_status};
+use turmoil::{SOON, must_be_clean, say, shop, stream, until_reached, until_status};
 use warren_tests::lab::{Lab, LabBuilder, Mesh, Node, Pod, PodSpec, Proc, poll_until};
 
 /// What a new connection may be delayed by a node that has vanished, once per node: the short patience with a pod that
@@ -92,7 +92,7 @@ fn a_pod_that_is_about_to_go_sends_new_connections_elsewhere_before_anybody_told
         let quick = stream(&client, &to, &["--reconnect-after", "1"])?;
         lab.plug_controller("n1", false)?;
         lab.terminate_pod("far")?;
-        let told = until_flow(lab.node("n2"), "that was sent elsewhere", |flow| {
+        let told = lab.node("n2").until_flow("that was sent elsewhere", |flow| {
             flow["error"].to_string().contains("about to go")
         })?;
         ensure!(told["direction"] == "inbound" && told["flags"] == "CONNECT", "{told}");

@@ -203,14 +203,6 @@ fn what_is_wrong_with_an_object_is_said(lab: &Lab) -> Result<()> {
         "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: bad, namespace: shop}}\n{spec}"
     );
     lab.write_manifest("bad.yaml", &bad)?;
-    poll_until("the problem to be told", SOON, || {
-        let problems = lab
-            .ctl()
-            .command("curl")
-            .args(["-sS", "--max-time", "5", "http://127.0.0.1:15014/debug/problems"])
-            .stdout()
-            .ok()?;
-        problems.contains("resolutoin").then_some(())
-    })?;
+    lab.until_problem(&["resolutoin"])?;
     lab.remove_manifest("bad.yaml")
 }

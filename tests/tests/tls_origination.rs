@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use warren_tests::checks;
-use warren_tests::lab::{Lab, Mesh, Proc, poll_until, run_checks};
+use warren_tests::lab::{Lab, Mesh, poll_until, run_checks};
 
 const SERVER: &str = include_str!("l4_routes/server.py");
 const CLIENT: &str = include_str!("l4_routes/client.py");
@@ -48,11 +48,7 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
         .agent_arg(&folder)
         .test(|lab| {
             lab.start_mesh()?;
-            let server = |pod: &str, program: &str, args: &[&str]| -> Result<Proc> {
-                let mut server = lab.pod(pod).command("python3").args(["-c", program]).args(args).spawn()?;
-                server.wait_for("ready", Duration::from_secs(20))?;
-                Ok(server)
-            };
+            let server = |pod: &str, program: &str, args: &[&str]| lab.pod(pod).serve_python(program, args);
             let own = format!("{folder}/server.pem");
             let _servers = [
                 server("legacy", SERVER, &["legacy", "9443", &own])?,
@@ -64,7 +60,7 @@ fn tls_is_spoken_to_servers_outside_of_the_mesh() {
                 server("local", SERVER, &["local", "9443", &own])?,
                 server("local", SERVER, &["local", "9444", &own])?,
             ];
-            destination_rule(lab, &folder)?;
+            rules(lab, &folder)?;
             run_checks(
                 lab,
                 checks![
@@ -103,7 +99,7 @@ fn make_files(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn destination_rule(lab: &Lab, folder: &str) -> Result<()> {
+fn rules(lab: &Lab, folder: &str) -> Result<()> {
     let simple = |roots: &str| json!({ "mode": "SIMPLE", "sni": "legacy.example", "caCertificates": format!("{folder}/{roots}") });
     let mutual = |own: &str| {
         let mut tls = simple("ca.pem");
@@ -115,61 +111,41 @@ fn destination_rule(lab: &Lab, folder: &str) -> Result<()> {
     let mut of_request = simple("ca.pem");
     of_request.as_object_mut().context("no settings")?.remove("sni");
     let port = |number: u16, tls: Value| json!({ "port": { "number": number }, "tls": tls });
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": "legacy", "namespace": "shop" },
-        "spec": { "host": "legacy.outside.svc.cluster.local", "trafficPolicy": { "portLevelSettings": [
-            port(9000, simple("ca.pem")),
-            port(9001, mutual(&format!("{folder}/client.pem"))),
-            port(9002, simple("stranger.pem")),
-            port(9003, simple("ca.pem")),
-            port(9004, mutual("/etc/hostname")),
-            port(80, of_request),
-        ] } },
-    });
-    lab.write_manifest("rule.yaml", &object.to_string())?;
-    let local = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": "local", "namespace": "shop" },
-        "spec": {
-            "host": "local.shop.svc.cluster.local",
-            "trafficPolicy": { "tls": simple("ca.pem") },
-        },
-    });
-    lab.write_manifest("local.yaml", &local.to_string())?;
+    let rule = |name: &str, host: &str, policy: &Value| {
+        let spec = json!({ "host": host, "trafficPolicy": policy });
+        lab.write_object(&format!("{name}.yaml"), "DestinationRule", &format!("shop/{name}"), &spec)
+    };
+    let ports = json!({ "portLevelSettings": [
+        port(9000, simple("ca.pem")),
+        port(9001, mutual(&format!("{folder}/client.pem"))),
+        port(9002, simple("stranger.pem")),
+        port(9003, simple("ca.pem")),
+        port(9004, mutual("/etc/hostname")),
+        port(80, of_request),
+    ] });
+    rule("legacy", "legacy.outside.svc.cluster.local", &ports)?;
+    rule("local", "local.shop.svc.cluster.local", &json!({ "tls": simple("ca.pem") }))?;
     let named = |account: &str| {
         let name = format!("spiffe://cluster.local/ns/shop/sa/{account}");
         json!({ "mode": "ISTIO_MUTUAL", "subjectAltNames": [name] })
     };
-    let far = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "DestinationRule",
-        "metadata": { "name": "far", "namespace": "shop" },
-        "spec": { "host": "far.shop.svc.cluster.local", "trafficPolicy": { "portLevelSettings": [
-            port(9000, simple("ca.pem")),
-            port(9001, mutual(&format!("{folder}/client.pem"))),
-            port(9002, simple("stranger.pem")),
-            port(9003, named("far")),
-            port(9004, named("somebody")),
-        ] } },
-    });
-    lab.write_manifest("far.yaml", &far.to_string())?;
+    let ports = json!({ "portLevelSettings": [
+        port(9000, simple("ca.pem")),
+        port(9001, mutual(&format!("{folder}/client.pem"))),
+        port(9002, simple("stranger.pem")),
+        port(9003, named("far")),
+        port(9004, named("somebody")),
+    ] });
+    rule("far", "far.shop.svc.cluster.local", &ports)?;
     let deny = json!({
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": { "name": "deny", "namespace": "shop" },
-        "spec": {
-            "selector": { "matchLabels": { "app": "local" } },
-            "action": "DENY",
-            "rules": [{
-                "to": [{ "operation": { "ports": ["9443"] } }],
-                "when": [{ "key": "connection.sni", "values": ["legacy.example"] }],
-            }],
-        },
+        "selector": { "matchLabels": { "app": "local" } },
+        "action": "DENY",
+        "rules": [{
+            "to": [{ "operation": { "ports": ["9443"] } }],
+            "when": [{ "key": "connection.sni", "values": ["legacy.example"] }],
+        }],
     });
-    lab.write_manifest("deny.yaml", &deny.to_string())
+    lab.write_object("deny.yaml", "AuthorizationPolicy", "shop/deny", &deny)
 }
 
 /// Whom a connection leads to; empty: nobody.
@@ -178,8 +154,8 @@ fn reached(lab: &Lab, port: &str) -> Result<String> {
 }
 
 fn reached_at(lab: &Lab, host: &str, port: &str) -> Result<String> {
-    let client = lab.pod("client").command("python3").resolve_names().within(Duration::from_secs(120));
-    let report = client.args(["-c", CLIENT, "count", host, port, "1"]).json()?;
+    let client = lab.pod("client").python(CLIENT).resolve_names().within(Duration::from_secs(120));
+    let report = client.args(["count", host, port, "1"]).json()?;
     Ok(report["seen"][0].as_str().context("no name")?.to_owned())
 }
 
@@ -264,9 +240,8 @@ fn files_elsewhere_are_not_read(lab: &Lab) -> Result<()> {
 
 fn requests_go_in_tls(lab: &Lab) -> Result<()> {
     let asked = |host: &str, more: &[&str]| -> Result<String> {
-        let curl = lab.pod("client").command("curl").resolve_names();
         let header = format!("Host: {host}");
-        curl.args(["-sS", "--max-time", "20", "-H", &header, "http://legacy.outside/who"]).args(more).stdout()
+        lab.pod("client").curl(["-H", &header, "http://legacy.outside/who"]).args(more).stdout()
     };
     let status = |host: &str| asked(host, &["-o", "/dev/null", "-w", "%{http_code}"]);
     let text = asked("legacy.example", &[])?;

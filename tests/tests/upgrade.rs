@@ -5,7 +5,7 @@ mod turmoil;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_flow, until_reached};
+use turmoil::{SOON, at, must_be_clean, shop, stream, until_enrolled, until_reached};
 use warren_tests::lab::{Daemon, Lab, LabBuilder, Node, Pod, Proc, poll_until};
 
 const TAKEN: &str = "this agent serves the pods now";
@@ -258,7 +258,7 @@ fn a_policy_after_the_upgrade_evicts_what_was_moved() {
         }
         let mut lines = [Line::new(lab.node("n1")), Line::new(lab.node("n2"))];
         for node in ["n1", "n2"] {
-            until_flow(lab.node(node), "open", |flow| flow["state"] == "open" && flow["direction"] == "inbound")?;
+            lab.node(node).until_flow("open", |flow| flow["state"] == "open" && flow["direction"] == "inbound")?;
         }
         lines.iter_mut().try_for_each(Line::upgrade)?;
         lab.write_manifest(
@@ -271,7 +271,7 @@ fn a_policy_after_the_upgrade_evicts_what_was_moved() {
             ensure!(report["error"] == "ECONNRESET", "{report}");
         }
         for node in ["n1", "n2"] {
-            until_flow(lab.node(node), "that was evicted", |flow| {
+            lab.node(node).until_flow("that was evicted", |flow| {
                 flow["direction"] == "inbound"
                     && flow["flags"] == "DENY"
                     && flow["policy"].as_str().is_some_and(|rule| rule.contains("shop/nobody"))
@@ -332,7 +332,7 @@ fn what_a_released_pod_has_open_stays_with_the_agent_that_has_it() {
         successor.spawn()?;
         successor.wait_log(TAKEN, SOON)?;
         // The other one's has moved: whoever was to go has gone.
-        until_flow(node, "open, of near", |flow| {
+        node.until_flow("open, of near", |flow| {
             flow["state"] == "open" && flow["direction"] == "outbound" && flow["source"]["pod"] == "near"
         })?;
         // A flow that waits for its pod in the successor is reset within three seconds and carries nothing meanwhile.

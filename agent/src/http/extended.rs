@@ -97,7 +97,7 @@ impl Question {
 
 fn is_token(text: &str) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(byte);
-    !text.is_empty() && text.as_bytes().iter().all(|byte| is_part(byte))
+    !text.is_empty() && text.as_bytes().iter().all(is_part)
 }
 
 /// That a server has read a WebSocket's key (RFC 6455, 4.2.2): SHA-1, for the RFC says so.

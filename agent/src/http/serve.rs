@@ -50,16 +50,15 @@ pub(super) struct Downstream {
     pub(super) h2: bool,
     watch: Option<Watch>,
     visits: Rc<Visits>,
-    /// Boxed: few connections come to it.
-    next: RefCell<Option<Box<Next>>>,
+    next: RefCell<Option<Next>>,
 }
 
-/// What a connection is after its last request of HTTP/1.
+/// What a connection is after its last request of HTTP/1. Boxed: few come to it.
 enum Next {
     /// Its endpoint's protocol.
-    Joined(Switching),
+    Joined(Box<Switching>),
     /// HTTP/2.
-    H2(Upgraded),
+    H2(Box<Upgraded>),
 }
 
 impl Downstream {
@@ -84,13 +83,13 @@ impl Downstream {
 
     /// The connection goes on with `switching` once the response is out.
     pub(super) fn switch_to(&self, switching: Switching) {
-        *self.next.borrow_mut() = Some(Box::new(Next::Joined(switching)));
+        *self.next.borrow_mut() = Some(Next::Joined(Box::new(switching)));
     }
 
     /// The answer to a request that makes the connection one of HTTP/2, whose first it will be.
     fn upgrade<B: Body>(&self, request: &Request<B>) -> Option<Response<Answer>> {
         let upgraded = (!self.visits.is_leaving()).then(|| Upgraded::read(request))??;
-        *self.next.borrow_mut() = Some(Box::new(Next::H2(upgraded)));
+        *self.next.borrow_mut() = Some(Next::H2(Box::new(upgraded)));
         self.decide(true);
         Some(Upgraded::answer(Answer::none()))
     }
@@ -205,9 +204,9 @@ where
     let next = downstream.next.borrow_mut().take();
     if let Some(next) = next {
         let mut stream = Rewound::new(held.freeze(), stream);
-        return match *next {
+        return match next {
             Next::Joined(switching) => Box::pin(switching.join(&mut stream)).await,
-            Next::H2(upgraded) => Box::pin(serve_upgraded(outlets, client, stay, upgraded, stream)).await,
+            Next::H2(upgraded) => Box::pin(serve_upgraded(outlets, client, stay, *upgraded, stream)).await,
         };
     }
     match ended {

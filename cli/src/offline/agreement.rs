@@ -1,14 +1,13 @@
 //! Controller and agent agree: what the one takes from a manifest, the other can compile.
 
-use super::Offline;
-use crate::files::Files;
+use super::tests::{self, traffic_to_web};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 use warren_agent::route::http::{
     Action, Checks, ClientView, HttpTable, PathPart, Patterns, RequestView, Values, check,
 };
+use warren_common::model::Labels;
 use warren_common::model::traffic::Traffic;
-use warren_common::model::{Labels, ServiceName};
 use warren_common::proto::{decode_traffic, encode_traffic};
 
 const SERVICE: &str = "apiVersion: v1
@@ -211,19 +210,13 @@ fn odd_values() -> Vec<String> {
 
 /// What is said of the traffic to the service, as it comes to an agent (nothing: none), or why the controller refuses it.
 fn resolved(object: &str) -> Result<Option<Traffic>, String> {
-    let file = ("test.yaml".to_owned(), format!("{SERVICE}{object}"));
-    let files = Files { texts: vec![file], unreadable: vec![] };
-    let offline = Offline::new(&files, "cluster.local", "default").map_err(|error| error.to_string())?;
-    let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
-    Ok(offline.mesh.traffic(&web).map(|traffic| decode_traffic(&encode_traffic(traffic)).unwrap()))
+    let traffic = traffic_to_web(&format!("{SERVICE}{object}")).map_err(|error| error.to_string())?;
+    Ok(traffic.map(|traffic| decode_traffic(&encode_traffic(&traffic)).unwrap()))
 }
 
 fn virtual_service(rule: &str) -> String {
     let rule = rule.replace("TO", "route: [{destination: {host: web}}]");
-    format!(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: shop}}\n\
-         spec: {{hosts: [web], http: [{{{rule}}}]}}\n"
-    )
+    tests::virtual_service(&format!("http: [{{{rule}}}]"))
 }
 
 fn route(kind: &str, rule: &str) -> String {

@@ -1,8 +1,7 @@
 //! Fields of a VirtualService on their way: from a manifest, through the controller's form and the agent's tables, to what
 //! becomes of a request or a connection.
 
-use super::Offline;
-use crate::files::Files;
+use super::tests::{traffic_to_web, virtual_service};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +10,8 @@ use warren_agent::route::http::{
     Action, ClientView, CorsDecision, Ended, HttpTable, Matched, Patterns, RequestView, Situation, Verdict,
 };
 use warren_agent::route::l4::{L4Table, Said, Way};
+use warren_common::model::Labels;
 use warren_common::model::traffic::{Destination, Traffic};
-use warren_common::model::{Labels, ServiceName};
 
 const SERVICES: &str = "---
 apiVersion: v1
@@ -29,14 +28,7 @@ spec: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}]}
 const TO_A: &str = "route: [{destination: {host: a}}]";
 
 fn traffic(spec: &str) -> Arc<Traffic> {
-    let file = format!(
-        "{SERVICES}apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
-         metadata: {{name: web, namespace: shop}}\nspec: {{hosts: [web], {spec}}}\n"
-    );
-    let files = Files { texts: vec![("test.yaml".to_owned(), file)], unreadable: vec![] };
-    let offline = Offline::new(&files, "cluster.local", "default").unwrap();
-    let web = ServiceName { namespace: "shop".into(), hostname: "web.shop.svc.cluster.local".into() };
-    Arc::clone(offline.mesh.traffic(&web).unwrap())
+    traffic_to_web(&format!("{SERVICES}{}", virtual_service(spec))).unwrap().unwrap()
 }
 
 /// `app=web` of a pod of `shop`.

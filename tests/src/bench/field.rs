@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::plan::{Mode, Route};
-use crate::lab::{Lab, LabBuilder, Mesh, Pod, PodSpec, Proc, poll_until};
+use crate::lab::{Lab, LabBuilder, Mesh, Pod, PodSpec, Proc, object, poll_until};
 use crate::nginx::Nginx;
 
 pub(crate) const HTTP: u16 = 8080;
@@ -72,12 +72,7 @@ fn rules(name: &str) -> Value {
     for rule in &mut http {
         rule["headers"] = json!({ "response": { "set": { "x-rules": name } } });
     }
-    json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": { "name": name, "namespace": "mesh" },
-        "spec": { "hosts": [name], "http": http },
-    })
+    object("VirtualService", &format!("mesh/{name}"), &json!({ "hosts": [name], "http": http }))
 }
 
 impl<'a> Field<'a> {
@@ -106,9 +101,9 @@ impl<'a> Field<'a> {
         }
         for name in SERVICES {
             poll_until(&format!("the rules of {name}"), Duration::from_secs(20), || {
-                let curl = self.client(Mode::Mesh).command("curl").resolve_names();
-                let head = curl.args(["-sS", "-D", "-", "-o", "/dev/null"]).arg(format!("http://{name}/"));
-                head.stdout().ok()?.contains("x-rules").then_some(())
+                let url = format!("http://{name}/");
+                let head = self.client(Mode::Mesh).curl(["-D", "-", "-o", "/dev/null", &url]).stdout();
+                head.ok()?.contains("x-rules").then_some(())
             })?;
         }
         Ok(())

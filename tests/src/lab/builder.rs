@@ -71,6 +71,20 @@ impl LabBuilder {
         self
     }
 
+    /// Two nodes, and in the namespace `shop` of the mesh two versions of `app: web`: `near` (v1) on the first node, where
+    /// `client` is, and `far` (v2) on the second.
+    #[must_use]
+    pub fn two_versions(self) -> Self {
+        let web = |node: &'static str, version: &'static str| {
+            move |pod: PodSpec| pod.on(node).namespace("shop").label("app", "web").label("version", version)
+        };
+        self.nodes(["n1", "n2"])
+            .namespace("shop", Mesh::Enabled)
+            .pod("client", |pod| pod.on("n1").namespace("shop"))
+            .pod("near", web("n1", "v1"))
+            .pod("far", web("n2", "v2"))
+    }
+
     /// A service.
     #[must_use]
     pub fn service(mut self, name: &str, describe: impl FnOnce(ServiceSpec) -> ServiceSpec) -> Self {

@@ -10,6 +10,8 @@ use super::poll::poll_until;
 
 /// How long a flow may take to be told: it is closed when both agents have seen the end.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long what is not there yet may take.
+const SOON: Duration = Duration::from_secs(20);
 
 /// The flows of one agent that began after this watch was made.
 #[derive(Debug)]
@@ -23,6 +25,16 @@ impl Node {
     pub fn watch_flows(&self) -> Result<FlowWatch<'_>> {
         let after = all(self)?.iter().filter_map(id).max().unwrap_or_default();
         Ok(FlowWatch { node: self, after })
+    }
+
+    /// The newest flow that fits, once there is one, whenever it began.
+    pub fn until_flow(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Vec::new();
+        let found = poll_until(&format!("{}'s flow {what}", self.name()), SOON, || {
+            last = all(self).ok()?;
+            last.iter().rev().find(|flow| fits(flow)).cloned()
+        });
+        found.with_context(|| newest(self, &last))
     }
 }
 
@@ -45,11 +57,7 @@ impl FlowWatch<'_> {
     pub fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
         let found =
             poll_until(&format!("a flow with {what}"), LIMIT, || self.seen().ok()?.into_iter().find(&is_it));
-        found.with_context(|| {
-            let seen = self.seen().unwrap_or_default();
-            let seen: Vec<_> = seen.iter().rev().take(20).map(Value::to_string).collect();
-            format!("{} has only {}:\n{}", self.node.name(), seen.len(), seen.join("\n"))
-        })
+        found.with_context(|| newest(self.node, &self.seen().unwrap_or_default()))
     }
 
     /// Fails if there is any flow.
@@ -59,6 +67,12 @@ impl FlowWatch<'_> {
             Some(flow) => bail!("{} has a flow: {flow}", self.node.name()),
         }
     }
+}
+
+/// The newest flows, for whoever has waited for another one in vain.
+fn newest(node: &Node, flows: &[Value]) -> String {
+    let newest: Vec<_> = flows.iter().rev().take(20).map(Value::to_string).collect();
+    format!("{} has only {}:\n{}", node.name(), flows.len(), newest.join("\n"))
 }
 
 /// The value at a JSON pointer, as text.

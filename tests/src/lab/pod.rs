@@ -16,6 +16,9 @@ use super::poll::poll_until;
 use super::world::PodRecord;
 use super::{Lab, State, cgroup, new_uid, services};
 
+/// Debian's own: the gRPC library is a package of it.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// A pod of the lab; cloning clones the handle.
 #[derive(Clone, Debug)]
 pub struct Pod(Arc<Inner>);
@@ -93,6 +96,35 @@ impl Pod {
         let mut server = self.command(super::helper_path()).arg("serve").args(args).spawn()?;
         server.wait_for("\"listening\"", Duration::from_secs(10))?;
         Ok(server)
+    }
+
+    /// A program in Python, given as its text.
+    #[must_use]
+    pub fn python(&self, program: &str) -> Cmd {
+        self.command(PYTHON).args(["-c", program])
+    }
+
+    /// Starts a server in Python, given as its text, and waits until it says that it is ready.
+    pub fn serve_python<A: AsRef<OsStr>>(
+        &self,
+        program: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Proc> {
+        let mut server = self.python(program).args(args).spawn()?;
+        server.wait_for("ready", Duration::from_secs(20))?;
+        Ok(server)
+    }
+
+    /// curl, to which names resolve; a later argument stands above the time that it has.
+    #[must_use]
+    pub fn curl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Cmd {
+        let curl = self.command("curl").resolve_names();
+        curl.args(["-sS", "--max-time", "20", "--path-as-is"]).args(args)
+    }
+
+    /// The status alone of what [`Self::curl`] is answered.
+    pub fn curl_status<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Result<String> {
+        self.curl(["-o", "/dev/null", "-w", "%{http_code}"]).args(args).stdout()
     }
 }
 

@@ -4,27 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use warren_tests::lab::{Lab, poll_until};
+use warren_tests::lab::{Lab, object, poll_until};
 
 use crate::samples::{apply, text};
 use crate::shares::{Counts, count};
 use crate::{RULES, versions_of_reviews};
-
-/// What the controller finds wrong with its configuration now.
-pub(crate) fn problems(lab: &Lab) -> Result<Vec<Value>> {
-    let curl =
-        lab.ctl().command("curl").args(["-sS", "--max-time", "5", "http://127.0.0.1:15014/debug/problems"]);
-    let text = curl.stdout()?;
-    serde_json::from_str(&text).with_context(|| format!("not a list: {text}"))
-}
-
-fn said(lab: &Lab, words: &[&str]) -> Result<()> {
-    poll_until(&format!("{words:?} among the problems"), Duration::from_secs(10), || {
-        let all = problems(lab).ok()?;
-        all.iter().any(|problem| words.iter().all(|word| problem.to_string().contains(word))).then_some(())
-    })
-    .with_context(|| format!("{:?}", problems(lab)))
-}
 
 pub(crate) fn analyzed(lab: &Lab, files: &[&str]) -> Result<Vec<Value>> {
     let files = files
@@ -40,19 +24,14 @@ pub(crate) fn the_virtual_service_is_taken_as_it_is(lab: &Lab) -> Result<()> {
     apply(lab, std::slice::from_ref(&founding))?;
     for user in ["jason", "other"] {
         let header = format!("end-user: {user}");
-        let curl = lab.pod("client").command("curl").resolve_names();
-        let url = format!("http://reviews:9080/nobody-{user}");
-        let args = ["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &url];
-        ensure!(curl.args(args).stdout()? == "503");
         let path = format!("/nobody-{user}");
-        let flow = poll_until("its record", Duration::from_secs(5), || {
-            let flows = lab.node("n1").admin("/v1/flows").ok()?;
-            flows["flows"].as_array()?.iter().find(|flow| flow["request"]["path"] == *path).cloned()
-        })?;
+        let url = format!("http://reviews:9080{path}");
+        ensure!(lab.pod("client").curl_status(["-H", &header, &url])? == "503");
+        let flow = lab.node("n1").until_flow("of its request", |flow| flow["request"]["path"] == *path)?;
         ensure!(flow["flags"] == "NC", "{flow}");
     }
-    said(lab, &["v2", "reviews"])?;
-    said(lab, &["v3", "reviews"])?;
+    lab.until_problem(&["v2", "reviews"])?;
+    lab.until_problem(&["v3", "reviews"])?;
     let remarks = analyzed(lab, &["founding/1-virtualservice.yaml"])?;
     ensure!(!remarks.is_empty(), "nothing is said about it");
     // With rules for its destination it does what it says.
@@ -66,12 +45,7 @@ pub(crate) fn the_destination_rule_is_taken_as_it_is(lab: &Lab) -> Result<()> {
     ensure!(remarks.iter().all(|remark| remark["severity"] != "error"), "{remarks:?}");
     for subset in ["v1", "v2", "v3"] {
         let route = json!([{ "route": [{ "destination": { "host": "my-svc", "subset": subset } }] }]);
-        let service = json!({
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": { "name": "my-svc" },
-            "spec": { "hosts": ["my-svc"], "http": route },
-        });
+        let service = object("VirtualService", "my-svc", &json!({ "hosts": ["my-svc"], "http": route }));
         apply(lab, &[founding.clone(), service.to_string()])?;
         let seen = count(lab, "my-svc", None, 20)?;
         ensure!(seen == Counts::from([(subset.to_owned(), 20)]), "{subset}: {seen:?}");
@@ -99,7 +73,7 @@ fn in_turn(lab: &Lab) -> Result<()> {
 /// Gateways are not there yet: it is read, nothing fails for it, and nobody has to guess.
 pub(crate) fn the_gateway_is_reported(lab: &Lab) -> Result<()> {
     apply(lab, &[text("founding/3-gateway.yaml")?])?;
-    said(lab, &["ext-host-gwy", "Gateway"])?;
+    lab.until_problem(&["ext-host-gwy", "Gateway"])?;
     let remarks = analyzed(lab, &["founding/3-gateway.yaml"])?;
     ensure!(remarks.iter().any(|remark| remark.to_string().contains("ext-host-gwy")), "{remarks:?}");
     ensure!(remarks.iter().all(|remark| remark["severity"] != "error"), "{remarks:?}");

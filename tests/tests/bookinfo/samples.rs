@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use warren_tests::lab::{Lab, poll_until};
+use warren_tests::lab::{Lab, marker, object, poll_until};
 use warren_tests::shared::directory;
 
 /// A change takes effect within a second; a busy machine may be slower.
@@ -37,23 +37,14 @@ pub(crate) fn apply(lab: &Lab, texts: &[String]) -> Result<()> {
     }
     // Comes with them, and so is in force when they are.
     let mark = format!("{:016x}", rand::random::<u64>());
-    let marker = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "VirtualService",
-        "metadata": { "name": "marker" },
-        "spec": {
-            "hosts": ["marker"],
-            "http": [{ "match": [{ "uri": { "exact": format!("/{mark}") } }], "directResponse": { "status": 299 } }],
-        },
-    });
-    let documents: Vec<_> = all.values().chain([&marker]).map(Value::to_string).collect();
+    let spec = json!({ "hosts": ["marker"], "http": [marker(&mark)] });
+    let with_mark = object("VirtualService", "marker", &spec);
+    let documents: Vec<_> = all.values().chain([&with_mark]).map(Value::to_string).collect();
     lab.write_manifest("samples.yaml", &documents.join("\n---\n"))?;
     for pod in ["client", "far-client"] {
         let url = format!("http://marker:9080/{mark}");
         poll_until(&format!("{pod} to see the change"), SOON, || {
-            let curl = lab.pod(pod).command("curl").resolve_names();
-            let seen = curl.args(["-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url]).stdout();
-            (seen.ok()? == "299").then_some(())
+            (lab.pod(pod).curl_status(["-m", "5", &url]).ok()? == "299").then_some(())
         })?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! How often whom: counted, and compared with what chance allows.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use warren_tests::lab::Lab;
@@ -13,15 +14,19 @@ const MANY: u32 = 500;
 /// How often a right share may be taken for a wrong one.
 const FALSE_ALARM: f64 = 1e-7;
 
-/// Which versions of a service answer so many requests of one user, on one connection.
-pub(crate) fn count(lab: &Lab, service: &str, user: Option<&str>, times: u32) -> Result<Counts> {
-    let url = format!("http://{service}:9080/[1-{times}]");
-    let mut curl = lab.pod("client").command("curl").resolve_names();
-    curl = curl.args(["-sS", "-m", "100", "-w", "\n"]);
+/// What a user is answered to the requests to a URL, each on a line of its own.
+pub(crate) fn answered(lab: &Lab, url: &str, user: Option<&str>) -> Result<String> {
+    let mut curl = lab.pod("client").curl(["-m", "100", "-w", "\n"]);
     if let Some(user) = user {
         curl = curl.args(["-H", &format!("end-user: {user}")]);
     }
-    let text = curl.arg(&url).within(std::time::Duration::from_secs(100)).stdout()?;
+    curl.arg(url).within(Duration::from_secs(100)).stdout()
+}
+
+/// Which versions of a service answer so many requests of one user, on one connection.
+pub(crate) fn count(lab: &Lab, service: &str, user: Option<&str>, times: u32) -> Result<Counts> {
+    let url = format!("http://{service}:9080/[1-{times}]");
+    let text = answered(lab, &url, user)?;
     let mut counts = Counts::new();
     for line in text.lines().filter(|line| !line.is_empty()) {
         let answer: serde_json::Value = serde_json::from_str(line).unwrap_or_default();

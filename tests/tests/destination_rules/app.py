@@ -1,5 +1,6 @@
 # A server that says on which connection a request came. python3 -c APP NAME PORT
-# /SECONDS: answers after so long; /bad/NAME: fails, if it has that name; /peak: most requests at a time since the last /peak
+# /SECONDS: answers after so long; /bad/NAME: fails, if it has that name; /peak: most requests at a time since the last /peak;
+# another word: 404 and the end of the connection, so that nothing is left of who asks for a rule that is not there yet
 import json, socket, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,10 +21,12 @@ class App(BaseHTTPRequestHandler):
 
     def do_GET(self):
         global active, peak
+        first, _, rest = self.path.strip("/").partition("/")
+        if first not in ("", "bad", "peak") and not first.replace(".", "").isdigit():
+            return self.send_error(404)
         with lock:
             active += 1
             peak = max(peak, active)
-        first, _, rest = self.path.strip("/").partition("/")
         answer = {"who": name, "connection": f"{name}-{self.number}"}
         if first == "peak":
             with lock:

@@ -2,7 +2,7 @@
 
 use super::{LONG, Traffic, knock, phases_until_steady, roots, servers, status};
 use crate::forge::{Ca, Valid};
-use crate::turmoil::{SOON, at, problems, shop, until_reached};
+use crate::turmoil::{SOON, at, shop, until_reached};
 use anyhow::{Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use std::path::Path;
@@ -55,7 +55,7 @@ fn files_that_an_operator_replaces_are_followed_and_bad_ones_are_not() {
         let good = std::fs::read_to_string(directory.join("ca-key.pem"))?;
         put(&directory, "ca-key.pem", &KeyPair::generate()?.serialize_pem())?;
         poll_until("the bad key to be reported", SOON, || {
-            let said = problems(lab).ok()?.iter().any(|problem| {
+            let said = lab.problems().ok()?.iter().any(|problem| {
                 let problem = problem.to_string();
                 problem.contains("not the key of ca-cert.pem") && problem.contains("the last good CA stays")
             });
@@ -63,7 +63,7 @@ fn files_that_an_operator_replaces_are_followed_and_bad_ones_are_not() {
         })?;
         ensure!(roots(lab, "n1")? == old_roots, "nothing has changed");
         put(&directory, "ca-key.pem", &good)?;
-        poll_until("nothing to be reported", SOON, || problems(lab).ok()?.is_empty().then_some(()))?;
+        poll_until("nothing to be reported", SOON, || lab.problems().ok()?.is_empty().then_some(()))?;
 
         // A new CA, with the old root beside the new one.
         plug_in(&directory, &second, &(first.pem() + &second.pem()))?;

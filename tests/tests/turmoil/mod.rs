@@ -83,16 +83,6 @@ pub(crate) fn until_status(node: &Node, what: &str, fits: impl Fn(&Value) -> boo
     found.with_context(|| format!("the last status: {last:#}"))
 }
 
-/// The newest flow of a node that fits, once there is one.
-pub(crate) fn until_flow(node: &Node, what: &str, fits: impl Fn(&Value) -> bool) -> Result<Value> {
-    let mut last = Value::Null;
-    let found = poll_until(&format!("{}'s flow {what}", node.name()), SOON, || {
-        last = node.admin("/v1/flows").ok()?;
-        last["flows"].as_array()?.iter().rev().find(|flow| fits(flow)).cloned()
-    });
-    found.with_context(|| format!("the flows: {last:#}"))
-}
-
 /// A command of the binary under test, at a node.
 pub(crate) fn warren(node: &Node, command: &[&str]) -> Cmd {
     let socket = node.admin_socket().display().to_string();
@@ -106,16 +96,6 @@ pub(crate) fn warren_path() -> PathBuf {
         us.ancestors().nth(2).map(|dir| dir.join("warren")).unwrap_or_default()
     };
     std::env::var_os("WARREN_BIN").map_or_else(beside, PathBuf::from)
-}
-
-/// What the controller finds wrong with its configuration now.
-pub(crate) fn problems(lab: &Lab) -> Result<Vec<Value>> {
-    let text = lab
-        .ctl()
-        .command("curl")
-        .args(["-sS", "--max-time", "5", "http://127.0.0.1:15014/debug/problems"])
-        .stdout()?;
-    serde_json::from_str(&text).with_context(|| format!("not a list: {text}"))
 }
 
 /// A packet capture between the nodes.
