@@ -8,7 +8,7 @@ use super::whom::{Whom, client, shown, whom};
 use super::{ExplainError, Scene, words};
 use crate::balance::{Effective, effective, in_force};
 use crate::route::http::{ClientView, HttpTable, InForce, Patterns, table_of};
-use crate::route::l4::{L4Table, Said, Way as L4Way};
+use crate::route::l4::{L4Table, Said, Way as L4Way, way};
 use crate::route::{Through, headless_at, named, resolve};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -265,13 +265,8 @@ impl Story<'_> {
             Some(name) => Said::Tls(name),
             None => Said::Bytes,
         };
-        let way = rules.map_or(L4Way::Itself, |table| table.route(like(client, dialled).ip(), said));
-        let others =
-            dialled.map_or(0, |dialled| headless_at(self.scene.mesh, client, dialled).skip(1).count());
-        let way = match way {
-            L4Way::Nowhere if others > 0 => L4Way::Itself,
-            way => way,
-        };
+        let others = dialled.map(|dialled| headless_at(self.scene.mesh, client, dialled).skip(1).count());
+        let way = way(rules, like(client, dialled).ip(), said, others.is_none_or(|others| others == 0));
         if let Some(table) = rules {
             tale.outcome.objects = Some(table.objects().to_string());
         }

@@ -7,7 +7,7 @@ use super::{OutboundError, current, originate};
 use crate::context::Context;
 use crate::flow::Dialled;
 use crate::http::Origination;
-use crate::route::l4::{Said, Way};
+use crate::route::l4::{Said, Way, way};
 use crate::route::{
     Attempts, Backend, Choice, Doubts, RouteError, Target, resolve, resolve_backend, service_at, target_of,
 };
@@ -46,14 +46,8 @@ impl Course {
     pub(super) fn new(routed: &Routed, said: Said<'_>) -> Result<Self, OutboundError> {
         let Routed { service: called, port, candidates, dialled, connections, .. } = routed;
         let Connections { table, policy } = connections;
-        let way = table.as_ref().map_or(Way::Itself, |table| table.route(dialled.ip(), said));
         let objects = table.as_ref().map(|table| Arc::clone(table.objects()));
-        let way = match way {
-            // It may be for another of them, of which nothing is said.
-            Way::Nowhere if candidates.len() > 1 => Way::Itself,
-            way => way,
-        };
-        match way {
+        match way(table.as_deref(), dialled.ip(), said, candidates.len() <= 1) {
             Way::Itself => Ok(match policy {
                 None => Self::Dialled,
                 Some(objects) => {

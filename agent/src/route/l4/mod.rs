@@ -70,6 +70,15 @@ pub enum Way<'t> {
     Nowhere,
 }
 
+/// Where a connection goes that was dialled at `dialled` and says this first, by the rules of its service, if it has any. `alone`:
+/// no other service is there. Else what no rule holds may be for another one, of which nothing is said.
+pub fn way<'t>(table: Option<&'t L4Table>, dialled: IpAddr, said: Said<'_>, alone: bool) -> Way<'t> {
+    match table.map_or(Way::Itself, |table| table.route(dialled, said)) {
+        Way::Nowhere if !alone => Way::Itself,
+        way => way,
+    }
+}
+
 impl L4Table {
     /// The rules of `traffic` that are in force for connections of `client` to `port` of the service: of the first table that is
     /// for them, without what this client never meets and what comes after a match that holds everything. None: the service is

@@ -123,6 +123,15 @@ fn names_of_servers_decide_and_what_is_no_tls_has_none() {
 }
 
 #[test]
+fn what_no_rule_holds_may_be_for_another_service_that_is_there() {
+    let empty = compiled(&traffic(RouteApi::Gateway, None, Some(vec![])), "web", 80).unwrap();
+    let goes = |table, alone| super::way(table, [10, 0, 0, 1].into(), Said::Bytes, alone);
+    assert!(matches!(goes(Some(&empty), true), Way::Nowhere));
+    assert!(matches!(goes(Some(&empty), false), Way::Itself));
+    assert!(matches!(goes(None, true), Way::Itself));
+}
+
+#[test]
 fn a_table_that_says_nothing_to_a_client_is_none_for_it_unless_it_replaces_the_service() {
     let other = Clients { namespaces: Some(vec!["bank".into()]), ..Clients::default() };
     let wanted = TcpMatch { clients: other, ..TcpMatch::default() };
