@@ -29,6 +29,7 @@ use lead::{dialled, elsewhere};
 use ledger::Ledger;
 use parking_lot::RwLock;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -74,6 +75,7 @@ struct Shared {
     ledger: RwLock<Ledger>,
     away: RwLock<Option<Arc<str>>>,
     demanded: Notify,
+    refused: Notify,
 }
 
 impl Interest {
@@ -94,6 +96,7 @@ impl Interest {
             ledger: RwLock::new(Ledger::new(LIMIT)),
             away: RwLock::new(Some("no session yet".into())),
             demanded: Notify::new(),
+            refused: Notify::new(),
         }))
     }
 
@@ -122,14 +125,32 @@ impl Interest {
     /// Follows an address or a service and waits until the store knows what it is, or that there is none.
     ///
     /// # Errors
-    /// [`Unlearned`], after 5 s.
+    /// [`Unlearned`]: after 5 s, or as soon as the answer is one that cannot be used.
     pub async fn learn(&self, store: &Store, sought: impl Into<Sought>) -> Result<(), Unlearned> {
         let sought = sought.into();
         self.follow(&sought);
         let mut changed = store.changed();
-        let known = changed.wait_for(|_| store.guard().tells(&sought));
-        let is_known = matches!(timeout_at(Instant::now() + DEADLINE, known).await, Ok(Ok(_)));
+        let answered = async {
+            tokio::select! {
+                biased;
+                known = changed.wait_for(|_| store.guard().tells(&sought)) => known.is_ok(),
+                () = self.refused(&sought) => false,
+            }
+        };
+        let is_known = timeout_at(Instant::now() + DEADLINE, answered).await.unwrap_or(false);
         if is_known { Ok(()) } else { Err(self.unlearned(sought)) }
+    }
+
+    /// Waits until an answer about it could not be used.
+    async fn refused(&self, sought: &Sought) {
+        loop {
+            let mut refused = pin!(self.0.refused.notified());
+            refused.as_mut().enable();
+            if self.0.ledger.read().refusal(sought).is_some() {
+                return;
+            }
+            refused.await;
+        }
     }
 
     /// Why something is not known yet that was asked about.
@@ -197,6 +218,7 @@ impl Interest {
     /// The controller's answer about this could not be used.
     pub fn refuse(&self, sought: &Sought, reason: &str) {
         self.0.ledger.write().refuse(sought, reason.into());
+        self.0.refused.notify_waiters();
     }
 
     /// The controller is there, or why it is not.
