@@ -217,10 +217,9 @@ fn clients_of_http_1_0(lab: &Lab) -> Result<()> {
 fn http_2_at_either_end(lab: &Lab) -> Result<()> {
     at_either(lab, "two", |name| {
         for (port, protocol) in [("80", "HTTP/1.1"), ("81", "HTTP/2.0"), ("82", "HTTP/1.1")] {
-            for (how, version) in [("--http2-prior-knowledge", "2"), ("--http1.1", "1.1"), ("--http2", "1.1")]
-            {
+            for (how, version) in [("--http2-prior-knowledge", "2"), ("--http1.1", "1.1"), ("--http2", "2")] {
                 // Nothing is said by port 82: nginx there speaks HTTP/1.1 alone, and is spoken to as its client speaks.
-                if port == "82" && version == "2" {
+                if port == "82" && how == "--http2-prior-knowledge" {
                     continue;
                 }
                 let tag = format!("?{port}{how}-{name}");

@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::extended::Question;
 use super::headers::{ATTEMPT_COUNT, authority_of, set_https, shape};
 use super::outlets::{Ask, Cause, NoWay, NotReached, Outlets, Way};
-use super::pool::{Lease, PoolKey, SendError};
+use super::pool::{Lease, NotBegun, PoolKey, SendError};
 use super::replay::{Outgoing, Replay, Upload};
 use super::reply::Local;
 use super::request::Journey;
@@ -52,7 +52,7 @@ pub(super) enum NoLease {
     /// It was not made.
     NotReached(NotReached),
     /// It was, and carries no HTTP.
-    NotHttp(hyper::Error),
+    NotBegun(NotBegun),
 }
 
 /// A connection: one that is there, or a new one; where no more may be open, the first that is free. `queued` says whether it
@@ -79,7 +79,7 @@ pub(super) async fn lease<O: Outlets>(
         Err(seat) => seat.map_err(NoLease::NotReached)?,
     };
     let opened = outlets.open(way, seat, flow).await.map_err(NoLease::NotReached)?;
-    pool.begin(&way.key, &way.terms, opened).await.map_err(NoLease::NotHttp)
+    pool.begin(&way.key, &way.terms, opened, outlets.limits()).await.map_err(NoLease::NotBegun)
 }
 
 async fn run_out(clock: Option<&Clock>) {
@@ -244,8 +244,8 @@ impl Attempts<'_> {
         queued: &Cell<bool>,
     ) -> Result<(Response<Incoming>, Lease, Instant), Failed> {
         let outlets = journey.outlets;
-        let question = match way.key.h2 && self.upgrades() {
-            true => Some(self.question().ok_or_else(|| no_switch(way))?),
+        let question = match way.key.h2 && self.switches() {
+            true => self.question(way)?,
             false => None,
         };
         let mut unsent: Option<Box<Request<Outgoing>>> = None;
@@ -253,11 +253,18 @@ impl Attempts<'_> {
             let leased = lease(&**outlets, way, journey.exchange.flow(), queued).await;
             let mut lease = leased.map_err(|error| match error {
                 NoLease::NotReached(error) => not_reached(error),
-                NoLease::NotHttp(error) => self.failed(way, &error),
+                NoLease::NotBegun(NotBegun::Http(error)) => self.failed(way, &error),
+                NoLease::NotBegun(error @ (NotBegun::Ended | NotBegun::Silent)) => Failed {
+                    ended: Ended::NoConnection,
+                    local: Local::not_connected(format!("{}: {error}", way.key.address)),
+                },
             })?;
             outlets.connected(journey.exchange.flow(), way);
-            if question.is_some() && !lease.takes_protocols().await {
-                return Err(no_switch(way));
+            if question.is_some() && !lease.takes_protocols() {
+                return Err(no_switch(
+                    way,
+                    "and takes no requests for other protocols there (RFC 8441): that needs a port of the service that is declared as http",
+                ));
             }
             let request = match unsent.take() {
                 Some(request) => *request,
@@ -307,9 +314,19 @@ impl Attempts<'_> {
         Ok(request)
     }
 
-    /// How an endpoint of HTTP/2 is asked for another protocol: without a body, for what follows is the protocol's.
-    fn question(&self) -> Option<Question> {
-        Question::of(&self.parts.headers).filter(|_| self.body.is_empty())
+    /// How an endpoint of HTTP/2 is asked for another protocol; none: by CONNECT. What follows is the protocol's, so there is no
+    /// body; and it is asked as who gets something, so only who gets something may ask.
+    fn question<P>(&self, way: &Way<P>) -> Result<Option<Question>, Failed> {
+        if !self.body.is_empty() {
+            return Err(no_switch(way, "where a request for another protocol has no body"));
+        }
+        match (&self.parts.method, self.upgrades()) {
+            (&Method::CONNECT, false) => Ok(None),
+            (&Method::GET, _) => Question::of(&self.parts.headers).map(Some).ok_or_else(|| {
+                no_switch(way, "where one protocol is asked for, and a WebSocket with one Sec-WebSocket-Key")
+            }),
+            _ => Err(no_switch(way, "where another protocol is asked for with GET, and not with CONNECT")),
+        }
     }
 
     /// Its body is not there any more: a part of it would be another request.
@@ -353,11 +370,8 @@ impl Attempts<'_> {
 }
 
 /// The endpoint is asked for nothing.
-fn no_switch<P>(way: &Way<P>) -> Failed {
-    let why = format!(
-        "{} is spoken to in HTTP/2 and takes no requests for other protocols there (RFC 8441): that needs a port of the service that is declared as http",
-        way.key.address
-    );
+fn no_switch<P>(way: &Way<P>, why: &str) -> Failed {
+    let why = format!("{} is spoken to in HTTP/2, {why}", way.key.address);
     Failed { ended: Ended::Overflow, local: Local::not_http(why) }
 }
 

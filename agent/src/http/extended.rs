@@ -7,12 +7,24 @@ use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    UPGRADE,
 };
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+
+const WEBSOCKET: &str = "websocket";
+
+/// Whether a stream asks for what nobody gets here: HTTP again, into which nobody would look behind the switch, or no protocol's name.
+pub(super) fn is_refused<B>(request: &Request<B>) -> bool {
+    let asked = request.extensions().get::<Protocol>().map(Protocol::as_str);
+    asked.is_some_and(|asked| {
+        let asked = asked.to_ascii_lowercase();
+        !is_token(&asked) || asked.starts_with("h2c") || asked.starts_with("http")
+    })
+}
 
 /// Makes such a request one of HTTP/1.1; the stream that it came on will be there once it is answered. `random`: the key of a
 /// WebSocket, which HTTP/2 has none of.
@@ -25,7 +37,7 @@ pub(super) fn read<B>(request: &mut Request<B>, random: u128) -> Option<OnUpgrad
         *request.method_mut() = Method::GET;
         let headers = request.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        if protocol == "websocket"
+        if protocol == WEBSOCKET
             && let Ok(key) = HeaderValue::try_from(STANDARD.encode(random.to_be_bytes()))
         {
             headers.insert(SEC_WEBSOCKET_KEY, key);
@@ -63,18 +75,21 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// If a request asks for one protocol.
+    /// If a request asks for one protocol; for a WebSocket with the key that it has to have.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut asked = headers.get_all(UPGRADE).iter();
-        let (Some(protocol), None) = (asked.next(), asked.next()) else { return None };
-        protocol.to_str().ok().filter(|protocol| is_token(protocol))?;
-        Some(Self { protocol: protocol.clone(), key: headers.get(SEC_WEBSOCKET_KEY).cloned() })
+        let protocol = only(headers, &UPGRADE)?;
+        let name = protocol.to_str().ok().filter(|name| is_token(name))?;
+        let key = only(headers, &SEC_WEBSOCKET_KEY).cloned();
+        let is_complete = key.is_some() || !name.eq_ignore_ascii_case(WEBSOCKET);
+        is_complete.then(|| Self { protocol: protocol.clone(), key })
     }
 
     /// Puts it as HTTP/2 does. The request has the shape of HTTP/2 already.
     pub(super) fn put<B>(&self, request: &mut Request<B>) {
-        if let Ok(protocol) = self.protocol.to_str().map(Protocol::from) {
-            request.extensions_mut().insert(protocol);
+        if let Ok(name) = self.protocol.to_str() {
+            // Here it is compared as it is registered.
+            let name = if name.eq_ignore_ascii_case(WEBSOCKET) { WEBSOCKET } else { name };
+            request.extensions_mut().insert(Protocol::from(name));
         }
         *request.method_mut() = Method::CONNECT;
         for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
@@ -93,6 +108,12 @@ impl Question {
             headers.insert(SEC_WEBSOCKET_ACCEPT, proof);
         }
     }
+}
+
+/// The one value of a header.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 fn is_token(text: &str) -> bool {
@@ -120,19 +141,44 @@ mod tests {
 
     #[test]
     fn one_protocol_is_asked_for() {
-        for (upgrade, expected) in [
-            (&["websocket"][..], true),
-            (&["any/1.0"], true),
-            (&[], false),
-            (&["a, b"], false),
-            (&["a", "b"], false),
-            (&[""], false),
+        for (upgrade, keys, expected) in [
+            (&["websocket"][..], &["a"][..], true),
+            (&["WebSocket"], &["a"], true),
+            (&["WebSocket"], &[], false),
+            (&["websocket"], &["a", "b"], false),
+            (&["any/1.0"], &[], true),
+            (&[], &[], false),
+            (&["a, b"], &[], false),
+            (&["a", "b"], &[], false),
+            (&[""], &[], false),
         ] {
             let mut headers = HeaderMap::new();
             for value in upgrade {
                 headers.append(UPGRADE, HeaderValue::from_static(value));
             }
-            assert_eq!(Question::of(&headers).is_some(), expected, "{upgrade:?}");
+            for value in keys {
+                headers.append(SEC_WEBSOCKET_KEY, HeaderValue::from_static(value));
+            }
+            assert_eq!(Question::of(&headers).is_some(), expected, "{upgrade:?} {keys:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_gets_http_behind_a_switch() {
+        for (protocol, expected) in [
+            ("websocket", false),
+            ("connect-udp", false),
+            ("h2c", true),
+            ("H2C-14", true),
+            ("HTTP/2.0", true),
+            ("a, b", true),
+            ("a b", true),
+            ("\u{fc}", true),
+        ] {
+            let mut request = Request::connect("http://web/").body(()).unwrap();
+            assert!(!is_refused(&request));
+            request.extensions_mut().insert(Protocol::from(protocol));
+            assert_eq!(is_refused(&request), expected, "{protocol}");
         }
     }
 }

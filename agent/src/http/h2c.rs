@@ -5,6 +5,7 @@
 //! words of the client, so that it is read like any other.
 
 use super::headers::{authority, names, remove_hop_by_hop};
+use super::limits::MAX_HEAD;
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -24,6 +25,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_FRAME: usize = 16 << 10;
 /// Most bytes of settings, where they come.
 const MAX_SETTINGS: usize = 1 << 10;
+/// What each field counts for beside its bytes (RFC 9113, 6.5.2).
+const FIELD: usize = 32;
 /// Bytes of one setting.
 const SETTING: usize = 6;
 /// RFC 7540 says that there is no padding; some write it.
@@ -73,19 +76,20 @@ impl Upgraded {
         let mut headers = headers.clone();
         remove_hop_by_hop(&mut headers, false);
         headers.remove(HOST);
-        let mut block = BytesMut::new();
-        for (name, value) in [
+        let pseudo = [
             (":method", request.method().as_str()),
             (":scheme", "http"),
             (":authority", authority.as_str()),
             (":path", path.as_str()),
-        ] {
-            put_field(&mut block, name.as_bytes(), value.as_bytes());
+        ];
+        let pseudo = pseudo.map(|(name, value)| (name, value.as_bytes()));
+        let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let (mut block, mut size) = (BytesMut::new(), 0);
+        for (name, value) in pseudo.into_iter().chain(fields) {
+            put_field(&mut block, name.as_bytes(), value);
+            size += name.len() + value.len() + FIELD;
         }
-        for (name, value) in &headers {
-            put_field(&mut block, name.as_str().as_bytes(), value.as_bytes());
-        }
-        Some(Self { settings, head: head_frames(&block) })
+        (size < MAX_HEAD).then(|| Self { settings, head: head_frames(&block) })
     }
 
     /// The answer after which the connection is HTTP/2.
@@ -229,6 +233,15 @@ mod tests {
         )));
         let with_body = ask(&[]).map(|_| Full::new(Bytes::from_static(b"body")));
         assert!(Upgraded::read(&with_body).is_none());
+    }
+
+    /// The library would end its stream.
+    #[test]
+    fn what_is_too_large_for_http_2_stays_with_http_1() {
+        for (length, expected) in [(MAX_HEAD - 1000, true), (MAX_HEAD - 100, false)] {
+            let long = "x".repeat(length);
+            assert_eq!(Upgraded::read(&ask(&[("x-long", &long)])).is_some(), expected, "{length}");
+        }
     }
 
     #[test]

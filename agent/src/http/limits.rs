@@ -18,8 +18,9 @@ pub(crate) const MAX_MIRRORS: usize = 256;
 pub(crate) const MIRROR_DEADLINE: Duration = Duration::from_secs(15);
 /// HTTP/2 flow-control window of one request, bytes, in both directions.
 pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
-/// HTTP/2 flow-control window of one connection, bytes: so much may a peer make us keep. Sixteen bodies that nobody reads fill it, and
-/// hold up the others.
+/// HTTP/2 flow-control window of one connection, bytes: so much may a peer make us keep. All of its requests fill it.
+pub(crate) const FULL_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// The same of a connection whose pod may leave no more unread: sixteen bodies fill it, and hold up the others.
 pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Connections to one endpoint that are kept for later requests.
 pub(crate) const MAX_IDLE: usize = 64;
@@ -29,6 +30,8 @@ pub(crate) const MAX_SHARED: usize = 100;
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 /// How long an endpoint may take to read the end of a request that it has answered already.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
+/// How long a new connection's endpoint may take until it has begun HTTP/2.
+pub(crate) const BEGIN: Duration = Duration::from_secs(10);
 /// How often connections that are kept are looked at.
 pub(crate) const SWEEP: Duration = Duration::from_secs(5);
 /// How long a client's HTTP/1 connection that is to end waits for a request, to tell its client with the response.

@@ -118,7 +118,7 @@ impl<O: Outlets> Copy<O> {
         let mut lease = match lease(&*outlets, &way, exchange.flow(), &Cell::default()).await {
             Ok(lease) => lease,
             Err(NoLease::NotReached(error)) => return exchange.fail(&Local::not_connected(error.why)),
-            Err(NoLease::NotHttp(error)) => return exchange.fail(&Local::terminated(error.to_string())),
+            Err(NoLease::NotBegun(error)) => return exchange.fail(&Local::terminated(error.to_string())),
         };
         outlets.connected(exchange.flow(), &way);
         shape(&mut request, way.key.h2);

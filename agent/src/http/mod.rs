@@ -37,6 +37,7 @@ mod switch;
 #[cfg(test)]
 mod tests;
 mod visits;
+mod window;
 
 pub(crate) use asked::Asked;
 pub(crate) use io::{BoxIo, close};

@@ -55,14 +55,20 @@ pub(super) async fn answer<O: Outlets>(
     visit: Visit,
 ) -> Response<Answer> {
     let mut visit = Some(visit);
-    let stream = extended::read(&mut request, rand::random());
+    let is_refused = extended::is_refused(&request);
+    let stream = (!is_refused).then(|| extended::read(&mut request, rand::random())).flatten();
     let is_http11 = request.version() == Version::HTTP_11;
     let may_switch = is_http11 && request.headers().contains_key(http::header::UPGRADE)
         || request.method() == Method::CONNECT;
     let is_connect = request.method() == Method::CONNECT;
     let is_head = request.method() == Method::HEAD;
     let upgrade = wants_upgrade(&request) || (stream.is_some() && !is_connect);
-    let admitted = admit(&*outlets, &request);
+    let admitted = match is_refused {
+        true => {
+            Err(Local::bad_request("http2.protocol_not_supported", "this protocol cannot be had on a stream"))
+        }
+        false => admit(&*outlets, &request),
+    };
     prepare(&mut request, upgrade, rand::random());
     let mut exchange = Exchange::begin(outlets.begin(), &request);
     let answered = match admitted {

@@ -6,13 +6,13 @@ use super::guard::{Guarded, Malformed, Watch};
 use super::h2c::Upgraded;
 use super::io::{OnWorker, Rewound, close, close_on_client};
 use super::limits::{
-    CONNECTION_WINDOW, FIRST_LINE_DEADLINE, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST,
-    STREAM_WINDOW,
+    FIRST_LINE_DEADLINE, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST, STREAM_WINDOW,
 };
 use super::outlets::Outlets;
 use super::request::answer;
 use super::switch::Switching;
 use super::visits::{Stay, Visits};
+use super::window::Window;
 use crate::limits::Excess;
 use crate::observe::{FlowFlag, ResponseFlag};
 use bytes::BytesMut;
@@ -231,7 +231,7 @@ where
     let begun = timeout(FIRST_LINE_DEADLINE, upgraded.begin(&mut stream));
     match begun.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         Ok(first) => {
-            let client = Client { h2: true, ..client };
+            // Where nobody says what endpoints speak, that is HTTP/1.1 still: this client would have been content with it.
             serve_h2(outlets, client, stay, Rewound::new(first, stream)).await;
         }
         Err(error) => {
@@ -247,6 +247,7 @@ where
 {
     let downstream = Rc::new(Downstream::new(client, None));
     let visits = Rc::clone(&downstream.visits);
+    let window = Window::of(outlets.limits());
     let service = service_fn(move |request| {
         let visit = downstream.visits.begin();
         let answered = answer(Rc::clone(&outlets), Rc::clone(&downstream), request, visit);
@@ -258,7 +259,7 @@ where
             .enable_connect_protocol()
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(window.bytes())
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .serve_connection(TokioIo::new(stream), service)
     );

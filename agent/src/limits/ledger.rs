@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Request,
     /// A byte of a request that is kept to be sent again.
     Kept,
+    /// A byte that may come before anybody reads it.
+    Unread,
 }
 
 /// Refusals of one pod that are told one by one, per second; all are counted.
@@ -43,6 +45,7 @@ struct Usage {
     tunnels: usize,
     requests: usize,
     kept: usize,
+    unread: usize,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +74,7 @@ impl Usage {
             Kind::Tunnel(_) => &mut self.tunnels,
             Kind::Request => &mut self.requests,
             Kind::Kept => &mut self.kept,
+            Kind::Unread => &mut self.unread,
         }
     }
 }
@@ -78,7 +82,7 @@ impl Usage {
 impl Kind {
     fn peer(self) -> Option<IpAddr> {
         match self {
-            Self::Connection | Self::Request | Self::Kept => None,
+            Self::Connection | Self::Request | Self::Kept | Self::Unread => None,
             Self::Handshake(peer) | Self::Tunnel(peer) => Some(peer),
         }
     }
@@ -135,8 +139,8 @@ impl Ledger {
             (count?.saturating_add(amount) > config.get(limit)).then_some(limit)
         });
         if let Some(limit) = limit {
-            // Who is only not kept for a second try is served all the same: nobody is told.
-            let tell = kind != Kind::Kept && usage.tells(now);
+            // Who is only not kept for a second try, or has a smaller window, is served all the same: nobody is told.
+            let tell = !matches!(kind, Kind::Kept | Kind::Unread) && usage.tells(now);
             // An entry was made to look: nothing may stay of somebody who has nothing open.
             if let Some(peer) = kind.peer()
                 && usage.peers.get(&peer) == Some(&Usage::default())
@@ -206,6 +210,8 @@ mod tests {
             requests_per_node: 3,
             kept_bytes_per_pod: 300,
             kept_bytes_per_node: 500,
+            unread_bytes_per_pod: 300,
+            unread_bytes_per_node: 500,
             ..LimitsConfig::DEFAULT
         }
     }
@@ -242,12 +248,18 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_as_many_as_they_are() {
-        let mut ledger = Ledger::new(small());
-        let mut keep = |number, bytes| limit(ledger.take(&pod(number), Kind::Kept, bytes, 0));
-        assert_eq!([keep(1, 200), keep(1, 101), keep(1, 100)], [None, Some("kept_bytes_per_pod"), None]);
-        assert_eq!([keep(2, 201), keep(2, 200)], [Some("kept_bytes_per_node"), None]);
-        ledger.give_back(&pod(1), Kind::Kept, 200);
-        assert_eq!(limit(ledger.take(&pod(1), Kind::Kept, 200, 0)), None);
+        for (kind, of_pod, of_node) in [
+            (Kind::Kept, "kept_bytes_per_pod", "kept_bytes_per_node"),
+            (Kind::Unread, "unread_bytes_per_pod", "unread_bytes_per_node"),
+        ] {
+            let mut ledger = Ledger::new(small());
+            let mut take = |number, bytes| limit(ledger.take(&pod(number), kind, bytes, 0));
+            assert_eq!([take(1, 200), take(1, 101), take(1, 100)], [None, Some(of_pod), None]);
+            assert_eq!([take(2, 201), take(2, 200)], [Some(of_node), None]);
+            ledger.give_back(&pod(1), kind, 200);
+            assert_eq!(limit(ledger.take(&pod(1), kind, 200, 0)), None);
+            assert!(ledger.take(&pod(1), kind, 500, 0).is_err_and(|refused| !refused.tell));
+        }
     }
 
     #[test]

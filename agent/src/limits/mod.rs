@@ -46,6 +46,11 @@ pub struct LimitsConfig {
     pub kept_bytes_per_pod: usize,
     /// The same of all pods of the node.
     pub kept_bytes_per_node: usize,
+    /// Bytes that the HTTP/2 connections of one pod's applications, and those to its endpoints, may bring before anybody reads
+    /// them. A connection that finds no room gets a small window, in which requests wait for each other.
+    pub unread_bytes_per_pod: usize,
+    /// The same of all pods of the node.
+    pub unread_bytes_per_node: usize,
     /// An application's connection that carries no byte for so long is ended. 0: it may be silent for ever, as it may
     /// without a mesh.
     pub idle_connection: Duration,
@@ -68,6 +73,8 @@ impl LimitsConfig {
         requests_per_node: 32_768,
         kept_bytes_per_pod: 64 << 20,
         kept_bytes_per_node: 256 << 20,
+        unread_bytes_per_pod: 256 << 20,
+        unread_bytes_per_node: 1 << 30,
         idle_connection: Duration::ZERO,
         idle_tunnel: Duration::from_secs(300),
     };
@@ -88,6 +95,8 @@ enum Limit {
     RequestsPerNode,
     KeptBytesPerPod,
     KeptBytesPerNode,
+    UnreadBytesPerPod,
+    UnreadBytesPerNode,
     HeaderSize,
     HeaderCount,
     TargetSize,
@@ -96,7 +105,7 @@ enum Limit {
 }
 
 impl Limit {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::ConnectionsPerPod,
         Self::ConnectionsPerNode,
         Self::HandshakesPerPeer,
@@ -109,6 +118,8 @@ impl Limit {
         Self::RequestsPerNode,
         Self::KeptBytesPerPod,
         Self::KeptBytesPerNode,
+        Self::UnreadBytesPerPod,
+        Self::UnreadBytesPerNode,
         Self::HeaderSize,
         Self::HeaderCount,
         Self::TargetSize,
@@ -126,6 +137,7 @@ impl Limit {
             Kind::Tunnel(_) => [Some(Self::TunnelsPerPeer), Some(Self::TunnelsPerPod), None],
             Kind::Request => [None, Some(Self::RequestsPerPod), Some(Self::RequestsPerNode)],
             Kind::Kept => [None, Some(Self::KeptBytesPerPod), Some(Self::KeptBytesPerNode)],
+            Kind::Unread => [None, Some(Self::UnreadBytesPerPod), Some(Self::UnreadBytesPerNode)],
         }
     }
 
@@ -144,6 +156,8 @@ impl Limit {
             Self::RequestsPerNode => "requests_per_node",
             Self::KeptBytesPerPod => "kept_bytes_per_pod",
             Self::KeptBytesPerNode => "kept_bytes_per_node",
+            Self::UnreadBytesPerPod => "unread_bytes_per_pod",
+            Self::UnreadBytesPerNode => "unread_bytes_per_node",
             Self::HeaderSize => "header_size",
             Self::HeaderCount => "header_count",
             Self::TargetSize => "target_size",
@@ -169,6 +183,8 @@ impl Limit {
             Self::RequestsPerNode => ("requests on this node", "max-requests-per-node"),
             Self::KeptBytesPerPod => ("bytes of this pod's requests to send again", "max-kept-bytes-per-pod"),
             Self::KeptBytesPerNode => ("bytes of requests to send again", "max-kept-bytes-per-node"),
+            Self::UnreadBytesPerPod => ("unread bytes of this pod's requests", "max-unread-bytes-per-pod"),
+            Self::UnreadBytesPerNode => ("unread bytes of requests", "max-unread-bytes-per-node"),
             Self::HeaderSize => ("bytes of headers of a request", ""),
             Self::HeaderCount => ("headers of a request", ""),
             Self::TargetSize => ("bytes of a request's target", ""),
@@ -210,6 +226,8 @@ impl LimitsConfig {
             Limit::RequestsPerNode => self.requests_per_node,
             Limit::KeptBytesPerPod => self.kept_bytes_per_pod,
             Limit::KeptBytesPerNode => self.kept_bytes_per_node,
+            Limit::UnreadBytesPerPod => self.unread_bytes_per_pod,
+            Limit::UnreadBytesPerNode => self.unread_bytes_per_node,
             Limit::HeaderSize | Limit::HeaderCount | Limit::TargetSize | Limit::MalformedRequest => 0,
             Limit::IdleConnection => self.idle_connection.as_secs() as usize,
         }
@@ -234,7 +252,10 @@ impl fmt::Display for Exceeded {
                 write!(f, "too many {what}: no more than {allowed} are taken")
             }
             Limit::IdleConnection => write!(f, "ended after {allowed} {what} (the agent's --{flag})"),
-            Limit::KeptBytesPerPod | Limit::KeptBytesPerNode => {
+            Limit::KeptBytesPerPod
+            | Limit::KeptBytesPerNode
+            | Limit::UnreadBytesPerPod
+            | Limit::UnreadBytesPerNode => {
                 write!(f, "too many {what}: no more than {allowed} are kept (the agent's --{flag})")
             }
             _ => write!(f, "too many {what}: {allowed} are open and no more may be (the agent's --{flag})"),
@@ -286,6 +307,14 @@ impl OfPod<'_> {
     /// [`Exceeded`]
     pub fn keep(&self, bytes: usize) -> Result<Ticket, Exceeded> {
         self.limits.take(self.pod, Kind::Kept, bytes)
+    }
+
+    /// So many bytes that a connection may bring before anybody reads them.
+    ///
+    /// # Errors
+    /// [`Exceeded`]
+    pub fn unread(&self, bytes: usize) -> Result<Ticket, Exceeded> {
+        self.limits.take(self.pod, Kind::Unread, bytes)
     }
 
     /// Counts what could not be refused at the door.

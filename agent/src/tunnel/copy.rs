@@ -94,6 +94,7 @@ pub async fn copy_tunnel(
         out_of_tunnel(ahead, &mut receive, socket, side, meter),
     );
     if let Err(CopyError::Tunnel(error)) = &mut result
+        && !(error.is_reset() || error.is_go_away() || error.is_io())
         && let Some(reason) = poll_fn(|cx| Poll::Ready(reset(&mut send, cx))).await
     {
         *error = reason.into();

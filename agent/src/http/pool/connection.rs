@@ -1,22 +1,26 @@
 //! One connection to an endpoint, and the task that moves its bytes.
 
 use super::super::io::{BoxIo, Heard, OnWorker, Rewound, close};
-use super::super::limits::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_SHARED, STREAM_WINDOW};
+use super::super::limits::{BEGIN, MAX_HEAD, MAX_HEADERS, STREAM_WINDOW};
 use super::super::replay::Outgoing;
 use super::super::sever::Severable;
+use super::super::window::Window;
 use super::Terms;
-use super::settle::{Read, Reads};
+use super::settle::Read;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
+use std::error::Error as _;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::task::Poll;
 use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A connection to an endpoint on which nothing was said yet.
 pub(crate) struct Opened {
@@ -56,6 +60,29 @@ pub(crate) struct Switched {
     pub(crate) evicted: Pin<Box<dyn Future<Output = ()>>>,
 }
 
+/// Why HTTP is not spoken on a new connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotBegun {
+    /// Something else came, or an error.
+    #[error(transparent)]
+    Http(hyper::Error),
+    /// The endpoint ended it first.
+    #[error("it ended the connection instead of beginning HTTP/2")]
+    Ended,
+    /// Its SETTINGS did not come.
+    #[error("it has not begun HTTP/2 within {} s", BEGIN.as_secs())]
+    Silent,
+}
+
+impl From<hyper::Error> for NotBegun {
+    fn from(error: hyper::Error) -> Self {
+        match error.source() {
+            Some(source) if source.is::<io::Error>() => Self::Ended,
+            _ => Self::Http(error),
+        }
+    }
+}
+
 /// Where the connection is put once it has switched.
 type SwitchSlot = Rc<RefCell<Option<oneshot::Sender<Switched>>>>;
 
@@ -71,14 +98,13 @@ pub(super) struct H2 {
     sender: RefCell<http2::SendRequest<Outgoing>>,
     /// Its task owns it, and ends with it.
     driven: Weak<RefCell<Driven>>,
-    reads: Rc<Reads>,
     life: Life,
 }
 
 /// What hands requests to an HTTP/2 connection.
 type Driven = http2::Connection<TokioIo<Read<Severable<BoxIo>>>, Outgoing, OnWorker>;
 
-/// Requests at a time, before the endpoint has said how many.
+/// Requests at a time that may be sent before the endpoint has said how many it takes.
 const UNKNOWN: usize = 0;
 
 /// How long a connection has been there, what for, and whether it has anything to do.
@@ -201,46 +227,50 @@ async fn drive(
 }
 
 impl H2 {
-    pub(super) async fn handshake(opened: Opened) -> hyper::Result<Self> {
-        let (io, reads) = Read::new(Severable::until(opened.evicted, opened.io));
-        let (sender, connection) = http2::Builder::new(OnWorker)
-            // It may take fewer at a time than one would guess, so nothing is sent before it has said how many.
+    /// Until it is known what the endpoint takes: a request that hyper has before that can neither be taken back nor go elsewhere.
+    pub(super) async fn handshake(opened: Opened, window: Window) -> Result<Self, NotBegun> {
+        let (bytes, evicted) = (window.bytes(), opened.evicted);
+        let evicted = async move {
+            let _window = window;
+            evicted.await;
+        };
+        let (io, reads) = Read::new(Severable::until(evicted, opened.io));
+        let (sender, mut connection) = http2::Builder::new(OnWorker)
             .initial_max_send_streams(UNKNOWN)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(bytes)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(io))
             .await?;
+        let begun = poll_fn(|cx| {
+            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(Err(ended.map_or_else(NotBegun::from, |()| NotBegun::Ended)));
+            }
+            if connection.current_max_send_streams() != UNKNOWN {
+                return Poll::Ready(Ok(()));
+            }
+            reads.wait(cx);
+            Poll::Pending
+        });
+        timeout(BEGIN, begun).await.unwrap_or(Err(NotBegun::Silent))?;
         // The socket belongs to a task of hyper's, which lives as long as its last stream.
         let connection = Rc::new(RefCell::new(connection));
         let driven = Rc::downgrade(&connection);
         tokio::task::spawn_local(async move {
             let _ended = poll_fn(|cx| Pin::new(&mut *connection.borrow_mut()).poll(cx)).await;
         });
-        Ok(Self {
-            sender: RefCell::new(sender),
-            driven,
-            reads,
-            life: Life::new(opened.phase, opened.is_ending),
-        })
+        Ok(Self { sender: RefCell::new(sender), driven, life: Life::new(opened.phase, opened.is_ending) })
     }
 
     /// Requests that its endpoint takes at a time (SETTINGS_MAX_CONCURRENT_STREAMS): hyper keeps more, and sends them when others
-    /// have ended, or once it is known how many they may be.
+    /// have ended.
     pub(super) fn max_streams(&self) -> usize {
-        let known = self.driven.upgrade().map_or(0, |driven| driven.borrow().current_max_send_streams());
-        if known == UNKNOWN { MAX_SHARED } else { known }
+        self.driven.upgrade().map_or(0, |driven| driven.borrow().current_max_send_streams())
     }
 
-    /// Whether its endpoint takes requests for other protocols (RFC 8441), once it has said so or not.
-    pub(super) async fn takes_protocols(&self) -> bool {
-        let look = || {
-            let driven = self.driven.upgrade()?;
-            let driven = driven.borrow();
-            let is_known = driven.current_max_send_streams() != UNKNOWN;
-            is_known.then(|| driven.is_extended_connect_protocol_enabled())
-        };
-        poll_fn(|cx| self.reads.poll(cx, look)).await.unwrap_or(false)
+    /// Whether its endpoint takes requests for other protocols (RFC 8441).
+    pub(super) fn takes_protocols(&self) -> bool {
+        self.driven.upgrade().is_some_and(|driven| driven.borrow().is_extended_connect_protocol_enabled())
     }
 
     /// A request begins.

@@ -63,10 +63,11 @@ mod tests {
     use super::super::super::limits::MAX_IDLE;
     use super::super::{Opened, Origination, Phase, Pool, Terms};
     use super::*;
+    use crate::limits::{Limits, LimitsConfig};
     use std::future::pending;
     use std::sync::Arc;
     use std::time::Duration;
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
     use tokio::sync::watch;
     use tokio::task::LocalSet;
     use warren_common::model::traffic::{TlsMode, TlsOrigination};
@@ -108,12 +109,16 @@ mod tests {
     async fn names_of_servers_do_not_multiply_what_a_pod_keeps() {
         let many = MAX_IDLE + 20;
         let work = async {
-            let pool = Pool::new(|_| true);
+            let (pool, limits) = (Pool::new(|_| true), Limits::new(LimitsConfig::DEFAULT));
             let mut far = Vec::new();
             let mut add = async |key: PoolKey| {
-                let (opened, end) = opened();
+                let (opened, mut end) = opened();
+                if key.h2 {
+                    // An endpoint's SETTINGS that say nothing.
+                    end.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                }
                 far.push(end);
-                let lease = pool.begin(&key, &Terms::DEFAULT, opened).await.unwrap();
+                let lease = pool.begin(&key, &Terms::DEFAULT, opened, limits.of(&key.source)).await.unwrap();
                 // A connection's own task says that it is ready.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 lease.give_back();

@@ -15,12 +15,14 @@ mod crowd;
 mod settle;
 mod waiting;
 
-pub(crate) use connection::{Opened, Phase, Switched};
+pub(crate) use connection::{NotBegun, Opened, Phase, Switched};
 
 use super::BoxError;
 use super::io::{BoxIo, Rewound};
 use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
+use super::window::Window;
+use crate::limits::OfPod;
 use bytes::Bytes;
 use connection::{H1, H2};
 use http::header::UPGRADE;
@@ -133,6 +135,13 @@ struct Shared {
     waiting: Rc<Waiting>,
 }
 
+impl Shared {
+    /// Requests that it may carry at a time.
+    fn most(&self, terms: &Terms) -> usize {
+        terms.max_streams.min(self.h2.max_streams())
+    }
+}
+
 impl Entry {
     fn new(terms: Terms) -> Self {
         Self { terms, idle: Vec::new(), shared: Vec::new() }
@@ -227,8 +236,7 @@ impl Pool {
         if key.h2 {
             entry.prune(true, now);
             let may = |shared: &&Rc<Shared>| {
-                shared.active.get() < terms.max_streams.min(shared.h2.max_streams())
-                    && !shared.h2.is_spent(terms, now)
+                shared.active.get() < shared.most(terms) && !shared.h2.is_spent(terms, now)
             };
             let shared = entry.shared.iter().filter(may).min_by_key(|shared| shared.active.get())?;
             return Some(self.lease(key, terms, Held::H2(Stream::new(shared)), true));
@@ -256,7 +264,7 @@ impl Pool {
         }
     }
 
-    /// Speaks HTTP on a new connection.
+    /// Speaks HTTP on a new connection; `limits` of the pod that asks.
     ///
     /// # Errors
     /// When the endpoint does not speak it.
@@ -265,23 +273,25 @@ impl Pool {
         key: &PoolKey,
         terms: &Terms,
         opened: Opened,
-    ) -> Result<Lease, hyper::Error> {
+        limits: OfPod<'_>,
+    ) -> Result<Lease, NotBegun> {
         if !key.h2 {
             let h1 = H1::handshake(opened).await?;
             h1.begin();
             return Ok(self.lease(key, terms, Held::H1(h1), false));
         }
-        let h2 = H2::handshake(opened).await?;
+        let h2 = H2::handshake(opened, Window::of(limits)).await?;
         let (active, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
         let waiting = Rc::clone(&self.waiting);
         let shared = Rc::new(Shared { h2, active, idle_since, key: key.clone(), waiting });
         let stream = Stream::new(&shared);
+        let most = shared.most(terms);
         if !shared.h2.is_spent(terms, Instant::now()) {
             let mut entries = self.entries.borrow_mut();
             Self::entry(&mut entries, key, terms).shared.push(shared);
             crowd::thin(&mut entries, key, MAX_IDLE);
             drop(entries);
-            self.waiting.call(key, terms.max_streams.saturating_sub(1));
+            self.waiting.call(key, most.saturating_sub(1));
             self.sweep_soon();
         }
         Ok(self.lease(key, terms, Held::H2(stream), false))
@@ -383,11 +393,8 @@ impl Lease {
     }
 
     /// Whether its endpoint can be asked for another protocol on a stream (RFC 8441).
-    pub(crate) async fn takes_protocols(&self) -> bool {
-        match &self.held {
-            Some(Held::H2(stream)) => stream.0.h2.takes_protocols().await,
-            _ => false,
-        }
+    pub(crate) fn takes_protocols(&self) -> bool {
+        matches!(&self.held, Some(Held::H2(stream)) if stream.0.h2.takes_protocols())
     }
 
     /// The connection itself, or the request's stream, once its endpoint has switched to another protocol.

@@ -1,37 +1,24 @@
 //! What an HTTP/2 endpoint takes is known once its SETTINGS have come. hyper tells nobody of that moment: it has passed when the
 //! connection reads on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Who waits until a connection reads on.
-#[derive(Debug, Default)]
-pub(super) struct Reads {
-    waiting: RefCell<Vec<Waker>>,
-    over: Cell<bool>,
-}
+/// Who waits until a connection reads on, or is over.
+#[derive(Default)]
+pub(super) struct Reads(Cell<Option<Waker>>);
 
 impl Reads {
-    /// Ready with what `look` says, which is looked at again whenever the connection reads on; with nothing once it has ended.
-    pub(super) fn poll<T>(&self, cx: &Context<'_>, look: impl FnOnce() -> Option<T>) -> Poll<Option<T>> {
-        if let Some(seen) = look() {
-            return Poll::Ready(Some(seen));
-        }
-        if self.over.get() {
-            return Poll::Ready(None);
-        }
-        self.waiting.borrow_mut().push(cx.waker().clone());
-        Poll::Pending
+    pub(super) fn wait(&self, cx: &Context<'_>) {
+        self.0.set(Some(cx.waker().clone()));
     }
 
     fn wake(&self) {
-        if !self.waiting.borrow().is_empty() {
-            self.waiting.take().into_iter().for_each(Waker::wake);
-        }
+        self.0.take().map(Waker::wake);
     }
 }
 
@@ -50,7 +37,6 @@ impl<S> Read<S> {
 
 impl<S> Drop for Read<S> {
     fn drop(&mut self) {
-        self.reads.over.set(true);
         self.reads.wake();
     }
 }

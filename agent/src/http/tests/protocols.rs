@@ -2,7 +2,8 @@
 
 use super::super::io::OnWorker;
 use super::super::limits::{IDLE, LEAVE};
-use super::world::{World, h2, post, run, script, text};
+use super::world::{Server, World, h2, post, run, script, text};
+use crate::route::http::Ended;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -14,7 +15,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, split};
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 #[test]
 fn a_websocket_is_joined_with_its_server_and_a_bad_h2c_is_not() {
@@ -352,14 +353,67 @@ fn a_server_of_http_2_that_takes_no_other_protocol_is_asked_for_none() {
         let answer = world.say(SOCKET).await;
         assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
         assert_eq!((world.last().0, &*world.last().1), (502, "UPE"));
-        let with_body = SOCKET.replace("\r\n\r\n", "\r\nContent-Length: 4\r\n\r\nbody");
-        assert!(world.say(&with_body).await.starts_with("HTTP/1.1 502 "));
         assert!(world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n").await.starts_with("HTTP/1.1 200 "));
-        // One that ends instead of saying what it takes.
-        let mute = World::simple("web");
-        mute.h2_endpoints.set(true);
-        mute.endpoint("web", Rc::new(|stream| Box::pin(async move { drop(stream) })));
-        assert!(mute.say(SOCKET).await.starts_with("HTTP/1.1 50"));
+    });
+}
+
+#[test]
+fn what_http_2_cannot_ask_for_is_not_asked() {
+    run(async {
+        let world = World::simple("web");
+        echoes(&world, true);
+        let with = |line: &str| SOCKET.replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
+        let connect = "CONNECT far:443 HTTP/1.1\r\nHost: far:443\r\n";
+        for ask in [
+            with("Content-Length: 4") + "body",
+            with("Sec-WebSocket-Key: again"),
+            SOCKET.replace("Upgrade: websocket", "Upgrade: a, b"),
+            SOCKET.replace("GET", "POST"),
+            format!("{connect}Content-Length: 4\r\n\r\nbody"),
+            format!("{connect}Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"),
+        ] {
+            let answer = world.say(&ask).await;
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{ask}: {answer}");
+            assert_eq!(*world.ended.borrow().last().unwrap(), Ended::Overflow, "the endpoint is not blamed");
+        }
+        assert_eq!(world.opened.get(), 0);
+        let mut client = settled(&world).await;
+        for protocol in ["h2c", "HTTP/2.0", "a, b"] {
+            let mut socket = Request::connect("http://web/chat").body(Full::default()).unwrap();
+            socket.extensions_mut().insert(Protocol::from(protocol));
+            assert_eq!(client.send_request(socket).await.unwrap().status(), 400, "{protocol}");
+        }
+    });
+}
+
+/// The next try is somebody else's.
+#[test]
+fn a_server_that_does_not_begin_http_2_is_none() {
+    run(async {
+        let silent: Server = Rc::new(|stream| {
+            Box::pin(async move {
+                sleep(Duration::from_secs(3600)).await;
+                drop(stream);
+            })
+        });
+        let mute: Server = Rc::new(|stream| Box::pin(async move { drop(stream) }));
+        for (server, words) in
+            [(silent, "has not begun HTTP/2 within 10 s"), (mute, "ended the connection instead")]
+        {
+            for ask in [SOCKET, "GET / HTTP/1.1\r\nHost: web\r\n\r\n"] {
+                let world = World::simple("web");
+                world.h2_endpoints.set(true);
+                world.endpoint("web", Rc::clone(&server));
+                let began = Instant::now();
+                assert!(world.say(ask).await.starts_with("HTTP/1.1 503 "));
+                assert!(began.elapsed() < Duration::from_secs(60));
+                let (status, flags, ..) = world.last();
+                assert!(status == 503 && flags.starts_with("UF"), "{status} {flags}");
+                let why = world.records().pop().unwrap().error.unwrap();
+                assert!(why.contains(words), "{why}");
+                assert!(world.ended.borrow().iter().all(|ended| *ended == Ended::NoConnection));
+            }
+        }
     });
 }
 

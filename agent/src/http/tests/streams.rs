@@ -1,6 +1,7 @@
 //! HTTP/2, gRPC and back-pressure.
 
-use super::world::{PIPE, World, body, h2, post, run, script, text};
+use super::world::{PIPE, World, body, forward, h2, post, run, script, text};
+use crate::limits::LimitsConfig;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -40,48 +41,61 @@ fn http_2_clients_reach_http_1_endpoints_many_requests_at_a_time() {
     });
 }
 
+/// How many requests may be unread on a connection that still serves another, by what its pod may leave unread.
+const UNREAD: [(usize, usize); 2] = [(LimitsConfig::DEFAULT.unread_bytes_per_pod, 99), (0, 15)];
+
+fn may_leave_unread(unread_bytes_per_pod: usize) -> Rc<World> {
+    let limits = LimitsConfig { unread_bytes_per_pod, ..LimitsConfig::DEFAULT };
+    World::limited(&json!([forward("web", json!({}))]), limits)
+}
+
 #[test]
 fn uploads_that_nobody_reads_hold_up_no_other_request() {
-    run(async {
-        let world = World::simple("web");
-        world.answers("web", |request| async move {
-            if request.uri().path() == "/unread" {
-                std::future::pending::<()>().await;
-            }
-            text(200, body(request).await)
+    for (bytes, count) in UNREAD {
+        run(async {
+            let world = may_leave_unread(bytes);
+            world.answers("web", |request| async move {
+                if request.uri().path() == "/unread" {
+                    std::future::pending::<()>().await;
+                }
+                text(200, body(request).await)
+            });
+            let mut client = h2(world.connect(true)).await;
+            let unread: Vec<_> = (0..count).map(|_| client.send_request(post("/unread", LARGE))).collect();
+            let unread = tokio::task::spawn_local(futures_util::future::join_all(unread));
+            sleep(Duration::from_secs(1)).await;
+            let other = async {
+                let response = client.send_request(post("/", "hello")).await.unwrap();
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+            };
+            timeout(Duration::from_secs(60), other).await.unwrap();
+            unread.abort();
         });
-        let mut client = h2(world.connect(true)).await;
-        let unread: Vec<_> = (0..15).map(|_| client.send_request(post("/unread", LARGE))).collect();
-        let unread = tokio::task::spawn_local(futures_util::future::join_all(unread));
-        sleep(Duration::from_secs(1)).await;
-        let other = async {
-            let response = client.send_request(post("/", "hello")).await.unwrap();
-            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
-        };
-        timeout(Duration::from_secs(60), other).await.unwrap();
-        unread.abort();
-    });
+    }
 }
 
 #[test]
 fn downloads_that_nobody_reads_hold_up_no_other_request() {
-    run(async {
-        let world = World::simple("web");
-        world.h2_endpoints.set(true);
-        world.answers("web", |request| async move {
-            text(200, if request.uri().path() == "/unread" { LARGE } else { "hello" })
+    for (bytes, count) in UNREAD {
+        run(async {
+            let world = may_leave_unread(bytes);
+            world.h2_endpoints.set(true);
+            world.answers("web", |request| async move {
+                text(200, if request.uri().path() == "/unread" { LARGE } else { "hello" })
+            });
+            let mut unread = Vec::new();
+            for _ in 0..count {
+                let mut client = world.connect(false);
+                client.write_all(b"GET /unread HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
+                unread.push(client);
+                sleep(Duration::from_secs(1)).await;
+            }
+            let other =
+                timeout(Duration::from_secs(60), world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n")).await;
+            assert!(other.unwrap().ends_with("hello"));
+            assert_eq!(world.opened.get(), 1, "all on one connection");
         });
-        let mut unread = Vec::new();
-        for _ in 0..15 {
-            let mut client = world.connect(false);
-            client.write_all(b"GET /unread HTTP/1.1\r\nHost: web\r\n\r\n").await.unwrap();
-            unread.push(client);
-            sleep(Duration::from_secs(1)).await;
-        }
-        let other = timeout(Duration::from_secs(60), world.say("GET / HTTP/1.1\r\nHost: web\r\n\r\n")).await;
-        assert!(other.unwrap().ends_with("hello"));
-        assert_eq!(world.opened.get(), 1, "all on one connection");
-    });
+    }
 }
 
 #[test]

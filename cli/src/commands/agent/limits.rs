@@ -45,6 +45,12 @@ pub(super) struct LimitArgs {
     /// The same of all pods on this node
     #[arg(long, env = "WARREN_MAX_KEPT_BYTES_PER_NODE", default_value_t = DEFAULT.kept_bytes_per_node, value_name = "BYTES")]
     max_kept_bytes_per_node: usize,
+    /// Bytes that one pod's HTTP/2 connections may bring before anybody reads them; one that finds no room gets a small window
+    #[arg(long, env = "WARREN_MAX_UNREAD_BYTES_PER_POD", default_value_t = DEFAULT.unread_bytes_per_pod, value_name = "BYTES")]
+    max_unread_bytes_per_pod: usize,
+    /// The same of all pods on this node
+    #[arg(long, env = "WARREN_MAX_UNREAD_BYTES_PER_NODE", default_value_t = DEFAULT.unread_bytes_per_node, value_name = "BYTES")]
+    max_unread_bytes_per_node: usize,
     /// End a connection that carries no byte for so long; 0: never, as without a mesh
     #[arg(long, env = "WARREN_IDLE_TIMEOUT", default_value_t = DEFAULT.idle_connection.as_secs(), value_name = "SECONDS")]
     idle_timeout: u64,
@@ -68,6 +74,8 @@ impl From<LimitArgs> for LimitsConfig {
             requests_per_node: args.max_requests_per_node,
             kept_bytes_per_pod: args.max_kept_bytes_per_pod,
             kept_bytes_per_node: args.max_kept_bytes_per_node,
+            unread_bytes_per_pod: args.max_unread_bytes_per_pod,
+            unread_bytes_per_node: args.max_unread_bytes_per_node,
             idle_connection: Duration::from_secs(args.idle_timeout),
             idle_tunnel: Duration::from_secs(args.tunnel_idle_timeout),
         }
