@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -402,7 +403,12 @@ fn controller(dir: &Path, ctl: &Place, plan: &LabBuilder) -> Daemon {
     let root = root_certificate(dir);
     let netns = ctl.netns().clone();
     let address = SocketAddr::from((network::fabric4(CTL), CONTROLLER_PORT));
-    let ready = move || root.exists() && netns.enter(|| TcpStream::connect(address).is_ok()).unwrap_or(false);
+    let socket = controller_socket(dir);
+    let ready = move || {
+        root.exists()
+            && netns.enter(|| TcpStream::connect(address).is_ok()).unwrap_or(false)
+            && UnixStream::connect(&socket).is_ok()
+    };
     Daemon::new(ctl.clone(), args, dir.join("logs/controller.log"), Box::new(ready))
 }
 

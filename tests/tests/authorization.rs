@@ -245,7 +245,7 @@ fn dry_run_is_shown_and_not_enforced(lab: &Lab) -> Result<()> {
     poll_until("the dry run to be shown", SOON, || {
         let watch = lab.node("n2").watch_flows().ok()?;
         enters(lab, WAYS[0]).then_some(())?;
-        let flow = watch.expect(&[("/direction", "inbound"), ("/verdict", "allowed")]).ok()?;
+        let flow = watch.try_expect(&[("/direction", "inbound"), ("/verdict", "allowed")])?;
         (flow["dry_run"] == "deny shop/web#0").then_some(())
     })
 }

@@ -17,7 +17,7 @@ fn kernel_programs_log_what_they_capture() {
             let _server = server.serve(["whoami", "--port", "9000"])?;
             let to = format!("{}:9000", server.ip4());
             lab.pod("client").workload(["connect", "--to", &to]).json()?;
-            poll_until("the connect hook's line in the agent's log", Duration::from_secs(5), || {
+            poll_until("the connect hook's line in the agent's log", Duration::from_secs(20), || {
                 let log = lab.node("n1").agent().log_tail(200);
                 log.contains("port 9000 to the agent").then_some(())
             })

@@ -180,7 +180,7 @@ fn a_silent_endpoint_is_asked_as_it_is_said(lab: &Lab) -> Result<()> {
 fn passthrough_reaches_the_service(lab: &Lab) -> Result<()> {
     let policy = json!({ "loadBalancer": { "simple": "PASSTHROUGH" } });
     in_force(lab, "passthrough", &policy, &[("", 1)])?;
-    let found = answers(lab, &[&["steps", "web"], &["/"; 20][..]].concat())?;
+    let found = answers(lab, &[&["steps", "web"], &["/"; 40][..]].concat())?;
     let who: BTreeSet<_> = found.iter().map(|one| one["who"].to_string()).collect();
     ensure!(found.iter().all(|one| one["status"] == 200) && who.len() == 2, "{found:?}");
     Ok(())

@@ -89,8 +89,13 @@ fn streams_of_shared_tunnels_stay_with_the_old_agent_until_its_drain_deadline() 
         let through = stream(&client, &at(&far, 9000), &["--connections", "2"])?;
         let inwards = stream(&far, &at(&client, 9000), &["--connections", "2"])?;
         let patient = ["--keep-open", "--timeout-ms", "30000"];
+        let watch = node.watch_flows()?;
         let cut =
             client.workload(["connect", "--to", &at(&far, 9000), "--send", "hello"]).args(patient).spawn()?;
+        // It is the old agent's, and not one that came too late for it.
+        watch.wait_for("an answer", |flow| {
+            flow["state"] == "open" && flow["direction"] == "outbound" && flow["bytes_received"] == 5
+        })?;
         let successor = replace(lab, "next")?;
         until_reached(&client, &at(&far, 9000))?;
         until_reached(&far, &at(&client, 9000))?;

@@ -214,7 +214,7 @@ fn a_killed_owner_leaves_nothing() -> Result<()> {
     assert!(!remains(id, &cgroup).is_empty(), "the lab is up");
     owner.kill()?;
     owner.wait()?;
-    poll_until("the janitor", Duration::from_secs(10), || remains(id, &cgroup).is_empty().then_some(()))
+    poll_until("the janitor", Duration::from_secs(60), || remains(id, &cgroup).is_empty().then_some(()))
         .with_context(|| format!("left: {:?}", remains(id, &cgroup)))
 }
 

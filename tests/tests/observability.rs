@@ -212,7 +212,12 @@ fn an_open_connection_is_shown_as_open(lab: &Lab) -> Result<()> {
     ensure!(node.admin("/v1/status")?["open_flows"] == 3);
     ensure!(node.metric("istio_tcp_sockets_open", &["reporter=\"source\""])? == 3.0);
     ensure!(hold.report(Duration::from_secs(5))?["ok"] == true);
-    poll_until("the connections to close", Duration::from_secs(5), || {
+    until_quiet(node)
+}
+
+/// Waits until no connection is open: all are counted then.
+fn until_quiet(node: &Node) -> Result<()> {
+    poll_until("the connections to close", Duration::from_secs(20), || {
         (node.admin("/v1/status").ok()?["open_flows"] == 0).then_some(())
     })
 }
@@ -252,11 +257,12 @@ fn counted(lab: &Lab, node: &str, to: &str, wanted: &[(&str, &str)]) -> Result<(
     ];
     let node = lab.node(node);
     let read = || FAMILIES.map(|(family, _)| sum(node, family, wanted).unwrap_or(f64::NAN));
+    until_quiet(node)?;
     let before = read();
     for _ in 0..10 {
         hello(lab, to)?;
     }
-    let done = poll_until("the metrics to count", Duration::from_secs(5), || {
+    let done = poll_until("the metrics to count", Duration::from_secs(20), || {
         let now = read();
         let grown = |at: usize| now[at] - before[at];
         (0..FAMILIES.len()).all(|at| grown(at) == FAMILIES[at].1).then_some(())

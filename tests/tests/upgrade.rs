@@ -11,6 +11,9 @@ use warren_tests::lab::{Daemon, Lab, LabBuilder, Node, Pod, Proc, poll_until};
 const TAKEN: &str = "this agent serves the pods now";
 const ECHO: u16 = 9000;
 const EXCHANGE: u16 = 9001;
+/// Of every way, so many connections are at work and so many are idle.
+const BUSY: usize = 3;
+const IDLE: usize = 20;
 
 /// Every way that can be handed over: a tunnel of its own across nodes, within the node, to and from pods outside.
 const WAYS: [(&str, &str); 5] = [
@@ -72,6 +75,22 @@ fn open_flows(node: &Node) -> Result<Vec<Value>> {
     Ok(flows.into_iter().filter(|flow| flow["state"] == "open").collect())
 }
 
+/// How many flows a node's agent has of that many connections of every way: one for each end in a pod of the mesh here.
+fn flows_of_ways(lab: &Lab, node: &Node, connections: usize) -> usize {
+    let ends = WAYS.into_iter().flat_map(|(from, to)| [lab.pod(from), lab.pod(to)]);
+    ends.filter(|pod| pod.node() == node.name() && pod.namespace() == "shop").count() * connections
+}
+
+/// Waits until exactly so many flows are open: what has been closed is so at both ends only a moment later.
+fn until_open(node: &Node, count: usize) -> Result<Vec<Value>> {
+    let mut last = Vec::new();
+    let open = poll_until(&format!("{count} open flows of {}", node.name()), SOON, || {
+        last = open_flows(node).ok()?;
+        (last.len() == count).then(|| last.clone())
+    });
+    open.with_context(|| format!("{} flows: {last:#?}", last.len()))
+}
+
 /// Waits until no byte has moved for a second: every buffer on the way is full, or has nothing to carry.
 fn until_still(lab: &Lab) -> Result<()> {
     let moved = || -> Result<u64> {
@@ -131,21 +150,24 @@ fn ten_upgrades_of_both_nodes_under_streams_that_count_every_byte() {
             until_reached(&pod(from), &at(&pod(to), ECHO))?;
         }
         let streams = WAYS.map(|(from, to)| {
-            let more = ["--connections", "3", "--size", "3000", "--timeout-ms", "30000"];
+            let more = ["--connections", &BUSY.to_string(), "--size", "3000", "--timeout-ms", "30000"];
             stream(&pod(from), &at(&pod(to), ECHO), &more).map(|one| (format!("{from} to {to}"), one))
         });
         let streams = streams.into_iter().collect::<Result<Vec<_>>>()?;
         // Idle ones: each must still carry a message at the end.
         let mut idle = Vec::new();
         for (from, to) in WAYS {
-            let hold = ["hold", "--to", &at(&pod(to), ECHO), "--count", "20"];
+            let hold = ["hold", "--to", &at(&pod(to), ECHO), "--count", &IDLE.to_string()];
             let mut one = pod(from).workload(hold).with_stdin().spawn()?;
             one.wait_for("open", SOON)?;
             idle.push((format!("idle {from} to {to}"), one));
         }
         let mut lines = [Line::new(n1), Line::new(n2)];
-        let before = [open_flows(n1)?.len(), open_flows(n2)?.len()];
-        println!("open flows before: {before:?}");
+        let all = [n1, n2].map(|node| flows_of_ways(lab, node, BUSY + IDLE));
+        println!("open flows before: {all:?}");
+        for (node, count) in [n1, n2].into_iter().zip(all) {
+            until_open(node, count)?;
+        }
         for round in 1..=10 {
             for line in &mut lines {
                 let start = Instant::now();
@@ -153,11 +175,14 @@ fn ten_upgrades_of_both_nodes_under_streams_that_count_every_byte() {
                 println!("round {round}, {}: {:?}", line.node.name(), start.elapsed());
             }
         }
-        for (line, before) in lines.iter().zip(before) {
-            let open = open_flows(line.node)?;
-            ensure!(open.len() == before, "{} flows, {before} before: {open:#?}", open.len());
-            let (sockets, opened) = counts(line.node, line)?;
-            ensure!(sockets == before as u64, "{sockets} open, {before} before");
+        for (line, count) in lines.iter().zip(all) {
+            let open = until_open(line.node, count)?;
+            let (mut sockets, mut opened) = (0, 0);
+            let counted = poll_until("all sockets to be counted", SOON, || {
+                (sockets, opened) = counts(line.node, line).ok()?;
+                (sockets == count as u64).then_some(())
+            });
+            counted.with_context(|| format!("{sockets} open, {count} before"))?;
             ensure!(opened == 0, "{opened} connections opened in this agent, and all were before");
             let moved = open.iter().find(|flow| flow["transport"] == "hbone").context("no tunnel")?;
             ensure!(moved["source"]["identity"].is_string() && moved["verdict"] == "allowed", "{moved:#}");
@@ -165,7 +190,7 @@ fn ten_upgrades_of_both_nodes_under_streams_that_count_every_byte() {
         }
         for (way, flow) in streams {
             let report = must_be_clean(flow, &way)?;
-            ensure!(report["connects"] == 3, "{way} was opened again: {report}");
+            ensure!(report["connects"] == BUSY, "{way} was opened again: {report}");
             println!("{way}: {report}");
         }
         for (way, held) in idle {

@@ -51,7 +51,7 @@ pub(crate) fn by_service_name(scene: &mut Scene<'_>) -> Result<()> {
         .story
         .say("The client knows nothing of a mesh. Its agent picks one of the service's pods each time.")?;
     let mut answered = BTreeSet::new();
-    for request in 0..20 {
+    for request in 0..40 {
         if request >= 3 && answered.len() == 2 {
             break;
         }

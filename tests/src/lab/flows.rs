@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::node::Node;
 use super::poll::poll_until;
 
-/// How long a flow may take to be told: it is closed when both agents have seen the end.
-const LIMIT: Duration = Duration::from_secs(5);
-/// How long what is not there yet may take.
+/// How long what is not there yet may take: a flow is closed when both agents have seen the end.
 const SOON: Duration = Duration::from_secs(20);
+/// How long whoever tries again waits for a flow each time.
+const A_TRY: Duration = Duration::from_secs(3);
 
 /// The flows of one agent that began after this watch was made.
 #[derive(Debug)]
@@ -49,14 +49,19 @@ impl FlowWatch<'_> {
     /// Waits for a flow whose fields are as given: pairs of a JSON pointer and a value, as in
     /// `[("/direction", "inbound"), ("/flags", "DENY")]`. Numbers and null are written as in JSON.
     pub fn expect(&self, fields: &[(&str, &str)]) -> Result<Value> {
-        let is_it = |flow: &Value| fields.iter().all(|(pointer, wanted)| text(flow, pointer) == *wanted);
-        self.wait_for(&format!("{fields:?}"), is_it)
+        self.wait_for(&format!("{fields:?}"), |flow| has(flow, fields))
+    }
+
+    /// The same for whoever asks again and again, until the flow is as given: none, if that does not come soon.
+    pub fn try_expect(&self, fields: &[(&str, &str)]) -> Option<Value> {
+        let find = || self.seen().ok()?.into_iter().find(|flow| has(flow, fields));
+        poll_until("a flow", A_TRY, find).ok()
     }
 
     /// Waits for a flow that `is_it` accepts.
     pub fn wait_for(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<Value> {
         let found =
-            poll_until(&format!("a flow with {what}"), LIMIT, || self.seen().ok()?.into_iter().find(&is_it));
+            poll_until(&format!("a flow with {what}"), SOON, || self.seen().ok()?.into_iter().find(&is_it));
         found.with_context(|| newest(self.node, &self.seen().unwrap_or_default()))
     }
 
@@ -73,6 +78,11 @@ impl FlowWatch<'_> {
 fn newest(node: &Node, flows: &[Value]) -> String {
     let newest: Vec<_> = flows.iter().rev().take(20).map(Value::to_string).collect();
     format!("{} has only {}:\n{}", node.name(), flows.len(), newest.join("\n"))
+}
+
+/// Whether its fields are as given.
+fn has(flow: &Value, fields: &[(&str, &str)]) -> bool {
+    fields.iter().all(|(pointer, wanted)| text(flow, pointer) == *wanted)
 }
 
 /// The value at a JSON pointer, as text.

@@ -60,7 +60,7 @@ pub(crate) fn the_destination_rule_is_taken_as_it_is(lab: &Lab) -> Result<()> {
 fn in_turn(lab: &Lab) -> Result<()> {
     let seen = lab.node("n1").watch_flows()?;
     count(lab, "my-svc", None, 20)?;
-    let pods = poll_until("the records of 20 requests", Duration::from_secs(10), || {
+    let pods = poll_until("the records of 20 requests", Duration::from_secs(20), || {
         let flows = seen.seen().ok()?;
         let pod = |flow: &Value| flow["destination"]["pod"].as_str().map(str::to_owned);
         let pods: Vec<_> = flows.iter().filter(|flow| !flow["request"].is_null()).filter_map(pod).collect();

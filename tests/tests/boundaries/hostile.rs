@@ -196,19 +196,16 @@ pub(crate) fn a_server_that_is_somebody_else_is_refused(lab: &Lab) -> Result<()>
         ("TLS_FAILURE", "TLS with", None),
     ];
     let to = format!("{}:9000", impostor.ip4());
-    let mut enrolled = false;
+    let server = Impostor::start(&impostor)?;
+    lab.label_pod("impostor", MESH_LABEL, Some("enabled"))?;
+    poll_until("the impostor to be known", Duration::from_secs(20), || {
+        let known = lab.node("n1").admin("/v1/workloads").ok()?;
+        let all = known["workloads"].as_array()?;
+        let one = all.iter().find(|one| one["name"] == "impostor")?;
+        (one["tunnel"] == "hbone").then_some(())
+    })?;
     for (flag, words, papers) in &cases {
-        let _server = Impostor::start(&impostor, papers.as_ref())?;
-        if !enrolled {
-            lab.label_pod("impostor", MESH_LABEL, Some("enabled"))?;
-            poll_until("the impostor to be known", Duration::from_secs(5), || {
-                let known = lab.node("n1").admin("/v1/workloads").ok()?;
-                let all = known["workloads"].as_array()?;
-                let one = all.iter().find(|one| one["name"] == "impostor")?;
-                (one["tunnel"] == "hbone").then_some(())
-            })?;
-            enrolled = true;
-        }
+        server.show(papers.as_ref())?;
         let flows = lab.node("n1").watch_flows()?;
         let label = format!("response_flags=\"{flag}\"");
         let before = lab.node("n1").metric(FAILED, &[&label])?;
@@ -222,5 +219,6 @@ pub(crate) fn a_server_that_is_somebody_else_is_refused(lab: &Lab) -> Result<()>
         ensure!(flow["bytes_sent"] == 0 && flow["destination"]["identity"].is_null(), "{flow}");
         ensure!(lab.node("n1").metric(FAILED, &[&label])? > before, "{flag} is not counted");
     }
+    drop(server);
     lab.delete_pod("impostor")
 }

@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -246,18 +246,20 @@ where
 pub(crate) struct Impostor {
     netns: NetNs,
     address: SocketAddr,
+    shown: Arc<Mutex<Option<Arc<ServerConfig>>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Impostor {
-    /// Listens in the pod; connections are accepted with these papers, and nothing is ever said in them. Without
-    /// papers it is not even TLS.
-    pub(crate) fn start(pod: &Pod, papers: Option<&Papers>) -> Result<Self> {
+    /// Listens in the pod, without papers as yet. It keeps the port for all that is tried: the node's agent waits for it
+    /// and takes it once it is free.
+    pub(crate) fn start(pod: &Pod) -> Result<Self> {
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 15008));
         let netns = pod.place().netns().clone();
         let listener = netns.enter(|| std::net::TcpListener::bind(address))?.context("15008")?;
-        let config = papers.map(server_config).transpose()?.map(Arc::new);
+        let shown = Arc::<Mutex<Option<Arc<ServerConfig>>>>::default();
+        let papers = Arc::clone(&shown);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -265,16 +267,26 @@ impl Impostor {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
+                let config = papers.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 // What becomes of it is the client's to tell.
-                let _ = accept(socket, config.clone());
+                let _ = accept(socket, config);
             }
         });
         Ok(Self {
             netns,
             address: SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 15008),
+            shown,
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// The next connections are accepted with these papers, and nothing is ever said in them. Without papers it is not
+    /// even TLS.
+    pub(crate) fn show(&self, papers: Option<&Papers>) -> Result<()> {
+        let config = papers.map(server_config).transpose()?.map(Arc::new);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        Ok(())
     }
 }
 

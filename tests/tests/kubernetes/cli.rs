@@ -2,8 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::io::{self, BufRead as _, BufReader};
+use std::process::{ChildStdout, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use warren_tests::cluster::{Cluster, Namespace, SOON, service};
 
 pub(crate) fn json(cluster: &Cluster, args: &[&str]) -> Result<Value> {
@@ -95,6 +97,30 @@ fn flows_of_one_deployment_come_from_its_nodes_and_are_only_its_own() {
     });
 }
 
+/// Lines as they come: a thread reads them, so that whoever waits for one may give up.
+fn as_they_come(output: ChildStdout) -> Receiver<io::Result<String>> {
+    let (tell, told) = channel();
+    thread::spawn(move || BufReader::new(output).lines().try_for_each(|line| tell.send(line)));
+    told
+}
+
+/// The nodes that tell of a new connection of the stranger.
+fn followed(shop: &Namespace<'_>, told: &Receiver<io::Result<String>>) -> Result<Vec<Value>> {
+    let next = || -> Result<String> { Ok(told.recv_timeout(SOON).context("nothing more is told")??) };
+    // The newest that was there shows that the subscription stands.
+    let first = next()?;
+    shop.ask("deploy/stranger", "store:80")?;
+    let mut sides = Vec::new();
+    while sides.len() < 2 {
+        let line = next()?;
+        let event: Value = serde_json::from_str(&line)?;
+        if event["source"]["workload"] == "stranger" && line != first {
+            sides.push(event["node"].clone());
+        }
+    }
+    Ok(sides)
+}
+
 #[test]
 fn followed_flows_arrive_as_they_end() {
     Cluster::test(|cluster| {
@@ -102,20 +128,11 @@ fn followed_flows_arrive_as_they_end() {
         let mut follow =
             cluster.warren(["flows", "-f", "--last", "1", "-n", "mesh-cli-follow", "-o", "json"]);
         let mut follow = follow.stdout(Stdio::piped()).spawn()?;
-        let mut told = BufReader::new(follow.stdout.take().context("its output")?).lines();
-        // The newest that was there shows that the subscription stands.
-        let first = told.next().context("the stream ended")??;
-        shop.ask("deploy/stranger", "store:80")?;
-        let mut sides = Vec::new();
-        while sides.len() < 2 {
-            let line = told.next().context("the stream ended")??;
-            let event: Value = serde_json::from_str(&line)?;
-            if event["source"]["workload"] == "stranger" && line != first {
-                sides.push(event["node"].clone());
-            }
-        }
+        let told = as_they_come(follow.stdout.take().context("its output")?);
+        let sides = followed(&shop, &told);
         follow.kill()?;
         follow.wait()?;
+        let mut sides = sides?;
         sides.sort_by_key(Value::to_string);
         let nodes: Vec<Value> = cluster.nodes().iter().map(|node| node.name.as_str().into()).collect();
         ensure!(sides == nodes, "{sides:?}");

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
+use std::collections::BTreeSet;
 use warren_tests::cluster::{Cluster, Mesh, service};
 
 #[test]
@@ -36,14 +37,15 @@ fn a_service_reaches_both_nodes_by_address_and_by_name() {
         namespace.pod_ready("client")?;
         let vip = namespace.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
         for host in [vip.as_str(), "web", "web.plain-service.svc.cluster.local"] {
-            let mut answered = Vec::new();
-            for _ in 0..20 {
+            let mut answered = BTreeSet::new();
+            for _ in 0..40 {
+                if answered.len() == 2 {
+                    break;
+                }
                 let text = namespace.ask("client", &format!("{host}:80"))?;
                 let local = text.split("local=").nth(1).context("no local address")?;
-                answered.push(local.trim_start_matches("[::ffff:").to_owned());
+                answered.insert(local.trim_start_matches("[::ffff:").to_owned());
             }
-            answered.sort();
-            answered.dedup();
             ensure!(answered.len() == 2, "{host} is only answered by {answered:?}");
         }
         Ok(())

@@ -39,8 +39,8 @@ if kind == "hold":
 
 if kind == "wait":
     # A connection that says nothing, and how it ends.
-    stream, name = opened()
     began = time.monotonic()
+    stream, name = opened()
     stream.settimeout(60)
     try:
         end = "EOF" if stream.recv(1) == b"" else "a byte"

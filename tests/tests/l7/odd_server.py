@@ -92,7 +92,7 @@ def request(stream, reader):
         return False
     if path == "/half-reset":
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
-        time.sleep(0.2)
+        time.sleep(1.5)
         return reset(stream)
     if path == "/half-close":
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)

@@ -11,7 +11,7 @@ use warren_tests::lab::{Lab, Proc, marker, poll_until};
 const APP: &str = include_str!("app.py");
 pub(crate) const CLIENT: &str = include_str!("client.py");
 /// A change of the configuration takes effect within a second; a busy machine may be slower.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The versions of `web`.
 pub(crate) const SUBSETS: &str = "
