@@ -18,7 +18,9 @@ impl Reads {
     }
 
     fn wake(&self) {
-        self.0.take().map(Waker::wake);
+        if let Some(waiting) = self.0.take() {
+            waiting.wake();
+        }
     }
 }
 
