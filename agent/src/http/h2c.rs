@@ -181,6 +181,8 @@ fn put_length(out: &mut BytesMut, length: usize) {
 mod tests {
     use super::*;
     use http_body_util::{Empty, Full};
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     fn ask(more: &[(&str, &str)]) -> Request<Empty<Bytes>> {
         let mut request = Request::builder()
@@ -307,5 +309,54 @@ mod tests {
         }
         assert!(rest.is_empty());
         assert_eq!(seen, [(HEADERS, END_STREAM), (CONTINUATION, 0), (CONTINUATION, END_HEADERS)]);
+    }
+
+    /// What the library reads on a connection that was asked for in this way, and whether that is all of the request.
+    async fn read_by_http_2(request: &Request<Empty<Bytes>>) -> Request<bool> {
+        let mut said = BytesMut::from(PREFACE);
+        put_frame(&mut said, SETTINGS, 0, 0, &[]);
+        let first = Upgraded::read(request).unwrap().begin(&mut &said[..]).await.unwrap();
+        let (mut client, server) = tokio::io::duplex(2 * MAX_HEAD);
+        client.write_all(&first).await.unwrap();
+        let limit = u32::try_from(MAX_HEAD).unwrap();
+        let server = h2::server::Builder::new().max_header_list_size(limit).handshake::<_, Bytes>(server);
+        let mut server = server.await.unwrap();
+        let (read, _answer) = server.accept().await.unwrap().unwrap();
+        read.map(|body| body.is_end_stream())
+    }
+
+    proptest! {
+        #[test]
+        fn http_2_reads_the_request_as_it_was_asked(
+            method in prop_oneof![Just("GET"), Just("HEAD"), Just("DELETE"), Just("X-ODD")],
+            path in "/[a-z0-9/._~%-]{0,300}(\\?[a-z=&]{0,50})?",
+            fields in prop::collection::vec(("x-[a-z0-9-]{1,200}", "([!-~]([ -~]{0,2000}[!-~])?)?"), 0..20),
+        ) {
+            let mut request = ask(&[]);
+            *request.method_mut() = method.parse().unwrap();
+            *request.uri_mut() = path.parse().unwrap();
+            for (name, value) in &fields {
+                request.headers_mut().append(HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let read = runtime.block_on(read_by_http_2(&request));
+            prop_assert_eq!(read.method(), request.method());
+            prop_assert_eq!(read.uri().to_string(), format!("http://web:80{path}"));
+            for name in [HOST, CONNECTION, UPGRADE, HTTP2_SETTINGS] {
+                request.headers_mut().remove(name);
+            }
+            prop_assert_eq!(read.headers(), request.headers());
+            prop_assert!(read.body());
+        }
+
+        #[test]
+        fn whatever_comes_first_is_read_or_refused(
+            preface in any::<bool>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let said = [if preface { PREFACE } else { b"" }, &bytes].concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let _begun = runtime.block_on(Upgraded::read(&ask(&[])).unwrap().begin(&mut &said[..]));
+        }
     }
 }
