@@ -69,7 +69,7 @@ fn who_is_not_there_is_waited_for_as_long_as_is_said() {
         of_connections(lab, "far", &policy)?;
         poll_until("a connection that is given up soon", SOON, || {
             let began = Instant::now();
-            let is_reset = answers(lab, &["steps", "far", "/"]).is_err();
+            let is_reset = answers(lab, &["steps", "far.shop", "/"]).is_err();
             (is_reset && began.elapsed() < Duration::from_secs(5)).then_some(())
         })?;
         lab.plug_node("n2", true)
@@ -169,7 +169,7 @@ fn a_silent_endpoint_is_asked_as_it_is_said(lab: &Lab) -> Result<()> {
     let alive = json!({ "time": "1000s", "interval": "7s", "probes": 4 });
     of_connections(lab, "near", &json!({ "connectionPool": { "tcp": { "tcpKeepalive": alive } } }))?;
     poll_until("a connection that is kept alive", SOON, || {
-        let _held = load(lab, "near").ok()?;
+        let _held = load(lab, "near.shop").ok()?;
         let is_it = poll_until("its socket", Duration::from_secs(1), || {
             sockets().ok()?.contains("timer:(keepalive,16min").then_some(())
         });
