@@ -19,6 +19,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::error::Error;
 use std::future::pending;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 use warren_common::model::WorkloadUid;
@@ -52,7 +53,7 @@ pub(super) enum NoLease {
     /// It was not made.
     NotReached(NotReached),
     /// It was, and carries no HTTP.
-    NotBegun(NotBegun),
+    NotBegun(Rc<NotBegun>),
 }
 
 /// A connection: one that is there, or a new one; where no more may be open, the first that is free. `queued` says whether it
@@ -64,8 +65,15 @@ pub(super) async fn lease<O: Outlets>(
     queued: &Cell<bool>,
 ) -> Result<Lease, NoLease> {
     let pool = outlets.pool();
-    if let Some(lease) = pool.ready(&way.key, &way.terms) {
-        return Ok(lease);
+    loop {
+        if let Some(lease) = pool.ready(&way.key, &way.terms) {
+            return Ok(lease);
+        }
+        match pool.joined(&way.key).await {
+            None => break,
+            Some(Ok(())) => {}
+            Some(Err(error)) => return Err(NoLease::NotBegun(error)),
+        }
     }
     queued.set(true);
     let got = tokio::select! {
@@ -253,11 +261,7 @@ impl Attempts<'_> {
             let leased = lease(&**outlets, way, journey.exchange.flow(), queued).await;
             let mut lease = leased.map_err(|error| match error {
                 NoLease::NotReached(error) => not_reached(error),
-                NoLease::NotBegun(NotBegun::Http(error)) => self.failed(way, &error),
-                NoLease::NotBegun(error @ (NotBegun::Ended | NotBegun::Silent)) => Failed {
-                    ended: Ended::NoConnection,
-                    local: Local::not_connected(format!("{}: {error}", way.key.address)),
-                },
+                NoLease::NotBegun(error) => self.not_begun(way, &error),
             })?;
             outlets.connected(journey.exchange.flow(), way);
             if question.is_some() && !lease.takes_protocols() {
@@ -348,6 +352,16 @@ impl Attempts<'_> {
     /// Whether sending it twice is as good as once, and can be done.
     fn is_repeatable(&self) -> bool {
         self.parts.method.is_idempotent() && self.body.is_whole()
+    }
+
+    fn not_begun<P>(&self, way: &Way<P>, error: &NotBegun) -> Failed {
+        let ended = match error {
+            NotBegun::Http(error) => return self.failed(way, error),
+            // Its endpoint has done nothing.
+            NotBegun::Cut => Ended::Overflow,
+            NotBegun::Ended(_) | NotBegun::Silent | NotBegun::Full => Ended::NoConnection,
+        };
+        Failed { ended, local: Local::not_connected(format!("{}: {error}", way.key.address)) }
     }
 
     fn failed<P>(&self, way: &Way<P>, error: &hyper::Error) -> Failed {

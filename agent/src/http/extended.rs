@@ -20,10 +20,13 @@ const WEBSOCKET: &str = "websocket";
 /// Whether a stream asks for what nobody gets here: HTTP again, into which nobody would look behind the switch, or no protocol's name.
 pub(super) fn is_refused<B>(request: &Request<B>) -> bool {
     let asked = request.extensions().get::<Protocol>().map(Protocol::as_str);
-    asked.is_some_and(|asked| {
-        let asked = asked.to_ascii_lowercase();
-        !is_token(&asked) || asked.starts_with("h2c") || asked.starts_with("http")
-    })
+    asked.is_some_and(|asked| !is_token(asked) || is_http(asked))
+}
+
+/// Whether a protocol's name is one of HTTP: nobody gets that behind a switch, for nobody would look into its requests.
+pub(super) fn is_http(name: &str) -> bool {
+    let name = name.trim().to_ascii_lowercase();
+    name.starts_with("h2c") || name.starts_with("http")
 }
 
 /// Makes such a request one of HTTP/1.1; the stream that it came on will be there once it is answered. `random`: the key of a
@@ -78,7 +81,7 @@ impl Question {
     /// If a request asks for one protocol; for a WebSocket with the key that it has to have.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let protocol = only(headers, &UPGRADE)?;
-        let name = protocol.to_str().ok().filter(|name| is_token(name))?;
+        let name = protocol.to_str().ok().filter(|name| is_token(name) && !is_http(name))?;
         let key = only(headers, &SEC_WEBSOCKET_KEY).cloned();
         let is_complete = key.is_some() || !name.eq_ignore_ascii_case(WEBSOCKET);
         is_complete.then(|| Self { protocol: protocol.clone(), key })
@@ -147,6 +150,7 @@ mod tests {
             (&["WebSocket"], &[], false),
             (&["websocket"], &["a", "b"], false),
             (&["any/1.0"], &[], true),
+            (&["HTTP/2.0"], &[], false),
             (&[], &[], false),
             (&["a, b"], &[], false),
             (&["a", "b"], &[], false),

@@ -1,5 +1,6 @@
 //! What a proxy does to headers, whatever the routes say. Pure.
 
+use super::extended::is_http;
 use super::h2c::HTTP2_SETTINGS;
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
@@ -75,14 +76,14 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
 }
 
 /// Whether a client asks for another protocol on its HTTP/1.1 connection: `Upgrade` means nothing where `Connection` does not name it
-/// (RFC 9110, 7.8). `h2c` is [had here](super::h2c) and not passed on: behind an upgrade nobody would look into its requests.
+/// (RFC 9110, 7.8). HTTP/2 is [had here](super::h2c) and not passed on: behind an upgrade nobody would look into its requests.
 pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
     let asked = || request.headers().get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
-    let is_h2c = |value: &str| value.split(',').any(|one| one.trim().to_ascii_lowercase().starts_with("h2c"));
+    let is_any_http = |value: &str| value.split(',').any(is_http);
     request.version() == Version::HTTP_11
         && asked().next().is_some()
         && names(request.headers(), &CONNECTION, UPGRADE.as_str())
-        && !asked().any(is_h2c)
+        && !asked().any(is_any_http)
 }
 
 /// Whether one of the values of `header`, which are lists, is `wanted`.
@@ -254,7 +255,7 @@ mod tests {
             wants_upgrade(&request.body(()).unwrap())
         };
         assert!(asks("websocket") && asks("any/1.0"));
-        assert!(!asks("h2c") && !asks("websocket, H2C"));
+        assert!(!asks("h2c") && !asks("websocket, H2C") && !asks("HTTP/2.0"));
         assert!(!wants_upgrade(&Request::new(())));
     }
 

@@ -228,14 +228,24 @@ where
     O: Outlets,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let begun = timeout(FIRST_LINE_DEADLINE, upgraded.begin(&mut stream));
-    match begun.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(first) => {
-            // Where nobody says what endpoints speak, that is HTTP/1.1 still: this client would have been content with it.
-            serve_h2(outlets, client, stay, Rewound::new(first, stream)).await;
-        }
+    let mut open = stay.open.clone();
+    let begun = tokio::select! {
+        biased;
+        begun = timeout(FIRST_LINE_DEADLINE, upgraded.begin(&mut stream)) => begun,
+        // It is to leave, and has said nothing: what it asks for it can ask elsewhere.
+        () = async { while open.changed().await.is_ok() {} } => return,
+    };
+    match begun.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        // Where nobody says what endpoints speak, that is HTTP/1.1 still: this client would have been content with it.
+        Ok(first) => serve_h2(outlets, client, stay, Rewound::new(first, stream)).await,
         Err(error) => {
-            tracing::debug!(client = %client.address, %error, "a client asked for HTTP/2 and did not begin it");
+            let flow = outlets.begin();
+            flow.request(|about| {
+                about.seen.protocol = "HTTP/2".into();
+                about.seen.details = "http2.codec_error".into();
+                about.flag(ResponseFlag::DownstreamProtocol);
+            });
+            flow.fail(FlowFlag::Other, format!("it asked for HTTP/2, and did not begin it: {error}"));
         }
     }
 }

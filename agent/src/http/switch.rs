@@ -1,4 +1,6 @@
 //! After the switch to another protocol (WebSocket, CONNECT): bytes in both directions until both have ended.
+//!
+//! A stream of HTTP/2 that its other end has cancelled looks as if it had ended in order: the library does not tell.
 
 use super::exchange::Exchange;
 use super::pool::{Lease, Switched};

@@ -237,7 +237,8 @@ impl Scrape {
             family.encode_family(&[("name", name)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
         let limits = metrics.limits.read().as_ref().map(|read| read()).unwrap_or_default();
-        let help = "What was refused because a limit of the agent was reached, by limit";
+        let help =
+            "What was refused, or had to do with less, because a limit of the agent was reached, by limit";
         let mut family =
             encoder.encode_descriptor("warren_limit_refusals", help, None, MetricType::Counter)?;
         for (limit, count) in limits {

@@ -66,19 +66,32 @@ pub(crate) enum NotBegun {
     /// Something else came, or an error.
     #[error(transparent)]
     Http(hyper::Error),
-    /// The endpoint ended it first.
-    #[error("it ended the connection instead of beginning HTTP/2")]
-    Ended,
+    /// It broke off first.
+    #[error("it ended the connection instead of beginning HTTP/2{}", because(.0))]
+    Ended(Option<io::Error>),
+    /// It was cut here: its client is let in no longer.
+    #[error("its connection was let in no longer")]
+    Cut,
     /// Its SETTINGS did not come.
     #[error("it has not begun HTTP/2 within {} s", BEGIN.as_secs())]
     Silent,
+    /// They say so.
+    #[error("it takes no requests: its SETTINGS_MAX_CONCURRENT_STREAMS is 0")]
+    Full,
+}
+
+fn because(error: &Option<io::Error>) -> String {
+    error.as_ref().map(|error| format!(": {error}")).unwrap_or_default()
 }
 
 impl From<hyper::Error> for NotBegun {
     fn from(error: hyper::Error) -> Self {
-        match error.source() {
-            Some(source) if source.is::<io::Error>() => Self::Ended,
-            _ => Self::Http(error),
+        let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        match io.map(|io| (io.kind(), io.to_string())) {
+            None => Self::Http(error),
+            // As `Severable` says it.
+            Some((io::ErrorKind::ConnectionAborted, _)) => Self::Cut,
+            Some((kind, text)) => Self::Ended(Some(io::Error::new(kind, text))),
         }
     }
 }
@@ -104,8 +117,9 @@ pub(super) struct H2 {
 /// What hands requests to an HTTP/2 connection.
 type Driven = http2::Connection<TokioIo<Read<Severable<BoxIo>>>, Outgoing, OnWorker>;
 
-/// Requests at a time that may be sent before the endpoint has said how many it takes.
-const UNKNOWN: usize = 0;
+/// Requests at a time that may be sent before the endpoint has said how many it takes. No endpoint says this: the setting has 32
+/// bits, and one that does not say it is `usize::MAX`.
+const UNKNOWN: usize = usize::MAX - 1;
 
 /// How long a connection has been there, what for, and whether it has anything to do.
 struct Life {
@@ -235,24 +249,29 @@ impl H2 {
             evicted.await;
         };
         let (io, reads) = Read::new(Severable::until(evicted, opened.io));
-        let (sender, mut connection) = http2::Builder::new(OnWorker)
-            .initial_max_send_streams(UNKNOWN)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(bytes)
-            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(io))
-            .await?;
-        let begun = poll_fn(|cx| {
-            if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(Err(ended.map_or_else(NotBegun::from, |()| NotBegun::Ended)));
-            }
-            if connection.current_max_send_streams() != UNKNOWN {
-                return Poll::Ready(Ok(()));
-            }
-            reads.wait(cx);
-            Poll::Pending
-        });
-        timeout(BEGIN, begun).await.unwrap_or(Err(NotBegun::Silent))?;
+        let begun = async {
+            let (sender, mut connection) = http2::Builder::new(OnWorker)
+                .initial_max_send_streams(UNKNOWN)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(bytes)
+                .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+                .handshake(TokioIo::new(io))
+                .await?;
+            let told = poll_fn(|cx| {
+                if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
+                    return Poll::Ready(Err(ended.map_or_else(NotBegun::from, |()| NotBegun::Ended(None))));
+                }
+                match connection.current_max_send_streams() {
+                    UNKNOWN => reads.wait(cx),
+                    0 => return Poll::Ready(Err(NotBegun::Full)),
+                    _ => return Poll::Ready(Ok(())),
+                }
+                Poll::Pending
+            });
+            told.await?;
+            Ok::<_, NotBegun>((sender, connection))
+        };
+        let (sender, connection) = timeout(BEGIN, begun).await.unwrap_or(Err(NotBegun::Silent))?;
         // The socket belongs to a task of hyper's, which lives as long as its last stream.
         let connection = Rc::new(RefCell::new(connection));
         let driven = Rc::downgrade(&connection);

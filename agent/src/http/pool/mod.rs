@@ -10,6 +10,7 @@
 //!                \--switched to another protocol, failed, response not read to its end--> closed
 //! ```
 
+mod beginning;
 mod connection;
 mod crowd;
 mod settle;
@@ -23,6 +24,7 @@ use super::limits::{IDLE, MAX_IDLE, MAX_SHARED, SETTLE, SWEEP};
 use super::replay::Outgoing;
 use super::window::Window;
 use crate::limits::OfPod;
+use beginning::{Beginnings, Outcome};
 use bytes::Bytes;
 use connection::{H1, H2};
 use http::header::UPGRADE;
@@ -115,6 +117,7 @@ pub(crate) struct Origination {
 /// The connections of one worker.
 pub(crate) struct Pool {
     entries: RefCell<HashMap<PoolKey, Entry>>,
+    beginning: Beginnings,
     waiting: Rc<Waiting>,
     /// Whether both ends are still who they were.
     is_current: Box<dyn Fn(&PoolKey) -> bool>,
@@ -221,6 +224,7 @@ impl Pool {
     pub(crate) fn new(is_current: impl Fn(&PoolKey) -> bool + 'static) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
+            beginning: Beginnings::default(),
             waiting: Rc::default(),
             is_current: Box::new(is_current),
             sweeping: Cell::new(false),
@@ -264,6 +268,12 @@ impl Pool {
         }
     }
 
+    /// Waits for a connection that is open and about to begin, if there is one that may carry one more request. Whether it has
+    /// begun: then [`Self::ready`] may have a place.
+    pub(crate) async fn joined(&self, key: &PoolKey) -> Option<Outcome> {
+        if key.h2 { self.beginning.join(key).await } else { None }
+    }
+
     /// Speaks HTTP on a new connection; `limits` of the pod that asks.
     ///
     /// # Errors
@@ -274,13 +284,32 @@ impl Pool {
         terms: &Terms,
         opened: Opened,
         limits: OfPod<'_>,
-    ) -> Result<Lease, NotBegun> {
+    ) -> Result<Lease, Rc<NotBegun>> {
         if !key.h2 {
-            let h1 = H1::handshake(opened).await?;
+            let h1 = H1::handshake(opened).await.map_err(NotBegun::from)?;
             h1.begin();
             return Ok(self.lease(key, terms, Held::H1(h1), false));
         }
-        let h2 = H2::handshake(opened, Window::of(limits)).await?;
+        let one = self.beginning.begin(key, terms.max_streams.saturating_sub(1));
+        let (tell, told) = oneshot::channel();
+        let (pool, window) = (Rc::clone(self), Window::of(limits));
+        // A task of its own: who waits for it may go before it has begun, and the next one finds it.
+        tokio::task::spawn_local({
+            let (key, terms) = (key.clone(), *terms);
+            async move {
+                let begun = H2::handshake(opened, window).await.map_err(Rc::new);
+                let begun = begun.map(|h2| pool.begun(&key, &terms, h2));
+                let outcome = begun.as_ref().map(drop).map_err(Rc::clone);
+                drop(tell.send(begun));
+                pool.beginning.end(&key, &one, outcome);
+            }
+        });
+        let stream = told.await.unwrap_or_else(|_| Err(Rc::new(NotBegun::Ended(None))))?;
+        Ok(self.lease(key, terms, Held::H2(stream), false))
+    }
+
+    /// An HTTP/2 connection has begun: the place of the request that opened it.
+    fn begun(self: &Rc<Self>, key: &PoolKey, terms: &Terms, h2: H2) -> Stream {
         let (active, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
         let waiting = Rc::clone(&self.waiting);
         let shared = Rc::new(Shared { h2, active, idle_since, key: key.clone(), waiting });
@@ -294,7 +323,7 @@ impl Pool {
             self.waiting.call(key, most.saturating_sub(1));
             self.sweep_soon();
         }
-        Ok(self.lease(key, terms, Held::H2(stream), false))
+        stream
     }
 
     /// Connections without requests.

@@ -417,6 +417,54 @@ fn a_server_that_does_not_begin_http_2_is_none() {
     });
 }
 
+/// Requests that come before it has begun HTTP/2 wait for it together, and it is there for others when one of them goes.
+#[test]
+fn a_connection_that_has_not_begun_is_joined_and_outlasts_who_opened_it() {
+    run(async {
+        let world = World::simple("web");
+        // Begins after a second.
+        echoes(&world, true);
+        let mut client = h2(world.connect(true)).await;
+        client.ready().await.unwrap();
+        let first = client.send_request(post("/", ""));
+        let gone = timeout(Duration::from_millis(500), first).await;
+        assert!(gone.is_err(), "it has not begun");
+        let others: Vec<_> = (0..50).map(|_| client.send_request(post("/", ""))).collect();
+        for response in futures_util::future::join_all(others).await {
+            assert_eq!(response.unwrap().status(), 200);
+        }
+        assert_eq!(world.opened.get(), 1);
+    });
+}
+
+/// What it does not begin fails all that wait for it at once, and not one after the other.
+#[test]
+fn who_waits_for_a_connection_together_hears_of_its_end_together() {
+    run(async {
+        let world = World::simple("web");
+        world.h2_endpoints.set(true);
+        world.endpoint(
+            "web",
+            Rc::new(|stream| {
+                Box::pin(async move {
+                    sleep(Duration::from_secs(1)).await;
+                    drop(stream);
+                })
+            }),
+        );
+        let mut client = h2(world.connect(true)).await;
+        client.ready().await.unwrap();
+        let began = Instant::now();
+        let asked: Vec<_> = (0..20).map(|_| client.send_request(post("/", ""))).collect();
+        for response in futures_util::future::join_all(asked).await {
+            assert_eq!(response.unwrap().status(), 503);
+        }
+        // Three tries each, and each of them together.
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(world.opened.get() <= 9, "{} connections for 60 tries", world.opened.get());
+    });
+}
+
 /// More than it takes at a time, and before it has said how many that is.
 #[test]
 fn a_server_of_http_2_gets_no_more_at_a_time_than_it_takes() {
@@ -543,7 +591,8 @@ fn who_asks_for_http_2_and_begins_with_something_else_is_cut_off() {
         world.answers("web", |_| async { text(200, "done") });
         let answer = world.say(&format!("{H2C}GET / HTTP/1.1\r\nHost: web\r\n\r\n..............")).await;
         assert!(answer.starts_with("HTTP/1.1 101 ") && answer.matches("HTTP/1.1").count() == 1, "{answer}");
-        assert_eq!(world.records().len(), 0);
+        let record = world.records().pop().unwrap();
+        assert_eq!((&*record.flags, &*record.request.unwrap().details), ("DPE", "http2.codec_error"));
         // Who has a body to send is answered in HTTP/1.1, as is who does not say how HTTP/2 is to be.
         let with_body = H2C.replace("\r\n\r\n", "\r\nContent-Length: 4\r\n\r\nbody");
         let without_settings = H2C.replace("HTTP2-Settings: ", "X-Settings: ");
