@@ -1,9 +1,12 @@
-//! Ends a stream in the middle of whatever goes through it.
+//! A stream that belongs to a task of somebody else's: from outside it can be ended in the middle of whatever goes through it, and
+//! seen to be read on.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -13,6 +16,30 @@ pub(super) struct Severable<S> {
     /// Its sender is dropped to cut it off, and hears when this stream is dropped.
     cut: oneshot::Receiver<Infallible>,
     is_cut: bool,
+    reads: Rc<Reads>,
+}
+
+/// Who waits until a stream is read on, or is over: what came before has been looked at then.
+#[derive(Default)]
+pub(super) struct Reads(Cell<Option<Waker>>);
+
+impl Reads {
+    /// The last one that waits is woken.
+    pub(super) fn wait(&self, cx: &Context<'_>) {
+        self.0.set(Some(cx.waker().clone()));
+    }
+
+    fn wake(&self) {
+        if let Some(waiting) = self.0.take() {
+            waiting.wake();
+        }
+    }
+}
+
+impl<S> Drop for Severable<S> {
+    fn drop(&mut self) {
+        self.reads.wake();
+    }
 }
 
 impl<S> Severable<S> {
@@ -26,7 +53,12 @@ impl<S> Severable<S> {
                 () = stays.closed() => {}
             }
         });
-        Self { io, cut, is_cut: false }
+        Self { io, cut, is_cut: false, reads: Rc::default() }
+    }
+
+    /// Where to wait until it is read on.
+    pub(super) fn reads(&self) -> Rc<Reads> {
+        Rc::clone(&self.reads)
     }
 
     fn poll_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -38,6 +70,7 @@ impl<S> Severable<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Severable<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.reads.wake();
         // Whoever reads is woken by the cut, too.
         this.poll_cut(cx)?;
         Pin::new(&mut this.io).poll_read(cx, out)

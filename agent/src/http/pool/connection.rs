@@ -6,7 +6,6 @@ use super::super::replay::Outgoing;
 use super::super::sever::Severable;
 use super::super::window::Window;
 use super::Terms;
-use super::settle::Read;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -115,7 +114,7 @@ pub(super) struct H2 {
 }
 
 /// What hands requests to an HTTP/2 connection.
-type Driven = http2::Connection<TokioIo<Read<Severable<BoxIo>>>, Outgoing, OnWorker>;
+type Driven = http2::Connection<TokioIo<Severable<BoxIo>>, Outgoing, OnWorker>;
 
 /// Requests at a time that may be sent before the endpoint has said how many it takes. No endpoint says this: the setting has 32
 /// bits, and one that does not say it is `usize::MAX`.
@@ -248,7 +247,8 @@ impl H2 {
             let _window = window;
             evicted.await;
         };
-        let (io, reads) = Read::new(Severable::until(evicted, opened.io));
+        let io = Severable::until(evicted, opened.io);
+        let reads = io.reads();
         let begun = async {
             let (sender, mut connection) = http2::Builder::new(OnWorker)
                 .initial_max_send_streams(UNKNOWN)
@@ -257,6 +257,7 @@ impl H2 {
                 .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
                 .handshake(TokioIo::new(io))
                 .await?;
+            // hyper tells nobody when the endpoint's SETTINGS have come: they have been applied when it reads on.
             let told = poll_fn(|cx| {
                 if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
                     return Poll::Ready(Err(ended.map_or_else(NotBegun::from, |()| NotBegun::Ended(None))));

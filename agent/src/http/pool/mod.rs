@@ -1,7 +1,8 @@
 //! Connections to endpoints that requests share, of one worker.
 //!
 //! An HTTP/1.1 connection carries one request at a time and is kept in between; an HTTP/2 connection carries many. A
-//! connection belongs to the pod whose address it has and in whose name it was let in: the key says so.
+//! connection belongs to the pod whose address it has and in whose name it was let in: the key says so. One of HTTP/2 carries
+//! requests once its endpoint has said what it takes; those that come before wait for it together ([`beginning`]).
 //!
 //! ```text
 //!   open --> leased --response ended--> idle --leased again--> ...
@@ -13,7 +14,6 @@
 mod beginning;
 mod connection;
 mod crowd;
-mod settle;
 mod waiting;
 
 pub(crate) use connection::{NotBegun, Opened, Phase, Switched};
