@@ -319,7 +319,7 @@ impl Attempts<'_> {
     }
 
     /// How an endpoint of HTTP/2 is asked for another protocol; none: by CONNECT. What follows is the protocol's, so there is no
-    /// body; and it is asked as who gets something, so only who gets something may ask.
+    /// body. HTTP/2 says no method with it, and GET is meant: with another one the rules would have judged another request.
     fn question<P>(&self, way: &Way<P>) -> Result<Option<Question>, Failed> {
         if !self.body.is_empty() {
             return Err(no_switch(way, "where a request for another protocol has no body"));

@@ -6,7 +6,8 @@ use super::guard::{Guarded, Malformed, Watch};
 use super::h2c::Upgraded;
 use super::io::{OnWorker, Rewound, close, close_on_client};
 use super::limits::{
-    FIRST_LINE_DEADLINE, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST, STREAM_WINDOW,
+    FIRST_LINE_DEADLINE, LAST_CALL, LEAVE, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, MAX_TARGET, REST,
+    STREAM_WINDOW,
 };
 use super::outlets::Outlets;
 use super::request::answer;
@@ -30,7 +31,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Who speaks, and to what.
 #[derive(Clone, Copy, Debug)]
@@ -232,8 +233,11 @@ where
     let begun = tokio::select! {
         biased;
         begun = timeout(FIRST_LINE_DEADLINE, upgraded.begin(&mut stream)) => begun,
-        // It is to leave, and has said nothing: what it asks for it can ask elsewhere.
-        () = async { while open.changed().await.is_ok() {} } => return,
+        // It is to leave: its request is served still, if it begins within a moment.
+        () = async {
+            while open.changed().await.is_ok() {}
+            sleep(LAST_CALL).await;
+        } => return,
     };
     match begun.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         // Where nobody says what endpoints speak, that is HTTP/1.1 still: this client would have been content with it.

@@ -1,7 +1,7 @@
 //! Other protocols after a switch, and HTTP/2 by one.
 
 use super::super::io::OnWorker;
-use super::super::limits::{IDLE, LEAVE};
+use super::super::limits::{IDLE, LAST_CALL, LEAVE};
 use super::world::{Server, World, h2, post, run, script, text};
 use crate::route::http::Ended;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -530,6 +530,47 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> BytesMut {
 const H2C: &str = "GET /first HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
                    HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\nX-Mine: 1\r\n\r\n";
 
+/// A client's connection whose request for HTTP/2 was granted.
+async fn asked_for_h2c(world: &Rc<World>) -> DuplexStream {
+    let mut client = world.connect(false);
+    client.write_all(H2C.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: h2c\r\n"), "{head}");
+    client
+}
+
+async fn begin_h2(client: &mut DuplexStream) {
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    client.write_all(&frame(4, 0, 0, &[0, 3, 0, 0, 0, 100])).await.unwrap();
+}
+
+#[test]
+fn a_request_that_asked_for_http_2_is_served_though_its_connection_is_to_leave() {
+    run(async {
+        let world = World::simple("web");
+        world.answers("web", |_| async { text(200, "first") });
+        let mut client = asked_for_h2c(&world).await;
+        let mut late = asked_for_h2c(&world).await;
+        drop(world.open.take());
+        sleep(Duration::from_secs(1)).await;
+        begin_h2(&mut client).await;
+        let body = loop {
+            let (kind, _, stream, payload) = read_frame(&mut client).await;
+            if (kind, stream) == (0, 1) {
+                break payload;
+            }
+        };
+        assert_eq!(body, b"first");
+        // Who says nothing is not waited for.
+        sleep(LAST_CALL).await;
+        assert_eq!(late.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
 #[test]
 fn a_connection_becomes_one_of_http_2_and_its_first_request_a_stream() {
     run(async {
@@ -544,16 +585,8 @@ fn a_connection_becomes_one_of_http_2_and_its_first_request_a_stream() {
                 format!("{} {} {mine}", request.uri().path(), request.headers()["host"].to_str().unwrap()),
             )
         });
-        let mut client = world.connect(false);
-        client.write_all(H2C.as_bytes()).await.unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(client.read_u8().await.unwrap());
-        }
-        let head = String::from_utf8(head).unwrap();
-        assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("upgrade: h2c\r\n"), "{head}");
-        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        client.write_all(&frame(4, 0, 0, &[0, 3, 0, 0, 0, 100])).await.unwrap();
+        let mut client = asked_for_h2c(&world).await;
+        begin_h2(&mut client).await;
         // Another request, its fields from the static table (RFC 7541, A): GET, http, and two literals.
         let mut block = vec![0x82, 0x86];
         for (index, value) in [(4, &b"/second"[..]), (1, b"web")] {
